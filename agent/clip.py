@@ -1,0 +1,137 @@
+"""The values that flow through the journey: footage becomes clips, clips wait, are sent, and get a verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+
+EVENT_PRIORITY = 10
+NORMAL_PRIORITY = 0
+
+
+class State(str, Enum):
+    """Where a clip is. Every clip ever seen is in exactly one of these, and `why` tells how it got there."""
+
+    WAITING = "waiting"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    HELD = "held"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """A file that the recorder wrote, as it was when it was looked at.
+
+    Size and modification time tell new footage from old under the same name: loop recorders reuse names.
+    """
+
+    path: Path
+    size_bytes: int
+    modified_ns: int
+
+    @classmethod
+    def from_stat(cls, path: Path, stat: os.stat_result) -> Footage:
+        return cls(path, stat.st_size, stat.st_mtime_ns)
+
+    @property
+    def identity(self) -> str:
+        """32 hexadecimal digits that name this file with this content, stable over restarts."""
+        text = b"%d %d %s" % (self.size_bytes, self.modified_ns, os.fsencode(self.path))
+        return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """How the API names a clip: its results carry these four and nothing else, so they are the matching key.
+
+    Args:
+        registration: the vehicle, as the account knows it.
+        camera: the channel that the clip is tagged to.
+        start: first instant, aware UTC, whole seconds (the API's timestamps have no fractions).
+        end: last instant, aware UTC, whole seconds.
+    """
+
+    registration: str
+    camera: int
+    start: datetime
+    end: datetime
+
+    @property
+    def duration_seconds(self) -> int:
+        return round((self.end - self.start).total_seconds())
+
+    def __str__(self) -> str:
+        return f"{self.registration} camera {self.camera} {self.start:%Y-%m-%d %H:%M:%S} UTC +{self.duration_seconds} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """The unit that is delivered: one piece of footage, or a part of one.
+
+    Args:
+        footage: the file it comes from.
+        video: how the API will know it.
+        priority: larger is delivered first; EVENT_PRIORITY or NORMAL_PRIORITY.
+        comments: free text for the API's `comments` field.
+        sources: where each value came from, for `why`: {"start": "file name", …}.
+        piece: 0 for the first or only part of the footage.
+    """
+
+    footage: Footage
+    video: Video
+    priority: int = NORMAL_PRIORITY
+    comments: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    piece: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A clip on its way: what the API is told of it, and the stored file that holds its bytes.
+
+    Args:
+        id: the clip's number in the spool.
+        file: the stored file; it must still have `size_bytes` and `modified_ns` while it is sent.
+        attempts: how often delivery of this clip has failed through the clip's own fault.
+        strikes: how often a batch with this clip has failed while the API answered other requests.
+        companions: how many clips may share a batch with this one; None if any number may.
+    """
+
+    id: int
+    video: Video
+    comments: str
+    file: Path
+    size_bytes: int
+    modified_ns: int
+    attempts: int = 0
+    strikes: int = 0
+    companions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one delivery attempt decided for one clip.
+
+    Args:
+        state: where the clip goes.
+        reason: why, in words for `why` and `clips`; empty when all is well.
+        retry_in_seconds: for WAITING, ACCEPTED and HELD: how long until it is looked at again; 0 means at once.
+        attempts, strikes, companions: the new values of the Upload's fields.
+        request_id: the API's number for it, where the answer had one.
+    """
+
+    state: State
+    reason: str = ""
+    retry_in_seconds: float = 0.0
+    attempts: int = 0
+    strikes: int = 0
+    companions: int | None = None
+    request_id: str | None = None

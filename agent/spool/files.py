@@ -1,0 +1,219 @@
+"""The stored files: hard link first, copy where links are impossible, and durable before anything relies on them.
+
+A stored file's name says all that delivery needs, so that the queue can be rebuilt from the files alone: if the
+queue's database is lost, or the power goes between storing the file and writing its row, nothing else is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from agent.clip import Clip, Video
+from agent.errors import FootageGone, SpoolFull
+from agent.spool.records import Stored
+
+COPY_CHUNK_BYTES = 1 << 20
+SAMPLE_BYTES = 64 << 10
+# link(2): another filesystem, one without hard links (FAT: EPERM), a foreign owner (fs.protected_hardlinks: EPERM),
+# too many links, or a filesystem that does not know the call.
+LINK_IMPOSSIBLE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
+SOURCE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+_NAME = re.compile(
+    r"(?P<start>\d{8}T\d{6}Z)_(?P<end>\d{8}T\d{6}Z)_(?P<registration>[^_]+)_(?P<camera>\d+)"
+    r"_p(?P<priority>-?\d+)_(?P<identity>[0-9a-f]{32})-(?P<piece>\d+)\.mp4"
+)
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredName:
+    """What the name of a stored file says."""
+
+    video: Video
+    priority: int
+    identity: str
+    piece: int
+
+
+def name_for(clip: Clip) -> str:
+    """The stored file's name: the same footage gets the same name again, so a repeated intake leaves no second file."""
+    video = clip.video
+    return (
+        f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{quote(video.registration, safe='').replace('_', '%5F')}"
+        f"_{video.camera}_p{clip.priority}_{clip.footage.identity}-{clip.piece}.mp4"
+    )
+
+
+def read_name(name: str) -> StoredName | None:
+    """What a file in the clips directory holds; None if it is not a stored clip."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    try:
+        start, end = (
+            datetime.strptime(match[group], _STAMP).replace(tzinfo=timezone.utc) for group in ("start", "end")
+        )
+    except ValueError:
+        return None
+    video = Video(unquote(match["registration"]), int(match["camera"]), start, end)
+    return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]))
+
+
+class ClipFiles:
+    """The directory of stored clips.
+
+    Args:
+        directory: where the files lie; made, with its entry in the parent made durable, if it is not there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        make_directory(directory)
+        for leftover in directory.glob("*.part"):
+            leftover.unlink()
+
+    def store(self, clip: Clip, source: Path, *, max_copy_bytes: int) -> Stored:
+        """Puts the bytes of a clip under the spool's own name; the bytes are durable, the name only after `sync`.
+
+        Args:
+            clip: names the file; its footage says how the source must look for the bytes to be the right ones.
+            source: the footage itself, or a piece that was cut from it.
+            max_copy_bytes: room for a copy, in bytes; a hard link needs none.
+
+        Raises:
+            FootageGone: the source vanished or changed since it was inspected.
+            SpoolFull: a copy is needed and there is no room for it.
+            OSError: the disk failed.
+        """
+        target = self.directory / name_for(clip)
+        try:
+            _link(source, target)
+            linked = True
+        except FileNotFoundError as exc:
+            raise FootageGone(f"{source.name} is no longer there") from exc
+        except OSError as exc:
+            if exc.errno not in LINK_IMPOSSIBLE:
+                raise
+            _copy(source, target, max_copy_bytes)
+            linked = False
+        stored = self.examine(target.name)
+        footage = clip.footage
+        is_whole = source == footage.path
+        changed = stored.size_bytes != footage.size_bytes or (linked and stored.modified_ns != footage.modified_ns)
+        if is_whole and changed:
+            target.unlink()
+            raise FootageGone(f"{source.name} changed while it was taken into the spool")
+        return stored
+
+    def sync(self) -> None:
+        """Makes the names of stored files durable: fsync of a file does not save its directory entry (fsync(2))."""
+        sync_directory(self.directory)
+
+    def remove(self, name: str) -> None:
+        """Removes a stored file; one that is gone already is no error."""
+        (self.directory / name).unlink(missing_ok=True)
+
+    def has(self, name: str) -> bool:
+        return (self.directory / name).is_file()
+
+    def names(self) -> Iterator[str]:
+        """The names of all files in the directory."""
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                yield entry.name
+
+    def examine(self, name: str) -> Stored:
+        """The stored file as it is on disk now, its data made durable first: the recorder need not have done that.
+
+        Raises:
+            OSError: it is not there or cannot be read.
+        """
+        fd = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+            stat = os.fstat(fd)
+            digest = hashlib.blake2b(os.pread(fd, SAMPLE_BYTES, 0), digest_size=16)
+            digest.update(os.pread(fd, SAMPLE_BYTES, max(SAMPLE_BYTES, stat.st_size - SAMPLE_BYTES)))
+        finally:
+            os.close(fd)
+        return Stored(name, stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+
+
+def make_directory(directory: Path) -> None:
+    """Makes a directory that only its owner may enter, its missing parents too, and makes their entries durable.
+
+    Raises:
+        OSError: the place is not writable, or something else stands there.
+    """
+    if directory.is_dir():
+        return
+    make_directory(directory.parent)
+    directory.mkdir(mode=0o700)
+    sync_directory(directory.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """fsync for the names in a directory.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        # Left by an intake that the power cut short: its row was never written.
+        target.unlink()
+        os.link(source, target, follow_symlinks=False)
+
+
+def _copy(source: Path, target: Path, max_bytes: int) -> None:
+    part = target.with_suffix(".part")
+    try:
+        with os.fdopen(os.open(source, SOURCE_FLAGS), "rb", buffering=0) as reading:
+            before = os.fstat(reading.fileno())
+            if before.st_size > max_bytes:
+                raise SpoolFull(f"no room for a copy of {source.name} ({before.st_size:,} bytes)")
+            with part.open("wb", buffering=0) as writing:
+                _pump(reading.fileno(), writing.fileno(), before.st_size)
+                os.utime(writing.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
+                os.fsync(writing.fileno())
+            after = os.fstat(reading.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise FootageGone(f"{source.name} changed while it was copied")
+        part.replace(target)
+    except FileNotFoundError as exc:
+        raise FootageGone(f"{source.name} is no longer there") from exc
+    except OSError as exc:
+        if exc.errno in NO_SPACE:
+            raise SpoolFull(f"the card is full: no room for a copy of {source.name}") from exc
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _pump(reading: int, writing: int, size_bytes: int) -> None:
+    """Copies inside the kernel; ends early at the end of a file that shrank, which the caller notices."""
+    copied = 0
+    while copied < size_bytes:
+        sent = os.sendfile(writing, reading, copied, min(COPY_CHUNK_BYTES, size_bytes - copied))
+        if sent == 0:
+            return
+        copied += sent

@@ -1,0 +1,158 @@
+"""The reading side of the spool's database: what `status`, `clips` and `why` show, and the daemon itself asks."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.clip import Footage, State
+from agent.errors import SpoolError
+from agent.spool.records import Record, RowUnreadable, from_json
+
+DATABASE = "clips.db"
+TABLE = "spool_clips"
+
+# persist-queue's own codes where it has one: AckStatus ready, unack, acked and ack_failed are 1, 2, 5 and 9, and
+# whatever is below unack (inited, 0) waits too. A clip whose retry lies in the future waits under 0, so that the
+# index of those that are ready holds nothing that must be skipped.
+DEFERRED, READY, SENDING, ACCEPTED, HELD, DELIVERED, LOST, REFUSED = 0, 1, 2, 3, 4, 5, 8, 9
+CODES = {
+    State.WAITING: READY,
+    State.SENDING: SENDING,
+    State.ACCEPTED: ACCEPTED,
+    State.HELD: HELD,
+    State.DELIVERED: DELIVERED,
+    State.LOST: LOST,
+    State.REFUSED: REFUSED,
+}
+STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING}
+COLUMNS = "_id, data, status, due, priority"
+PAGE_ROWS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many clips are in a state, and their size."""
+
+    clips: int = 0
+    size_bytes: int = 0
+
+
+class Ledger:
+    """Reads the rows.
+
+    Args:
+        connection: an open database.
+        lock: held around each use of the connection, which threads share.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, lock: threading.Lock) -> None:
+        self._connection = connection
+        self._lock = lock
+
+    def tallies(self) -> dict[State, Tally]:
+        """Clips and bytes per state; a state without clips is there with zeros."""
+        sums = dict.fromkeys(State, Tally())
+        for code, clips, size in self._rows(f"SELECT status, COUNT(*), SUM(bytes) FROM {TABLE} GROUP BY status"):
+            state = STATES[code]
+            sums[state] = Tally(sums[state].clips + clips, sums[state].size_bytes + size)
+        return sums
+
+    def record(self, id: int) -> Record | None:
+        """One clip by its number; None if there is none."""
+        return next(self._records("_id = ?", (id,), "_id"), None)
+
+    def records(self, states: Sequence[State] = ()) -> Iterator[Record]:
+        """The clips in these states, or all, oldest first.
+
+        Reads a page at a time, so that a ledger of any length needs little memory and holds no lock for long.
+        """
+        codes = [code for code, state in STATES.items() if state in (states or State)]
+        last = 0
+        while True:
+            condition = f"_id > ? AND status IN ({','.join('?' * len(codes))})"
+            page = self._rows(
+                f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY _id LIMIT {PAGE_ROWS}", (last, *codes)
+            )
+            yield from map(_tolerant, page)
+            if len(page) < PAGE_ROWS:
+                return
+            last = page[-1][0]
+
+    def of_identity(self, identity: str) -> list[Record]:
+        """The clips that came from one piece of footage, in order of their pieces."""
+        return list(self._records("identity = ?", (identity,), "piece"))
+
+    def of_video(self, key: str) -> list[Record]:
+        """The clips that the API would take for the same video (`records.video_key`)."""
+        return list(self._records("video = ?", (key,), "_id"))
+
+    def next_due(self) -> float | None:
+        """Unix seconds when the next deferred or held clip is to be looked at again; None if there is none."""
+        query = f"SELECT MIN(due) FROM {TABLE} WHERE status = ?"
+        dues = [row[0] for code in (DEFERRED, HELD) for row in self._rows(query, (code,)) if row[0] is not None]
+        return min(dues, default=None)
+
+    def _records(self, condition: str, values: Sequence[Any], order: str) -> Iterator[Record]:
+        rows = self._rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY {order}", values)
+        return map(_tolerant, rows)
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+
+def decode(row: Sequence[Any]) -> Record:
+    """The record of a row of COLUMNS.
+
+    Raises:
+        RowUnreadable: the row is damaged.
+    """
+    id, data, code, due, priority = row
+    try:
+        content = json.loads(data)
+    except (TypeError, ValueError) as exc:
+        raise RowUnreadable(f"not JSON: {exc}") from exc
+    return from_json(id, STATES[code], due, priority, content)
+
+
+def _tolerant(row: Sequence[Any]) -> Record:
+    """The record of a row; of a damaged one, what is left: it must stay in sight."""
+    try:
+        return decode(row)
+    except RowUnreadable as exc:
+        nothing = Footage(Path("unknown"), 0, 0)
+        return Record(row[0], STATES[row[2]], nothing, None, None, reason=f"the row in the spool is damaged ({exc})")
+
+
+@contextmanager
+def open_ledger(directory: Path) -> Iterator[Ledger]:
+    """The ledger of a spool for reading only, beside a running daemon or without one.
+
+    Args:
+        directory: the spool's directory.
+
+    Raises:
+        SpoolError: there is no spool there, or it may not be read.
+    """
+    database = directory / DATABASE
+    try:
+        database.stat()
+        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        try:
+            connection.execute(f"SELECT 1 FROM {TABLE} LIMIT 1")
+            yield Ledger(connection, threading.Lock())
+        finally:
+            connection.close()
+    except FileNotFoundError as exc:
+        raise SpoolError(f"{directory} holds no spool yet: the daemon has never run with it") from exc
+    except PermissionError as exc:
+        raise SpoolError(f"{directory} may not be read by this user: try again with sudo") from exc
+    except sqlite3.Error as exc:
+        raise SpoolError(f"{database} cannot be read: {exc}") from exc

@@ -1,0 +1,191 @@
+"""One row of the spool as a value, and its form on disk (JSON, never pickle: a row must survive a change of code)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+
+HISTORY_LENGTH = 12
+
+
+class RowUnreadable(ValueError):
+    """The JSON of a row is damaged: the row cannot be delivered, and must not stop the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step in the life of a clip, for `why`."""
+
+    at: datetime
+    state: State
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The file in the spool that holds a clip's bytes, as it was when it was stored.
+
+    Args:
+        sample: 32 hexadecimal digits over both ends of the file: tells the same recording from another one that
+            claims the same time.
+    """
+
+    name: str
+    size_bytes: int
+    modified_ns: int
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything that the spool knows of one clip, or of footage that was refused before it became one.
+
+    Args:
+        video: None for footage that was refused before its registration, camera and time were known.
+        stored: None for footage that was refused before it was stored.
+        due: Unix seconds of the next look (WAITING, HELD, ACCEPTED, REFUSED), or of the delivery; 0 for none.
+    """
+
+    id: int
+    state: State
+    footage: Footage
+    video: Video | None
+    stored: Stored | None
+    reason: str = ""
+    due: float = 0.0
+    priority: int = NORMAL_PRIORITY
+    comments: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    piece: int = 0
+    attempts: int = 0
+    strikes: int = 0
+    companions: int | None = None
+    request_id: str | None = None
+    history: tuple[Change, ...] = ()
+
+    @classmethod
+    def of_clip(cls, clip: Clip, stored: Stored, state: State, reason: str, at: datetime) -> Record:
+        return cls(
+            id=0,
+            state=state,
+            footage=clip.footage,
+            video=clip.video,
+            stored=stored,
+            reason=reason,
+            priority=clip.priority,
+            comments=clip.comments,
+            sources=dict(clip.sources),
+            piece=clip.piece,
+            history=(Change(at, state, reason),),
+        )
+
+    def after(self, verdict: Verdict, at: datetime, due: float) -> Record:
+        """This record once the verdict is carried out."""
+        return replace(
+            self.changed(verdict.state, verdict.reason, at),
+            due=due,
+            attempts=verdict.attempts,
+            strikes=verdict.strikes,
+            companions=verdict.companions,
+            request_id=verdict.request_id or self.request_id,
+        )
+
+    def changed(self, state: State, reason: str, at: datetime) -> Record:
+        """This record in another state. The first step and the latest ones are remembered, repetitions once."""
+        history = self.history
+        if not history or (history[-1].state, history[-1].reason) != (state, reason):
+            history = (*history, Change(at, state, reason))
+        if len(history) > HISTORY_LENGTH:
+            history = (history[0], *history[-HISTORY_LENGTH + 1 :])
+        return replace(self, state=state, reason=reason, history=history)
+
+    def upload(self, clips_directory: Path) -> Upload:
+        """This clip on its way.
+
+        Raises:
+            RowUnreadable: the row has no video or no stored file, so there is nothing that could be sent.
+        """
+        if self.video is None or self.stored is None:
+            raise RowUnreadable("the row names no video or no stored file")
+        return Upload(
+            id=self.id,
+            video=self.video,
+            comments=self.comments,
+            file=clips_directory / self.stored.name,
+            size_bytes=self.stored.size_bytes,
+            modified_ns=self.stored.modified_ns,
+            attempts=self.attempts,
+            strikes=self.strikes,
+            companions=self.companions,
+        )
+
+
+def video_key(video: Video) -> str:
+    """The text by which the queue finds clips that the API could not tell apart."""
+    return "|".join((video.registration, str(video.camera), _instant(video.start), _instant(video.end)))
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """The part of a record that has no column of its own, as persist-queue's JSON serializer takes it.
+
+    A path that is not text (file names on Linux need not be) keeps its odd bytes as JSON's escaped surrogates.
+    """
+    row: dict[str, Any] = {
+        "path": str(record.footage.path),
+        "size": record.footage.size_bytes,
+        "modified_ns": record.footage.modified_ns,
+        "reason": record.reason,
+        "history": [[_instant(c.at), c.state.value, c.reason] for c in record.history],
+    }
+    if record.video is not None:
+        video = record.video
+        row["video"] = [video.registration, video.camera, _instant(video.start), _instant(video.end)]
+    if record.stored is not None:
+        stored = record.stored
+        row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
+    optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
+    row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
+    return row
+
+
+def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Record:
+    """The record of a row that `to_json` wrote.
+
+    Raises:
+        RowUnreadable: the row is not of that form: damaged, or written by something else.
+    """
+    try:
+        video, stored = row.get("video"), row.get("stored")
+        return Record(
+            id=id,
+            state=state,
+            footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
+            video=Video(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
+            stored=Stored(str(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
+            reason=str(row["reason"]),
+            due=due,
+            priority=priority,
+            comments=str(row.get("comments", "")),
+            sources={str(k): str(v) for k, v in row.get("sources", {}).items()},
+            piece=int(row.get("piece", 0)),
+            attempts=int(row.get("attempts", 0)),
+            strikes=int(row.get("strikes", 0)),
+            companions=row.get("companions"),
+            request_id=row.get("request_id"),
+            history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+        raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _instant(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)

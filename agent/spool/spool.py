@@ -1,0 +1,278 @@
+"""The spool: stored files and their queue as one thing, so that no other part can get the order of steps wrong.
+
+Taking in: file first, row second. Settling: row first, file second. Whatever instant the power goes at, `recover`
+puts right what is left, and a clip's bytes go only after an explicit verdict.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from agent.clip import Clip, Footage, State, Upload, Verdict
+from agent.config import SpoolSettings
+from agent.errors import FootageGone, SpoolError, SpoolFull
+from agent.spool.clip_queue import ClipQueue
+from agent.spool.files import ClipFiles, StoredName, make_directory, read_name
+from agent.spool.lock import SpoolLock
+from agent.spool.records import Record, Stored, video_key
+
+CLIPS_DIRECTORY = "clips"
+# The states whose clips still have their bytes in the spool.
+HOLDING = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a clip that was handed to the spool.
+
+    Args:
+        id: its number; that of the earlier clip if the spool had the same recording already.
+        state: WAITING; REFUSED if the API could not tell it from another clip; else the earlier clip's state.
+        reason: why, where it does not simply wait.
+        again: the spool had the same recording already, under another name or time stamp.
+    """
+
+    id: int
+    state: State
+    reason: str = ""
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What start-up had to put right after the last run.
+
+    Args:
+        adopted: stored files without a row: rows were made from their names.
+        requeued: clips whose stored file was gone but whose footage is there: the scan takes them in anew.
+        lost: clips whose bytes are gone.
+        removed: stored files of clips that had been delivered.
+    """
+
+    adopted: int = 0
+    requeued: int = 0
+    lost: int = 0
+    removed: int = 0
+
+
+class Spool:
+    """The spool of one daemon.
+
+    Args:
+        settings: where it lies and how much it may hold.
+        now: Unix seconds.
+
+    Raises:
+        SpoolLocked: another process works with it.
+        SpoolError: the directory cannot be made or the database cannot be opened.
+    """
+
+    def __init__(self, settings: SpoolSettings, now: Callable[[], float]) -> None:
+        self._settings = settings
+        self._now = now
+        directory = settings.directory
+        try:
+            make_directory(directory)
+            self._lock = SpoolLock(directory)
+            self._files = ClipFiles(directory / CLIPS_DIRECTORY)
+            self._queue = ClipQueue(directory, self._files.directory, now)
+        except (OSError, sqlite3.Error) as exc:
+            raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
+        self.ledger = self._queue.ledger
+        self._held_bytes = sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
+
+    def close(self) -> None:
+        self._queue.close()
+        self._lock.release()
+
+    def take_in(self, pieces: Sequence[tuple[Clip, Path]]) -> list[Taken]:
+        """Makes the clips of one piece of footage durable, all or none.
+
+        Args:
+            pieces: each clip with the file that holds its bytes: the footage itself, or a part cut from it.
+
+        Raises:
+            FootageGone: the file vanished or changed since it was inspected.
+            SpoolFull: there is no room now.
+            SpoolError: the disk failed.
+        """
+        stored: list[Stored] = []
+        try:
+            for clip, source in pieces:
+                stored.append(self._files.store(clip, source, max_copy_bytes=self._room(clip)))
+            self._files.sync()
+            return self._enter([clip for clip, _ in pieces], stored)
+        except (FootageGone, SpoolFull):
+            self._discard(stored)
+            raise
+        except (OSError, sqlite3.Error) as exc:
+            self._discard(stored)
+            raise SpoolError(f"the spool cannot take {pieces[0][0].footage.path.name}: {exc}") from exc
+
+    def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
+        """The next batch; see `ClipQueue.claim`."""
+        return self._queue.claim(choose)
+
+    def release(self, ids: Iterable[int]) -> None:
+        """Gives clips back untouched."""
+        self._queue.release(ids)
+
+    def release_all(self) -> None:
+        """Gives back whatever is in flight."""
+        self._queue.release_all()
+
+    def settle(self, verdicts: Mapping[int, Verdict]) -> list[Record]:
+        """Carries out the verdicts of one batch; the stored files of clips that are done with go after that.
+
+        Returns:
+            The clips as they are now.
+        """
+        settled = self._queue.settle(verdicts)
+        for record in settled:
+            if record.state in (State.DELIVERED, State.LOST) and record.stored is not None:
+                self._files.remove(record.stored.name)
+                self._held_bytes -= record.stored.size_bytes
+        return settled
+
+    def retry(self, ids: Iterable[int]) -> list[Record]:
+        """Makes clips ready again by hand; see `ClipQueue.retry`."""
+        return self._queue.retry(ids)
+
+    def state_of(self, footage: Footage) -> State | None:
+        """What became of footage; None if it is to be inspected."""
+        return self._queue.state_of(footage.identity)
+
+    def refuse(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
+        """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`."""
+        self._queue.refuse_footage(footage, reason, rules, look_again_seconds)
+
+    def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
+        return self._queue.forget_refusals_of_other_rules(rules)
+
+    def forget_delivered(self) -> int:
+        """Prunes clips that were delivered over `remember_days` ago and whose footage is gone."""
+        before = self._now() - self._settings.remember_days * 86_400
+        return self._queue.forget_delivered(before, lambda record: not _is_there(record.footage))
+
+    def recover(self) -> Recovery:
+        """Makes files and rows agree again; call it once, before anything else uses the spool."""
+        adopted = matched = removed = 0
+        for name in self._files.names():
+            said = read_name(name)
+            if said is None:
+                continue
+            state = self._queue.state_of_piece(said.identity, said.piece)
+            if state is None:
+                self._adopt(name, said)
+                adopted += 1
+            elif state in HOLDING:
+                matched += 1
+            else:
+                self._files.remove(name)
+                removed += 1
+        requeued = lost = 0
+        if adopted + matched < self._queue.count_stored(HOLDING):
+            requeued, lost = self._give_up_missing()
+        return Recovery(adopted, requeued, lost, removed)
+
+    def _give_up_missing(self) -> tuple[int, int]:
+        """Finds the clips without a stored file: those with footage start anew, the others are lost, and say so."""
+        requeued = lost = 0
+        for record in self.ledger.records(HOLDING):
+            if record.stored is None or self._files.has(record.stored.name):
+                continue
+            if _is_there(record.footage):
+                self._queue.forget(record.id)
+                requeued += 1
+            else:
+                reason = "its bytes were gone when the agent started: neither the spool nor the footage has them"
+                self.settle({record.id: Verdict(State.LOST, reason)})
+                lost += 1
+        return requeued, lost
+
+    def _room(self, clip: Clip) -> int:
+        """How many bytes a copy of this clip may have.
+
+        Raises:
+            SpoolFull: not even a link to it fits into the budget.
+        """
+        left = self._settings.max_bytes - self._held_bytes
+        if clip.footage.size_bytes > left:
+            raise SpoolFull(
+                f"the spool holds {self._held_bytes:,} bytes of at most {self._settings.max_bytes:,} (spool.max_bytes)"
+            )
+        return max(0, min(left, shutil.disk_usage(self._files.directory).free - self._settings.min_free_bytes))
+
+    def _enter(self, clips: Sequence[Clip], stored: Sequence[Stored]) -> list[Taken]:
+        """Writes the rows of stored clips; what the spool has already is noted, and its second file removed."""
+        taken: list[Taken | None] = []
+        records: list[Record] = []
+        for clip, file in zip(clips, stored, strict=True):
+            twins = [twin for twin in self.ledger.of_video(video_key(clip.video)) if twin.state is not State.LOST]
+            same = next((twin for twin in twins if _same_bytes(twin, file)), None)
+            if same is None:
+                state, reason = _fate(clip, twins)
+                records.append(Record.of_clip(clip, file, state, reason, self._utc()))
+                taken.append(None)
+                continue
+            self._queue.note_sighting(clip.footage.identity, same.id)
+            if same.stored is None or same.stored.name != file.name:
+                self._files.remove(file.name)
+            taken.append(Taken(same.id, same.state, same.reason, again=True))
+        ids = self._queue.add(records)
+        self._held_bytes += sum(record.stored.size_bytes for record in records if record.stored)
+        added = iter([Taken(id, record.state, record.reason) for id, record in zip(ids, records, strict=True)])
+        return [known or next(added) for known in taken]
+
+    def _adopt(self, name: str, said: StoredName) -> None:
+        """Makes a row for a stored file that has none; the scan will know its footage again by the identity."""
+        stored = self._files.examine(name)
+        record = Record(
+            id=0,
+            state=State.WAITING,
+            footage=Footage(self._files.directory / name, stored.size_bytes, stored.modified_ns),
+            video=said.video,
+            stored=stored,
+            priority=said.priority,
+            sources={"all": "the name of the stored file, whose row was lost"},
+            piece=said.piece,
+        )
+        self._queue.add([record.changed(State.WAITING, "", self._utc())], identity=said.identity)
+        self._held_bytes += stored.size_bytes
+
+    def _discard(self, stored: Iterable[Stored]) -> None:
+        for file in stored:
+            self._files.remove(file.name)
+
+    def _utc(self) -> datetime:
+        return datetime.fromtimestamp(self._now(), tz=timezone.utc)
+
+
+def _same_bytes(record: Record, file: Stored) -> bool:
+    stored = record.stored
+    return stored is not None and (stored.size_bytes, stored.sample) == (file.size_bytes, file.sample)
+
+
+def _fate(clip: Clip, twins: Iterable[Record]) -> tuple[State, str]:
+    """Whether a new clip may be delivered, given the other recordings that the API would take for the same video."""
+    rival = next((twin for twin in twins if twin.state is not State.REFUSED), None)
+    if rival is None:
+        return State.WAITING, ""
+    return State.REFUSED, (
+        f"clip {rival.id} ({rival.footage.path.name}) has the same registration, camera and times but other content: "
+        f"the API would replace that one by this one. Check the camera's clock and the channel numbers; to deliver "
+        f"{clip.footage.path.name} all the same: vision-ingest retry CLIP"
+    )
+
+
+def _is_there(footage: Footage) -> bool:
+    try:
+        stat = footage.path.lstat()
+    except OSError:
+        return False
+    return Footage.from_stat(footage.path, stat) == footage
