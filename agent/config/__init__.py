@@ -1,0 +1,36 @@
+"""The configuration: TOML to frozen types, once, at the start."""
+
+from __future__ import annotations
+
+from agent.config.device import surroundings
+from agent.config.password import secrets_of
+from agent.config.reading import default_file, load
+from agent.config.types import (
+    Api,
+    Config,
+    Conform,
+    FootageFolder,
+    Limits,
+    LogSettings,
+    Secret,
+    SpoolSettings,
+    UploadSettings,
+    Vehicle,
+)
+
+__all__ = [
+    "Api",
+    "Config",
+    "Conform",
+    "FootageFolder",
+    "Limits",
+    "LogSettings",
+    "Secret",
+    "SpoolSettings",
+    "UploadSettings",
+    "Vehicle",
+    "default_file",
+    "load",
+    "secrets_of",
+    "surroundings",
+]

@@ -53,7 +53,7 @@ class FootageFolder:
     preset: str = "auto"
     pattern: re.Pattern[str] | None = None
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
-    cameras: Mapping[str, int] = field(default_factory=dict)
+    cameras: Mapping[str, int] = field(default_factory=dict, hash=False)
     registration: str | None = None
     include: tuple[str, ...] = ("*.mp4",)
     exclude: tuple[str, ...] = (".*", "*.tmp", "*.part", "*_", "*~*", "FSCK*.REC")

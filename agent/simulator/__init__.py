@@ -1,1 +1,1 @@
-"""A Vision API for the bench: what the published contract says, and faults on demand. The daemon never imports it."""
+"""A Vision API for the bench: what the contract says, and faults on demand. The daemon never imports it."""

@@ -168,6 +168,13 @@ class ClipQueue(SQLiteAckQueue):
             db.executemany(f"UPDATE {TABLE} SET status = {LOST} WHERE _id = ?", [(id,) for id in damaged])
         return taken
 
+    def count_ready(self, most: int) -> int:
+        """How many clips could be claimed now; counting ends at `most`."""
+        with self._transaction() as db:
+            self._promote(db)
+            query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {TABLE} WHERE status = {READY} LIMIT ?)"
+            return int(db.execute(query, (most,)).fetchone()[0])
+
     def release(self, ids: Iterable[int]) -> None:
         """Gives clips back untouched, as if they had never been claimed."""
         with self._transaction() as db:

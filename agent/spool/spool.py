@@ -118,6 +118,10 @@ class Spool:
         """The next batch; see `ClipQueue.claim`."""
         return self._queue.claim(choose)
 
+    def count_ready(self, most: int) -> int:
+        """How many clips could be claimed now; counting ends at `most`."""
+        return self._queue.count_ready(most)
+
     def release(self, ids: Iterable[int]) -> None:
         """Gives clips back untouched."""
         self._queue.release(ids)

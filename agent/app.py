@@ -1,0 +1,238 @@
+"""The composition root: builds the parts, runs them in threads, and obeys signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent import __version__
+from agent.clip import State
+from agent.config import Config, load, secrets_of, surroundings
+from agent.delivery.dispatcher import Dispatcher
+from agent.errors import ConfigError
+from agent.host import logs
+from agent.host.control import ControlServer
+from agent.host.service import ServiceManager
+from agent.intake.loop import Intake
+from agent.intake.presets import PRESETS
+from agent.spool import Spool
+from agent.vision.client import VisionClient
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 4.0
+STATUS_SECONDS = 1.0
+# A worker reports at least each minute; an upload reports with each piece that leaves.
+HUNG_SECONDS = 180.0
+
+
+def read_config(file: Path, *, with_password: bool = True) -> Config:
+    """The configuration, checked against the presets that this program knows.
+
+    Raises:
+        ConfigError: with every mistake in it.
+    """
+    return load(file, with_password=with_password, presets=("auto", *PRESETS))
+
+
+class Worker:
+    """A thread that is watched: it reports that it moves, and what ended it is not lost."""
+
+    def __init__(self, name: str, run: Callable[[Callable[[], None]], None]) -> None:
+        self._run = run
+        self._moved = time.monotonic()
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def moved(self) -> None:
+        self._moved = time.monotonic()
+
+    @property
+    def is_hung(self) -> bool:
+        return time.monotonic() - self._moved > HUNG_SECONDS
+
+    def _work(self) -> None:
+        try:
+            self._run(self.moved)
+        except BaseException as exc:  # noqa: BLE001  # handed to the main thread, which ends the daemon with it
+            self.failure = exc
+
+
+class Parts:
+    """Intake and delivery for one configuration, running."""
+
+    def __init__(self, config: Config, spool: Spool) -> None:
+        self.config = config
+        self._stop = threading.Event()
+        self._client = VisionClient(config.api, stopping=self._stop.is_set)
+        self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop)
+        self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake)
+        self.workers = [Worker("intake", self.intake.run), Worker("delivery", self.dispatcher.run)]
+        for worker in self.workers:
+            worker.thread.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Asks both to stop and waits.
+
+        Returns:
+            Whether both have stopped in time.
+        """
+        deadline = time.monotonic() + seconds
+        self._stop.set()
+        self.intake.wake()
+        self.dispatcher.wake()
+        self._client.abort()
+        for worker in self.workers:
+            worker.thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(worker.thread.is_alive() for worker in self.workers)
+
+
+class Daemon:
+    """`vision-ingest run`.
+
+    Args:
+        file: the configuration's file, read again on SIGHUP.
+        config: what was read from it.
+
+    Raises:
+        SpoolError: the spool cannot be used, or another daemon uses it.
+    """
+
+    def __init__(self, file: Path, config: Config) -> None:
+        self._file = file
+        self._config = config
+        self._manager = ServiceManager()
+        self._signalled = threading.Event()
+        self._stop_asked = False
+        self._reload_asked = False
+        self._sent_bytes = 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        self._spool = Spool(config.spool, time.time)
+        recovery = self._spool.recover()
+        self._announce(recovery=asdict(recovery))
+        self._parts = Parts(config, self._spool)
+
+    def run(self) -> int:
+        """Runs until SIGTERM or SIGINT.
+
+        Returns:
+            The exit code: 0 after a stop, 1 if a part failed: the service manager then starts it anew.
+        """
+        control = ControlServer(self._config.spool.directory, self._answer)
+        self._manager.ready()
+        try:
+            code = self._watch()
+        finally:
+            self._manager.stopping()
+            control.close()
+            if self._parts.stop(STOP_SECONDS):
+                self._spool.close()
+            else:
+                # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
+                self._spool.release_all()
+        log.info("stopped", exit_code=code)
+        return code
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._reload_asked = True
+        else:
+            self._stop_asked = True
+        self._signalled.set()
+
+    def _watch(self) -> int:
+        """The main thread's loop: signals, the workers' health, the service manager."""
+        while not self._stop_asked:
+            if self._reload_asked:
+                self._reload_asked = False
+                self._reload()
+            if self._parts_failed():
+                return 1
+            self._report()
+            self._signalled.wait(STATUS_SECONDS)
+            self._signalled.clear()
+        return 0
+
+    def _parts_failed(self) -> bool:
+        for worker in self._parts.workers:
+            if worker.failure is not None:
+                log.error("part_failed", part=worker.thread.name, exc_info=worker.failure)
+                return True
+        return False
+
+    def _report(self) -> None:
+        sent = self._parts.dispatcher.activity.sent_bytes
+        if sent != self._sent_bytes:
+            self._sent_bytes = sent
+            self._parts.workers[1].moved()
+        if not any(worker.is_hung for worker in self._parts.workers):
+            self._manager.alive()
+        self._manager.status(self._sentence())
+
+    def _reload(self) -> None:
+        """Takes the configuration anew; one that cannot be used changes nothing."""
+        self._manager.reloading()
+        try:
+            config = read_config(self._file)
+        except ConfigError as exc:
+            problems = [str(problem) for problem in exc.problems]
+            log.warning("configuration_refused", problems=problems, effect="the earlier one stays in force")
+            self._manager.ready()
+            return
+        if config.spool != self._config.spool:
+            log.warning("restart_needed", reason="[spool] changed: that takes effect when the service is restarted")
+        self._parts.stop(STOP_SECONDS)
+        self._spool.release_all()
+        self._config = config
+        logs.configure(config.log, secrets=secrets_of(config))
+        self._parts = Parts(config, self._spool)
+        self._announce()
+        self._manager.ready()
+
+    def _announce(self, **fields: object) -> None:
+        config = self._config
+        for problem in surroundings(config):
+            log.warning("not_in_order", problem=str(problem))
+        log.info(
+            "started",
+            version=__version__,
+            watching=[str(folder.path) for folder in config.footage],
+            delivering_to=config.api.base_url,
+            upload=f"{config.upload.mode}, {config.upload.encoding}, at most {config.upload.batch_clips} clips at once",
+            spool=str(config.spool.directory),
+            **fields,
+        )
+
+    def _sentence(self) -> str:
+        activity = self._parts.dispatcher.activity
+        waiting = self._spool.ledger.tallies()[State.WAITING].clips
+        doing = activity.doing
+        if activity.batch_clips:
+            doing = f"uploading {activity.batch_position} of {activity.batch_clips}"
+        return f"{waiting} waiting, {doing}, link {activity.link}" + (f": {activity.reason}" if activity.reason else "")
+
+    def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Answers the commands that ask the running daemon."""
+        match request:
+            case {"ask": "status"}:
+                return {
+                    "pid": os.getpid(),
+                    "version": __version__,
+                    "delivery": asdict(self._parts.dispatcher.activity),
+                    "sentence": self._sentence(),
+                }
+            case {"ask": "retry", "clips": [*clips]}:
+                changed = self._spool.retry(int(clip) for clip in clips)
+                self._parts.intake.wake()
+                self._parts.dispatcher.wake()
+                return {"changed": [record.id for record in changed]}
+        return {"error": "unknown request"}

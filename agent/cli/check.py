@@ -1,0 +1,111 @@
+"""Checks everything that delivery needs, and says for each thing that is not in order what to do about it.
+
+Configuration, permissions, disk and clock of this device; then the API: reachable, credentials right, Vision API
+option active. Sends no footage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from agent.config import Config
+from agent.errors import ConfigError, DeliveryError
+
+HELP = "is everything in order? says what to do if not"
+
+# 2015-01-01; the API is younger, and a device that believes to live before it has no clock.
+EARLIEST_CLOCK = 1_420_070_400
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offline", action="store_true", help="leave out what needs the network")
+    parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked."""
+
+    what: str
+    ok: bool
+    words: str
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.app import read_config
+    from agent.cli import DONE, FAILED, USAGE
+
+    try:
+        config = read_config(args.config)
+    except ConfigError as exc:
+        _show([Finding("configuration", False, str(problem)) for problem in exc.problems], as_json=args.json)
+        return USAGE
+    device = list(_device(config))
+    api = [] if args.offline else [_api(config)]
+    _show([Finding("configuration", True, f"{args.config} is in order"), *device, *api], as_json=args.json)
+    if not all(finding.ok for finding in device):
+        return USAGE
+    return DONE if all(finding.ok for finding in api) else FAILED
+
+
+def _device(config: Config) -> Iterator[Finding]:
+    from agent.config import surroundings
+
+    problems = surroundings(config)
+    for problem in problems:
+        yield Finding("device", False, str(problem))
+    if not problems:
+        folders = ", ".join(str(folder.path) for folder in config.footage)
+        yield Finding("device", True, f"footage in {folders}; spool in {config.spool.directory}")
+    yield _disk(config)
+    year = time.gmtime().tm_year
+    if time.time() < EARLIEST_CLOCK:
+        yield Finding(
+            "clock", False, f"the device's clock says {year}: set it, or let it get the time from the network"
+        )
+    else:
+        yield Finding("clock", True, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+
+
+def _disk(config: Config) -> Finding:
+    place = config.spool.directory
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    floor = config.spool.min_free_bytes
+    if free < floor:
+        words = f"{free:,} bytes free at {place}, spool.min_free_bytes is {floor:,}: make room, or lower it"
+        return Finding("disk", False, words)
+    return Finding("disk", True, f"{free:,} bytes free at {place}")
+
+
+def _api(config: Config) -> Finding:
+    from agent.vision.client import VisionClient
+
+    client = VisionClient(config.api)
+    try:
+        client.videos_status()
+    except DeliveryError as exc:
+        return Finding("API", False, str(exc))
+    finally:
+        client.close()
+    return Finding("API", True, f"{config.api.base_url}: credentials accepted, Vision API option active")
+
+
+def _show(findings: list[Finding], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        return
+    from rich.markup import escape
+
+    from agent.cli.tables import console
+
+    screen = console()
+    for finding in findings:
+        mark = "[green]ok[/]  " if finding.ok else "[red]FIX[/] "
+        screen.print(f"{mark}[bold]{finding.what}[/]: {escape(finding.words)}", soft_wrap=True)

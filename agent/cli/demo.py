@@ -1,0 +1,262 @@
+"""Shows the whole journey of clips on this computer, in under a minute, without a camera or an account.
+
+A pretend camera writes recordings, the real daemon delivers them to a simulated API. One recording is cut by a power
+failure, one clip fails at the server once, and the link drops once. At the end each clip's fate is shown, and the
+proof that the bytes that arrived are the bytes that were recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.cli.simulate import MISSING, is_installed
+from agent.clip import State
+from agent.errors import SpoolError
+from agent.spool.ledger import open_ledger
+
+if TYPE_CHECKING:
+    from agent.simulator.recorder import Recorded
+    from agent.simulator.simulator import Simulator
+    from agent.spool.records import Record
+
+HELP = "see it work on this computer, without camera or account"
+
+REGISTRATION = "DEMO123X"
+MOMENTS = 4
+CAMERAS = (1, 2)
+CLIP_SECONDS = 60.0
+CLIP_BYTES = 400_000
+WRITING_SECONDS = 1.2
+PATIENCE_SECONDS = 90.0
+FINAL = (State.DELIVERED, State.REFUSED, State.LOST)
+
+CONFIG = """\
+[api]
+base_url = "{base_url}"
+username = "bench"
+password_file = "{password}"
+
+[[footage]]
+path = "{footage}"
+settle_seconds = 2
+rescan_seconds = 5
+
+[spool]
+directory = "{spool}"
+max_bytes = "1 GB"
+min_free_bytes = 0
+
+[upload]
+linger_seconds = 1
+batch_clips = 4
+
+[log]
+format = "json"
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this new folder, and leave it there")
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.cli import DONE, FAILED, USAGE
+
+    if not is_installed():
+        print(MISSING, file=sys.stderr)
+        return USAGE
+    with _workplace(args.keep) as place:
+        recorded, records, sums = _journey(place)
+    proven = _show_fates(recorded, records, sums)
+    return DONE if proven else FAILED
+
+
+@contextmanager
+def _workplace(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True)
+        yield keep.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="vision-ingest-demo-") as place:
+        yield Path(place)
+
+
+def _journey(place: Path) -> tuple[list[Recorded], list[Record], dict[str, str]]:
+    """Everything runs: simulator, camera and daemon.
+
+    Returns:
+        What the camera recorded, what became of it, and the SHA-256 of each received file by the clip's start and
+        camera.
+    """
+    from agent.simulator.simulator import Simulator
+
+    kept = place / "received"
+    recorded: list[Recorded] = []
+    with Simulator(keep_directory=kept) as simulator:
+        config = _configure(place, simulator.base_url)
+        with _daemon(place, config):
+            camera = threading.Thread(target=_film, args=(place / "footage", simulator, recorded), daemon=True)
+            camera.start()
+            records = _follow(place / "spool", camera, recorded)
+        sums = {video.name: video.sha256 for video in simulator.received}
+        # What the simulator claims is not taken on trust: the files that it kept are read again.
+        on_disk = {hashlib.sha256(file.read_bytes()).hexdigest() for file in kept.glob("*.mp4")}
+    return recorded, records, {name: sha256 for name, sha256 in sums.items() if sha256 in on_disk}
+
+
+def _configure(place: Path, base_url: str) -> Path:
+    (place / "footage").mkdir()
+    password = place / "password"
+    password.touch(mode=0o600)
+    password.write_text("bench\n")
+    config = place / "config.toml"
+    config.write_text(
+        CONFIG.format(base_url=base_url, password=password, footage=place / "footage", spool=place / "spool")
+    )
+    return config
+
+
+@contextmanager
+def _daemon(place: Path, config: Path) -> Iterator[None]:
+    """The daemon as a process of its own, as the service manager would run it."""
+    environ = {name: value for name, value in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
+    with (place / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen(  # noqa: S603  # our own program, with our own arguments
+            [sys.executable, "-m", "agent.cli", "run", "--config", str(config)], stderr=log, env=environ
+        )
+        try:
+            yield
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            daemon.wait(timeout=10)
+
+
+def _film(folder: Path, simulator: Simulator, recorded: list[Recorded]) -> None:
+    """Two channels record minute after minute; things go wrong on the way."""
+    from agent.simulator.faults import Fault
+    from agent.simulator.recorder import Recorder
+
+    start = datetime.now(tz=timezone.utc).replace(microsecond=0) - timedelta(minutes=10)
+    failing = start + timedelta(seconds=CLIP_SECONDS)
+    simulator.faults.add(
+        Fault(
+            "complain",
+            clip=f"{REGISTRATION} 1 {failing:%Y-%m-%d %H:%M:%S}",
+            content="Temporary failure of the storage, try again.",
+        )
+    )
+    recorder = Recorder(folder, REGISTRATION)
+    for minute in range(MOMENTS):
+        if minute == 2:
+            simulator.faults.add(Fault("drop", seconds=3.0, path="bulk-upload"))
+        for camera in CAMERAS:
+            power_fails = minute == 1 and camera == 2
+            recorded.append(
+                recorder.record(
+                    camera,
+                    start + timedelta(seconds=minute * CLIP_SECONDS),
+                    CLIP_SECONDS,
+                    size_bytes=CLIP_BYTES,
+                    event=minute == MOMENTS - 1,
+                    writing_seconds=WRITING_SECONDS,
+                    power_fails_at=0.6 if power_fails else 1.0,
+                )
+            )
+
+
+def _follow(spool: Path, camera: threading.Thread, recorded: list[Recorded]) -> list[Record]:
+    """A live view until each recording has its fate."""
+    from rich.live import Live
+
+    from agent.cli.tables import clip_table, console
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    records: list[Record] = []
+    with Live(console=console(), refresh_per_second=5) as live:
+        while time.monotonic() < deadline:
+            records = _records(spool)
+            live.update(clip_table(records))
+            all_final = len(records) >= len(recorded) and all(record.state in FINAL for record in records)
+            if all_final and not camera.is_alive():
+                break
+            time.sleep(0.2)
+        # What stays on the screen is the table at the end, which says more.
+        live.update("")
+    return records
+
+
+def _records(spool: Path) -> list[Record]:
+    try:
+        with open_ledger(spool) as ledger:
+            return list(ledger.records())
+    except SpoolError:
+        return []
+
+
+def _show_fates(recorded: list[Recorded], records: list[Record], sums: dict[str, str]) -> bool:
+    """The fate of every recording, and whether what arrived is what was recorded.
+
+    Returns:
+        Whether each recording was delivered with identical bytes, or refused because it was damaged.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from agent.cli.tables import COLOURS, console
+    from agent.simulator.store import name_of
+
+    by_name = {record.footage.path.name: record for record in records}
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("recording", "bytes", "fate", "story", "proof"):
+        table.add_column(heading, overflow="fold")
+    proven = True
+    for one in recorded:
+        record = by_name.get(one.path.name)
+        if record is None:
+            proven = False
+            table.add_row(one.path.name, f"{one.size_bytes:,}", "[red]unknown", "", "")
+            continue
+        video = record.video
+        name = name_of(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
+        same = sums.get(name) == one.sha256
+        as_it_should = (record.state is State.DELIVERED and same) if one.whole else record.state is State.REFUSED
+        proven &= as_it_should
+        table.add_row(
+            one.path.name,
+            f"{one.size_bytes:,}",
+            f"[{COLOURS[record.state]}]{record.state.value}",
+            _story(record),
+            f"received = recorded, SHA-256 {one.sha256[:12]}…"
+            if same
+            else "not sent"
+            if as_it_should
+            else "[red]FAILED",
+        )
+    screen = console()
+    screen.print(table)
+    delivered = sum(record.state is State.DELIVERED for record in records)
+    verdict: dict[bool, Any] = {
+        True: f"[green]All as it should be:[/] {delivered} delivered byte for byte, "
+        f"{len(records) - delivered} refused with a reason, none lost.",
+        False: "[red]Not as it should be: see the table.[/]",
+    }
+    screen.print(verdict[proven])
+    return proven
+
+
+def _story(record: Record) -> str:
+    reasons = [change.reason for change in record.history if change.reason]
+    return "; then ".join(reasons)

@@ -1,0 +1,135 @@
+"""Delivers what waits in the spool, with a progress bar, then exits: before a device is taken out, for instance.
+
+Takes in no new footage. If the daemon runs, it is the one that delivers, and this shows its progress.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from agent.cli.spool_access import act_as_owner
+from agent.cli.tables import console
+from agent.clip import State
+from agent.config import Config
+from agent.delivery.dispatcher import Activity, Dispatcher
+from agent.errors import SpoolLocked, VisionIngestError
+from agent.host.control import NoDaemon, ask
+from agent.spool import Spool
+from agent.spool.ledger import Ledger, open_ledger
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+HELP = "deliver what waits, then exit"
+OPEN = (State.WAITING, State.SENDING, State.ACCEPTED)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", default=0.0, help="give up after this long (default: never)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.app import read_config
+    from agent.config import secrets_of
+    from agent.host import logs
+
+    config = read_config(args.config)
+    act_as_owner(config.spool.directory)
+    deadline = time.monotonic() + args.timeout if args.timeout else float("inf")
+    try:
+        spool = Spool(config.spool, time.time)
+    except SpoolLocked:
+        return _follow_daemon(config, deadline)
+    with closing(spool):
+        logs.configure(config.log, secrets=secrets_of(config))
+        spool.recover()
+        return _deliver(config, spool, deadline)
+
+
+def _deliver(config: Config, spool: Spool, deadline: float) -> int:
+    from agent.vision.client import VisionClient
+
+    stop = threading.Event()
+    client = VisionClient(config.api, stopping=stop.is_set)
+    dispatcher = Dispatcher(spool, client, config.upload, stop)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            dispatcher.run()
+        except VisionIngestError as exc:
+            failures.append(exc)
+            stop.set()
+
+    worker = threading.Thread(target=work, name="delivery", daemon=True)
+    worker.start()
+    try:
+        return _watch(spool.ledger, lambda: dispatcher.activity, stop.is_set, deadline)
+    finally:
+        stop.set()
+        dispatcher.wake()
+        client.abort()
+        worker.join(4.0)
+        if failures:
+            raise failures[0]
+
+
+def _follow_daemon(config: Config, deadline: float) -> int:
+    directory = config.spool.directory
+    console().print("The daemon is running and delivers; this shows its progress. Ctrl-C leaves it running.")
+
+    def activity() -> Activity:
+        try:
+            return Activity(**ask(directory, {"ask": "status"})["delivery"])
+        except NoDaemon:
+            return Activity(doing="the daemon has stopped")
+
+    with open_ledger(directory) as ledger:
+        return _watch(ledger, activity, lambda: False, deadline)
+
+
+def _watch(ledger: Ledger, activity: Callable[[], Activity], stopped: Callable[[], bool], deadline: float) -> int:
+    """Shows progress until nothing is left to deliver, a person must act, or time is up."""
+    from agent.cli import DONE, FAILED
+
+    with _progress() as progress:
+        total = _left(ledger)
+        bar = progress.add_task("delivering", total=total)
+        while (left := _left(ledger)) > 0 and not stopped():
+            now = activity()
+            total = max(total, left)
+            doing = now.reason or now.doing
+            progress.update(bar, total=total, completed=total - left, description=doing[:60])
+            if now.doing == "held" or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+        progress.update(bar, completed=total - left, description="done" if left == 0 else "not done")
+    if left == 0:
+        print("Nothing waits any more.")
+        return DONE
+    print(f"{left} clips still wait: {now.reason or now.doing}")
+    return FAILED
+
+
+def _progress() -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console(),
+    )
+
+
+def _left(ledger: Ledger) -> int:
+    tallies = ledger.tallies()
+    return sum(tallies[state].clips for state in OPEN)

@@ -1,0 +1,38 @@
+"""Shows the links to a vehicle's live cameras. They are short-lived: open them at once, do not keep them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import closing
+
+from agent.errors import CameraOffline
+
+HELP = "links to a vehicle's live cameras"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("registration", metavar="REGISTRATION", help="the vehicle, as the account knows it")
+    parser.add_argument(
+        "--camera", type=int, action="append", metavar="N", help="channel; may be given several times (default: 1)"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.app import read_config
+    from agent.cli import DONE, FAILED
+    from agent.vision.client import VisionClient
+
+    with closing(VisionClient(read_config(args.config).api)) as client:
+        try:
+            links = client.livestream(args.registration, args.camera or [1])
+        except CameraOffline as exc:
+            print(f"The camera is offline: {args.registration} ({exc})", file=sys.stderr)
+            return FAILED
+    if args.json:
+        print(json.dumps(links))
+    else:
+        print("\n".join(links) if links else "The API gave no link.")
+    return DONE if links else FAILED

@@ -1,0 +1,60 @@
+"""Makes refused or held clips ready to be sent again, with all their attempts.
+
+Footage that was refused before it became a clip is inspected anew. With a running daemon this takes effect at once,
+without one when it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from agent.cli.spool_access import act_as_owner, find_clip
+from agent.clip import State
+from agent.config import SpoolSettings, load
+from agent.errors import SpoolError
+from agent.host.control import NoDaemon, ask
+from agent.spool import Spool
+from agent.spool.ledger import open_ledger
+
+HELP = "send refused or held clips again"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("clips", nargs="*", default=[], metavar="CLIP", help="number, or path or name of the footage")
+    which.add_argument("--all-refused", action="store_true", help="all that are refused")
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.cli import DONE, FAILED
+
+    config = load(args.config, with_password=False)
+    directory = config.spool.directory
+    act_as_owner(directory)
+    with open_ledger(directory) as ledger:
+        if args.all_refused:
+            ids = [record.id for record in ledger.records([State.REFUSED])]
+        else:
+            ids = [find_clip(ledger, words).id for words in args.clips]
+    try:
+        changed = ask(directory, {"ask": "retry", "clips": ids})["changed"]
+    except NoDaemon:
+        changed = _without_daemon(config.spool, ids)
+    print(f"{len(changed)} of {len(ids)} will be tried again.")
+    unchanged = sorted(set(ids) - set(changed))
+    if unchanged:
+        print(f"Not changed, as they are neither refused, held nor waiting: {', '.join(map(str, unchanged))}")
+    return DONE if changed or not ids else FAILED
+
+
+def _without_daemon(settings: SpoolSettings, ids: Sequence[int]) -> list[int]:
+    try:
+        spool = Spool(settings, time.time)
+    except SpoolError as exc:
+        raise SpoolError(f"the daemon does not answer, and the spool cannot be changed without it: {exc}") from exc
+    try:
+        return [record.id for record in spool.retry(ids)]
+    finally:
+        spool.close()

@@ -1,0 +1,94 @@
+"""Serves a Vision API on this computer, to try a camera or an installation without an account.
+
+It keeps the SHA-256 of what it receives, checks files as the contract says, and breaks on demand:
+
+  curl -X POST http://127.0.0.1:8480/_simulator/faults -d '{"action": "answer", "status": 500, "times": 3}'
+  curl http://127.0.0.1:8480/_simulator/received
+
+Actions: reset, stall, slow, answer, complain, silence, drop. It needs: pip install 'vision-ingest[simulator]'
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import signal
+import ssl
+import sys
+import threading
+from pathlib import Path
+
+HELP = "a Vision API on this computer, to try things"
+MISSING = "the simulator needs two more libraries: pip install 'vision-ingest[simulator]'"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8480, help="port to listen on; 0 for any (default: 8480)")
+    parser.add_argument("--username", default="bench", help="the account's username (default: bench)")
+    parser.add_argument("--password", default="bench", help="the account's password (default: bench)")
+    parser.add_argument("--api-key", default="bench-key", help="key of the webhook signature (default: bench-key)")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate: serve https")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key")
+    parser.add_argument(
+        "--results",
+        choices=("grouped", "flat", "none"),
+        default="grouped",
+        help="how answers tell of single files; none makes the agent ask for the list (default: grouped)",
+    )
+    parser.add_argument("--without-option", action="store_true", help="as if the Vision API option were not active")
+    parser.add_argument("--requests-per-minute", type=int, default=1000, metavar="N", help="rate limit (default: 1000)")
+    parser.add_argument("--offline", action="append", default=[], metavar="REGISTRATION", help="its camera is offline")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the videos there, as SHA256.mp4")
+
+
+def is_installed() -> bool:
+    """Whether the simulator's own libraries are there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("aiohttp", "ijson"))
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.cli import DONE, FAILED, USAGE
+
+    if not is_installed():
+        print(MISSING, file=sys.stderr)
+        return USAGE
+    from agent.simulator.settings import AnswerShape, Settings
+    from agent.simulator.simulator import Simulator
+
+    settings = Settings(
+        username=args.username,
+        password=args.password,
+        api_key=args.api_key,
+        option_active=not args.without_option,
+        offline=frozenset(args.offline),
+        requests_per_minute=args.requests_per_minute,
+        answer=AnswerShape(grouping=args.results),
+    )
+    finish = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: finish.set())
+    try:
+        with Simulator(
+            settings,
+            host=args.host,
+            port=args.port,
+            tls=_tls(args),
+            keep_directory=args.keep,
+            tell=lambda sentence: print(sentence, flush=True),
+        ) as simulator:
+            print(f'[api]\nbase_url = "{simulator.base_url}"\nusername = "{args.username}"')
+            print("# and the password in a file of its own, named by password_file\n", flush=True)
+            finish.wait()
+    except OSError as exc:
+        print(f"cannot serve on {args.host}:{args.port}: {exc.strerror}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:
+    if args.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(args.tls_cert, args.tls_key)
+    return context

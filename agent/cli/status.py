@@ -1,0 +1,49 @@
+"""Shows what the daemon does now, how many clips are in each state, and what a person must do, if anything.
+
+A clip is `waiting`, `sending`, `accepted` (taken by the API, not confirmed yet), `delivered`, `refused` (it cannot be
+delivered as it is), `held` (someone must put something right) or `lost`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from agent.cli.spool_access import ledger_of
+from agent.cli.tables import COLOURS, console, size
+from agent.clip import State
+from agent.host.control import NoDaemon, ask
+
+HELP = "what the daemon does and how many clips are in each state"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    from agent.cli import DONE, FAILED
+
+    with ledger_of(args) as (config, ledger):
+        tallies = ledger.tallies()
+        try:
+            daemon = ask(config.spool.directory, {"ask": "status"})
+        except NoDaemon:
+            daemon = None
+    if args.json:
+        states = {state.value: {"clips": t.clips, "bytes": t.size_bytes} for state, t in tallies.items()}
+        print(json.dumps({"daemon": daemon, "clips": states}, indent=2))
+        return DONE if daemon else FAILED
+    screen = console()
+    if daemon is None:
+        screen.print("[red]The daemon is not running.[/] Start it: sudo systemctl start vision-ingest")
+    else:
+        screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
+        screen.print(daemon["sentence"], markup=False)
+    screen.print()
+    for state, tally in tallies.items():
+        if tally.clips or state in (State.WAITING, State.DELIVERED):
+            screen.print(f"[{COLOURS[state]}]{state.value:>10}[/]  {tally.clips:>7,}  {size(tally.size_bytes):>10}")
+    if tallies[State.REFUSED].clips or tallies[State.HELD].clips or tallies[State.LOST].clips:
+        screen.print("\nWhy: vision-ingest clips --state refused --state held --state lost")
+    return DONE if daemon else FAILED

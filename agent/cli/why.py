@@ -1,0 +1,59 @@
+"""Tells the story of one clip: what it is, where each value came from, what happened, and what to do now.
+
+CLIP is its number (`vision-ingest clips` shows it), or the path or name of its footage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime, timezone
+
+from agent.cli.spool_access import ADVICE, find_clip, ledger_of
+from agent.cli.tables import COLOURS, as_json, console, size
+from agent.clip import State
+from agent.host.logs import harmless
+
+HELP = "the story of one clip, and what to do"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("clip", metavar="CLIP", help="number, or path or name of the footage")
+    parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.markup import escape
+
+    from agent.cli import DONE
+
+    with ledger_of(args) as (_, ledger):
+        record = find_clip(ledger, args.clip)
+    if args.json:
+        print(json.dumps(as_json(record), indent=2))
+        return DONE
+    screen = console()
+
+    def line(label: str, text: str) -> None:
+        screen.print(f"[dim]{label:>12}[/]  {escape(harmless(text))}")
+
+    screen.print(f"Clip {record.id} is [{COLOURS[record.state]}]{record.state.value}[/]")
+    if record.reason:
+        line("because", record.reason)
+    if record.due and record.state in (State.WAITING, State.HELD):
+        line("next look", f"{datetime.fromtimestamp(record.due, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
+    line("footage", f"{record.footage.path} ({size(record.footage.size_bytes)})")
+    if record.video is not None:
+        line("vehicle", record.video.registration)
+        line("camera", str(record.video.camera))
+        line("start", f"{record.video.start:%Y-%m-%d %H:%M:%S} UTC")
+        line("end", f"{record.video.end:%Y-%m-%d %H:%M:%S} UTC ({record.video.duration_seconds} s)")
+    for value, source in record.sources.items():
+        line(f"{value} from", source)
+    if record.request_id:
+        line("API number", record.request_id)
+    for change in record.history:
+        line(f"{change.at:%m-%d %H:%M:%S}", f"{change.state.value}" + (f": {change.reason}" if change.reason else ""))
+    advice = ADVICE[record.state].replace("CLIP", str(record.id))
+    screen.print(f"\n{advice}")
+    return DONE

@@ -1,0 +1,107 @@
+"""What the configuration asks of this device, and what of it is not there right now."""
+
+from __future__ import annotations
+
+import grp
+import os
+import shlex
+import stat
+from pathlib import Path
+
+from agent.config.access import current_user
+from agent.config.mistakes import Mistakes
+from agent.config.types import Config, FootageFolder
+from agent.config.values import WrongValueError
+from agent.errors import Problem
+
+
+def surroundings(config: Config) -> list[Problem]:
+    """What is wrong on this device at this moment, for the user that asks.
+
+    None of it makes the configuration wrong: a card may be mounted later, and a permission be repaired while the
+    service runs.
+    """
+    mistakes = Mistakes(config.file)
+    for index, folder in enumerate(config.footage):
+        with mistakes.noting(f"footage[{index}].path"):
+            _check_footage(folder)
+    with mistakes.noting("spool.directory"):
+        _check_spool(config.spool.directory)
+    if config.api.ca_file is not None:
+        with mistakes.noting("api.ca_file"):
+            _check_certificates(config.api.ca_file)
+    return mistakes.problems
+
+
+def _check_footage(folder: FootageFolder) -> None:
+    path = folder.path
+    status = _status(path, "mount the card, or correct the path")
+    if not stat.S_ISDIR(status.st_mode):
+        raise WrongValueError(f"{path} is not a directory", "name the folder that the camera writes into")
+    if not _may(path, os.R_OK | os.X_OK):
+        raise WrongValueError(f"{path} may not be read by the user {current_user()}", _let_in(path, status, "rx"))
+    if folder.after_delivery == "delete" and not _may(path, os.W_OK):
+        raise WrongValueError(
+            f'{path} may not be changed by the user {current_user()}: after_delivery = "delete" cannot delete there',
+            _let_in(path, status, "rwx"),
+        )
+
+
+def _check_spool(directory: Path) -> None:
+    """The service creates the directory itself if it may."""
+    user, quoted = current_user(), shlex.quote(str(directory))
+    exists = _may(directory, os.F_OK)
+    place = directory if exists else directory.parent
+    create = f"create it: sudo install -d -m 750 -o {user} {quoted}"
+    status = _status(place, create)
+    if not stat.S_ISDIR(status.st_mode):
+        raise WrongValueError(f"{place} is not a directory", "name a directory that the service may keep for itself")
+    if not _may(place, os.R_OK | os.W_OK | os.X_OK):
+        repair = f"give it to that user: sudo chown -R {user} {quoted}" if exists else create
+        raise WrongValueError(f"{place} may not be written by the user {user}", repair)
+
+
+def _check_certificates(file: Path) -> None:
+    status = _status(file, "correct the path, or remove the line to trust the usual certificates")
+    if not stat.S_ISREG(status.st_mode):
+        raise WrongValueError(f"{file} is not a regular file", "name a file of certificates in PEM format")
+    if not _may(file, os.R_OK):
+        raise WrongValueError(
+            f"{file} may not be read by the user {current_user()}", f"allow it: sudo chmod a+r {shlex.quote(str(file))}"
+        )
+
+
+def _status(path: Path, repair: str) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError as error:
+        raise WrongValueError(f"{path} does not exist", repair) from error
+    except PermissionError as error:
+        raise WrongValueError(
+            f"{path} may not be reached by the user {current_user()}",
+            "allow it with sudo chmod a+x on each folder above it",
+        ) from error
+    except OSError as error:
+        raise WrongValueError(f"{path} cannot be looked at: {error.strerror}", "check the card and the path") from error
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=True)
+
+
+def _let_in(path: Path, status: os.stat_result, permissions: str) -> str:
+    """The command that lets this user in: by joining the folder's group where the group may already."""
+    needed = sum({"r": stat.S_IRGRP, "w": stat.S_IWGRP, "x": stat.S_IXGRP}[letter] for letter in permissions)
+    if status.st_mode & needed == needed:
+        return f"join its group and restart the service: sudo usermod -aG {_group(status.st_gid)} {current_user()}"
+    return (
+        f"allow it: sudo chmod a+{permissions} {shlex.quote(str(path))}, "
+        f"or for a FAT card mount it with the option uid={current_user()}"
+    )
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)

@@ -1,0 +1,273 @@
+"""The loop that delivers: claim a batch, send it, carry out what the attempt decided, pause when there is reason to."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from agent.clip import State, Upload
+from agent.config import UploadSettings
+from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.confirmation import POLL_SECONDS, confirm
+from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
+from agent.errors import DeliveryError, LinkDown, Stopped
+from agent.spool import Spool
+from agent.vision.client import VisionClient
+
+log = structlog.get_logger()
+
+IDLE_SECONDS = 60.0
+LOG_STATES = {State.REFUSED: "clip_refused", State.HELD: "clip_held", State.LOST: "clip_lost"}
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What delivery is doing now, for `status` and the service manager.
+
+    Args:
+        doing: one or two words: "idle", "uploading", "waiting for more clips", or the pause's cause.
+        link: "ok", "down", or "unknown" before the first request.
+        reason: why nothing is sent, for a technician; empty if nothing stands in the way.
+        batch_clips, batch_position: the clips of the batch in flight and the one that is being sent, from 1.
+        sent_bytes, batch_bytes: of the request body.
+    """
+
+    doing: str = "starting"
+    link: str = "unknown"
+    reason: str = ""
+    batch_clips: int = 0
+    batch_position: int = 0
+    sent_bytes: int = 0
+    batch_bytes: int = 0
+
+
+class Dispatcher:
+    """Delivers the clips of a spool until it is told to stop.
+
+    Args:
+        spool: where the clips wait.
+        client: the API.
+        settings: [upload].
+        stop: set when the daemon is to stop.
+        rng: for jitter.
+        monotonic: seconds of a clock that no one sets; pauses are counted on it.
+        now: Unix seconds, as the spool counts its due times.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        client: VisionClient,
+        settings: UploadSettings,
+        stop: threading.Event,
+        *,
+        rng: random.Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._spool = spool
+        self._client = client
+        self._settings = settings
+        self._stop = stop
+        self._rng = rng or random.Random()  # noqa: S311  # jitter, not a secret
+        self._monotonic = monotonic
+        self._now = now
+        self._limits = BatchLimits(settings.batch_clips, settings.batch_bytes)
+        self._policy = Policy(settings.attempts, settings.confirm)
+        self._wake = threading.Event()
+        self._activity = Activity()
+        self._checked = False
+        self._failures = 0
+        self._paused_until = 0.0
+        self._linger_until: float | None = None
+        self._poll_at = 0.0
+
+    @property
+    def activity(self) -> Activity:
+        return self._activity
+
+    def wake(self) -> None:
+        """Says that there may be something to send: a clip was taken in, or someone asked for a retry."""
+        self._wake.set()
+
+    def run(self, alive: Callable[[], None] = lambda: None) -> None:
+        """Delivers until `stop` is set.
+
+        Args:
+            alive: called at least each minute, as a sign that the loop moves.
+        """
+        while not self._stop.is_set():
+            alive()
+            seconds = self.step()
+            if self._wake.wait(min(seconds, IDLE_SECONDS)):
+                self._wake.clear()
+
+    def step(self) -> float:
+        """One turn: at most one request that carries clips.
+
+        Returns:
+            Seconds until there may be something to do; 0 to go on at once.
+        """
+        paused = self._paused_until - self._monotonic()
+        if paused > 0:
+            return paused
+        self._poll()
+        waiting = self._spool.count_ready(self._limits.clips)
+        if waiting == 0:
+            self._linger_until = None
+            self._do("idle", reason="")
+            return self._seconds_to_next()
+        linger = self._linger(waiting)
+        if linger > 0:
+            self._do("waiting for more clips")
+            return linger
+        if not self._checked and not self._check():
+            return self._paused_until - self._monotonic()
+        batch = self._spool.claim(lambda ready: fill(ready, self._limits))
+        self._linger_until = None
+        if batch:
+            self._attempt(batch)
+        return max(0.0, self._paused_until - self._monotonic())
+
+    def _linger(self, waiting: int) -> float:
+        """Seconds to let more clips come, so that a burst shares one request."""
+        if waiting >= self._limits.clips or self._settings.mode == "single":
+            return 0.0
+        if self._linger_until is None:
+            self._linger_until = self._monotonic() + self._settings.linger_seconds
+        return self._linger_until - self._monotonic()
+
+    def _check(self) -> bool:
+        """Asks for the status table, which costs little, before any footage is sent; decides whether to start."""
+        try:
+            self._client.videos_status()
+        except Stopped:
+            return False
+        except DeliveryError as error:
+            self._failed(error, [], api_answers=False)
+            return False
+        self._checked = True
+        return True
+
+    def _attempt(self, batch: list[Upload]) -> None:
+        self._do("uploading", batch_clips=len(batch), batch_position=1, sent_bytes=0, batch_bytes=_size(batch))
+        started = self._monotonic()
+        try:
+            results = self._send(batch)
+        except DeliveryError as error:
+            self._failed(error, batch, api_answers=isinstance(error, LinkDown) and self._api_answers())
+            return
+        except BaseException:
+            self._spool.release(upload.id for upload in batch)
+            raise
+        self._failures = 0
+        self._do("idle", link="ok", reason="")
+        self._carry_out(decide_results(batch, results, self._policy, self._rng), batch)
+        seconds = max(self._monotonic() - started, 0.001)
+        log.info("batch_sent", clips=len(batch), bytes=_size(batch), seconds=round(seconds, 2))
+
+    def _send(self, batch: list[Upload]):  # type: ignore[no-untyped-def]
+        alone = len(batch) == 1 and (self._settings.mode == "single" or batch[0].companions == 1)
+        if alone:
+            return {batch[0].id: self._client.upload_single(batch[0], progress=self._progress)}
+        answer = self._client.upload_bulk(
+            batch,
+            encoding=self._settings.encoding,
+            webhook_url=self._settings.webhook_url,
+            progress=self._progress,
+        )
+        return answer.results
+
+    def _progress(self, sent_bytes: int, position: int) -> None:
+        self._activity = replace(self._activity, sent_bytes=sent_bytes, batch_position=position + 1)
+
+    def _api_answers(self) -> bool:
+        try:
+            self._client.videos_status()
+        except DeliveryError:
+            return False
+        return True
+
+    def _failed(self, error: DeliveryError, batch: list[Upload], *, api_answers: bool) -> None:
+        self._checked = False
+        self._failures += 1
+        decision = decide_failure(
+            batch,
+            error,
+            api_answers=api_answers,
+            failures=self._failures,
+            policy=self._policy,
+            rng=self._rng,
+        )
+        self._carry_out(decision, batch)
+
+    def _carry_out(self, decision: Decision, batch: list[Upload]) -> None:
+        for record in self._spool.settle(decision.verdicts):
+            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
+        untouched = [upload.id for upload in batch if upload.id not in decision.verdicts]
+        self._spool.release(untouched)
+        if decision.batch_bytes is not None:
+            self._limits = replace(self._limits, size_bytes=decision.batch_bytes)
+            log.warning("batches_made_smaller", batch_bytes=decision.batch_bytes, reason="413 from the server")
+        if decision.pause is not None:
+            self._pause(decision.pause)
+
+    def _pause(self, pause: Pause) -> None:
+        self._paused_until = self._monotonic() + pause.seconds
+        repeated = self._activity.doing == pause.cause.value and self._activity.reason == pause.reason
+        self._do(pause.cause.value, link="down" if pause.cause is Cause.LINK else "ok", reason=pause.reason)
+        # A hold or an outage that goes on is one piece of news, not one every few minutes.
+        write = log.debug if repeated else log.warning
+        write("delivery_paused", cause=pause.cause.value, seconds=round(pause.seconds, 1), reason=pause.reason)
+
+    def _poll(self) -> None:
+        """Asks for the clips that wait for confirmation: one query for all of them, every 45 seconds."""
+        if self._monotonic() < self._poll_at:
+            return
+        accepted = list(self._spool.ledger.records([State.ACCEPTED]))
+        if not accepted:
+            return
+        self._poll_at = self._monotonic() + POLL_SECONDS
+        starts = [record.video.start for record in accepted if record.video]
+        try:
+            listed = list(self._client.all_requests(start_from=min(starts), start_to=max(starts)))
+        except DeliveryError as error:
+            log.debug("confirmation_failed", reason=str(error))
+            return
+        for record in self._spool.settle(confirm(accepted, listed, self._now())):
+            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
+
+    def _seconds_to_next(self) -> float:
+        due = self._spool.ledger.next_due()
+        seconds = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due - self._now()))
+        if self._spool.ledger.tallies()[State.ACCEPTED].clips:
+            seconds = min(seconds, max(0.0, self._poll_at - self._monotonic()))
+        return seconds
+
+    def _do(self, doing: str, *, link: str | None = None, reason: str | None = None, **batch: int) -> None:
+        before = self._activity
+        self._activity = Activity(
+            doing=doing,
+            link=before.link if link is None else link,
+            reason=before.reason if reason is None else reason,
+            **batch,
+        )
+
+
+def _log_clip(id: int, state: State, footage: str, reason: str) -> None:
+    event = LOG_STATES.get(state)
+    if event is not None:
+        log.warning(event, clip=id, footage=footage, reason=reason)
+    elif state is State.WAITING and reason:
+        log.warning("clip_deferred", clip=id, footage=footage, reason=reason)
+    else:
+        log.info(f"clip_{state.value}", clip=id, footage=footage)
+
+
+def _size(batch: list[Upload]) -> int:
+    return sum(upload.size_bytes for upload in batch)

@@ -1,0 +1,206 @@
+"""The decision table: what a delivery attempt decides for the clips and for delivery as a whole. Pure.
+
+The link's trouble is not the clip's fault: it never uses up a clip's attempts. And only an explicit result for a clip
+lets its bytes go; silence means that they are kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Literal
+
+from agent.clip import State, Upload, Verdict
+from agent.delivery.backoff import clip_delay, link_delay, rate_delay
+from agent.errors import (
+    ClipUnreadable,
+    DeliveryError,
+    Held,
+    LinkDown,
+    RateLimited,
+    RequestRejected,
+    TooLarge,
+)
+from agent.vision.answers import FileResult
+from agent.vision.complaints import About, about
+
+# So many failures of the same batch, while the API answers other requests, make its clips suspects.
+STRIKES = 3
+HELD_SECONDS = 300.0
+REGISTRATION_SECONDS = 3600.0
+CONFIRM_WITHIN_SECONDS = 3600.0
+
+
+class Cause(Enum):
+    """Why nothing is sent for now."""
+
+    LINK = "link down"
+    HELD = "held"
+    RATE = "rate limit"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing is sent for some seconds.
+
+    Args:
+        reason: for `status`, in a technician's words.
+    """
+
+    cause: Cause
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What of the configuration the decisions depend on.
+
+    Args:
+        attempts: after so many failures of its own a clip is refused.
+        confirm: "answer" takes silence about a clip for success, "poll" waits for confirmation even of success.
+    """
+
+    attempts: int
+    confirm: Literal["auto", "poll", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one attempt decided.
+
+    Args:
+        verdicts: for these clips; all other clips of the batch go back untouched.
+        pause: nothing is sent for now; None to go on.
+        batch_bytes: from now on no request may carry more; None for no change.
+    """
+
+    verdicts: Mapping[int, Verdict] = field(default_factory=dict)
+    pause: Pause | None = None
+    batch_bytes: int | None = None
+
+
+def decide_results(
+    batch: Sequence[Upload], results: Mapping[int, FileResult], policy: Policy, rng: random.Random
+) -> Decision:
+    """The request was answered: each clip gets what the answer says of it."""
+    return Decision({upload.id: _verdict(upload, results.get(upload.id), policy, rng) for upload in batch})
+
+
+def decide_failure(
+    batch: Sequence[Upload],
+    error: DeliveryError,
+    *,
+    api_answers: bool,
+    failures: int,
+    policy: Policy,
+    rng: random.Random,
+) -> Decision:
+    """The request failed.
+
+    Args:
+        api_answers: whether the API answered another request right after the failure: if so, the link is not to blame.
+        failures: how many requests in a row have failed, this one included.
+    """
+    match error:
+        case ClipUnreadable():
+            return Decision({u.id: Verdict(State.LOST, error.reason) for u in batch if u.file == error.file})
+        case Held():
+            return Decision(pause=Pause(Cause.HELD, HELD_SECONDS, str(error)))
+        case RateLimited():
+            seconds = rate_delay(error.retry_after_seconds, failures, rng)
+            return Decision(pause=Pause(Cause.RATE, seconds, str(error)))
+        case TooLarge():
+            return _too_large(batch, error)
+        case RequestRejected():
+            return _rejected(batch, error, policy, rng)
+        case LinkDown():
+            pause = Pause(Cause.LINK, link_delay(failures, rng), str(error))
+            return Decision(_strike(batch, error, policy, rng) if api_answers else {}, pause)
+        case _:
+            return Decision()
+
+
+def own_failure(upload: Upload, reason: str, policy: Policy, rng: random.Random) -> Verdict:
+    """One more failure that is the clip's own: it waits, or is refused when its attempts are used up."""
+    attempts = upload.attempts + 1
+    counts = {"attempts": attempts, "strikes": upload.strikes, "companions": upload.companions}
+    if attempts >= policy.attempts:
+        return Verdict(State.REFUSED, f"gave up after {attempts} attempts: {reason}", **counts)
+    return Verdict(State.WAITING, reason, retry_in_seconds=clip_delay(attempts, rng), **counts)
+
+
+def _verdict(upload: Upload, result: FileResult | None, policy: Policy, rng: random.Random) -> Verdict:
+    kept = Verdict(State.WAITING, attempts=upload.attempts)
+    if result is None:
+        if policy.confirm == "answer":
+            return replace(kept, state=State.DELIVERED, reason="the answer named no error (upload.confirm = answer)")
+        return _accepted(kept, "taken without a result of its own")
+    if result.errors:
+        return _complaint(upload, "; ".join(result.errors), policy, rng)
+    if policy.confirm == "poll":
+        return _accepted(replace(kept, request_id=result.request_id), "taken; to be confirmed (upload.confirm = poll)")
+    return replace(kept, state=State.DELIVERED, request_id=result.request_id)
+
+
+def _accepted(verdict: Verdict, reason: str) -> Verdict:
+    return replace(verdict, state=State.ACCEPTED, reason=reason, retry_in_seconds=CONFIRM_WITHIN_SECONDS)
+
+
+def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -> Verdict:
+    """The API's words about one clip: retrying cannot help a file, but a contract can be activated."""
+    match about(words):
+        case About.FILE:
+            return Verdict(State.REFUSED, f"the API refuses the file: {words}", attempts=upload.attempts + 1)
+        case About.REGISTRATION:
+            reason = f"the API does not take {upload.video.registration}: {words}"
+            return Verdict(State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts)
+        case About.UNKNOWN:
+            return own_failure(upload, f"the API said: {words}", policy, rng)
+
+
+def _strike(
+    batch: Sequence[Upload], error: LinkDown, policy: Policy, rng: random.Random
+) -> dict[int, Verdict]:
+    """The batch fails though the API answers: some clip in it may be to blame. Halving the batch finds which."""
+    strikes = min(upload.strikes for upload in batch) + 1
+    suspected = strikes >= STRIKES or batch[0].companions is not None
+    if not suspected:
+        return {u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1) for u in batch}
+    if len(batch) == 1:
+        alone = replace(batch[0], strikes=batch[0].strikes + 1, companions=1)
+        return {alone.id: own_failure(alone, f"sent alone, while the API answers otherwise: {error}", policy, rng)}
+    half = (len(batch) + 1) // 2
+    return {
+        u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=half) for u in batch
+    }
+
+
+def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:
+    if len(batch) == 1:
+        return Decision({batch[0].id: Verdict(State.REFUSED, f"too large for the server even alone: {error}")})
+    return Decision(batch_bytes=max(1, sum(upload.size_bytes for upload in batch) // 2))
+
+
+def _rejected(
+    batch: Sequence[Upload], error: RequestRejected, policy: Policy, rng: random.Random
+) -> Decision:
+    named = {batch[index].id: words for index, words in error.items.items() if 0 <= index < len(batch)}
+    if named:
+        return Decision({u.id: _complaint_or_refusal(u, named[u.id]) for u in batch if u.id in named})
+    if len(batch) == 1 and batch[0].companions == 1:
+        return Decision({batch[0].id: _complaint(batch[0], str(error), policy, rng)})
+    # The single upload, whose answer is about one file, will tell: a clip that must travel alone goes there.
+    return Decision({
+        u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes, companions=1) for u in batch
+    })
+
+
+def _complaint_or_refusal(upload: Upload, words: str) -> Verdict:
+    """A validation error that names the clip: its fields are wrong and stay wrong, unless it is about the vehicle."""
+    if about(words) is About.REGISTRATION:
+        reason = f"the API does not take {upload.video.registration}: {words}"
+        return Verdict(State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts)
+    return Verdict(State.REFUSED, f"the API refuses the clip: {words}", attempts=upload.attempts + 1)

@@ -1,0 +1,240 @@
+"""The loop that takes footage in: hints and the scan find files, settled files are inspected and spooled."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import structlog
+
+from agent.clip import Footage, State
+from agent.config import Config, FootageFolder
+from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.intake.inspection import Inspector
+from agent.intake.scanning import Skipped, examine, scan, wanted
+from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, seen
+from agent.intake.watching import Watcher
+from agent.spool import Spool
+
+log = structlog.get_logger()
+
+# A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
+NEW_DIRECTORY_SECONDS = 1.0
+PRUNE_SECONDS = 6 * 3600.0
+
+
+class Intake:
+    """Takes the footage of all folders into the spool until it is told to stop.
+
+    Args:
+        config: folders, vehicle and limits.
+        spool: where clips go.
+        stop: set when the daemon is to stop.
+        on_taken: called when clips were added.
+        monotonic: seconds of a clock that no one sets.
+        now: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        stop: threading.Event,
+        *,
+        on_taken: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._folders: Sequence[FootageFolder] = config.footage
+        self._spool = spool
+        self._stop = stop
+        self._on_taken = on_taken
+        self._monotonic = monotonic
+        self._now = now
+        self._inspectors = {folder: Inspector(folder, config) for folder in self._folders}
+        self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | None] = queue.SimpleQueue()
+        self._watcher = Watcher(
+            self._folders,
+            lambda folder, path, closed: self._hints.put((folder, path, closed)),
+            lambda folder: self._hints.put((folder, None, False)),
+        )
+        self._scan_at = dict.fromkeys(self._folders, 0.0)
+        self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
+        self._known: dict[FootageFolder, set[int]] = {folder: set() for folder in self._folders}
+        self._told: set[str] = set()
+        self._prune_at = 0.0
+
+    def wake(self) -> None:
+        """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
+        self._hints.put(None)
+
+    def run(self, alive: Callable[[], None] = lambda: None) -> None:
+        """Takes footage in until `stop` is set.
+
+        Args:
+            alive: called at least each minute, as a sign that the loop moves.
+        """
+        self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+        try:
+            while not self._stop.is_set():
+                alive()
+                self._listen(self.step())
+        finally:
+            self._watcher.stop()
+
+    def step(self) -> float:
+        """Scans what is due and takes in what is settled.
+
+        Returns:
+            Seconds until there is something to do.
+        """
+        for folder in self._folders:
+            if self._monotonic() >= self._scan_at[folder]:
+                self._watcher.tend()
+                self._scan(folder)
+        self._take_settled()
+        self._prune()
+        due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
+        return min(60.0, max(0.0, due - self._monotonic()))
+
+    def _listen(self, seconds: float) -> None:
+        """Waits for hints; those that came together are noted together."""
+        timeout = seconds
+        while not self._stop.is_set():
+            try:
+                hint = self._hints.get(timeout=timeout) if timeout > 0 else self._hints.get_nowait()
+            except queue.Empty:
+                return
+            timeout = 0.0
+            if hint is None:
+                self._scan_at = dict.fromkeys(self._folders, 0.0)
+                continue
+            folder, path, closed = hint
+            if path is None:
+                self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + NEW_DIRECTORY_SECONDS)
+            elif wanted(folder, path.name):
+                found = examine(path)
+                if isinstance(found, Footage):
+                    self._note(folder, found, closed=closed)
+
+    def _scan(self, folder: FootageFolder) -> None:
+        self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
+        known: set[int] = set()
+        try:
+            for found in scan(folder):
+                if self._stop.is_set():
+                    return
+                if isinstance(found, Skipped):
+                    self._tell("footage_skipped", found.path, found.reason)
+                else:
+                    self._sort(folder, found, known)
+        except OSError as exc:
+            self._tell("folder_missing", folder.path, f"{exc.strerror}: looked for again at every scan")
+            return
+        self._told.discard(f"folder_missing {folder.path}")
+        self._known[folder] = known
+
+    def _sort(self, folder: FootageFolder, footage: Footage, known: set[int]) -> None:
+        """Passes over what the ledger knows; a memory of hashes saves asking it for each file at each scan."""
+        mark = hash(footage)
+        if mark in self._known[folder]:
+            known.add(mark)
+            return
+        state = self._spool.state_of(footage)
+        if state is None:
+            self._note(folder, footage, closed=False)
+        elif state is State.DELIVERED and folder.after_delivery == "delete":
+            self._delete(footage)
+        elif state is State.DELIVERED or (folder.after_delivery == "keep" and state is not State.REFUSED):
+            known.add(mark)
+
+    def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
+        key = (folder, footage.path)
+        self._pending[key] = seen(
+            self._pending.get(key),
+            footage,
+            closed=closed,
+            now=self._monotonic(),
+            settle_seconds=folder.settle_seconds,
+        )
+
+    def _take_settled(self) -> None:
+        for (folder, path), pending in list(self._pending.items()):
+            now = self._monotonic()
+            if self._stop.is_set():
+                return
+            if pending.look_at > now:
+                continue
+            found = examine(path)
+            if not isinstance(found, Footage):
+                del self._pending[folder, path]
+            elif found != pending.footage:
+                self._note(folder, found, closed=False)
+            elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
+                self._pending[folder, path] = replace(pending, closed=False, look_at=now + folder.settle_seconds)
+            else:
+                self._take(folder, pending)
+
+    def _take(self, folder: FootageFolder, pending: Pending) -> None:
+        """Inspects one settled file and spools it, or says why not."""
+        footage = pending.footage
+        key = (folder, footage.path)
+        now = self._monotonic()
+        if self._spool.state_of(footage) is not None:
+            del self._pending[key]
+            return
+        inspector = self._inspectors[folder]
+        try:
+            clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
+            for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
+                event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
+                log.info(event, clip=taken.id, footage=str(footage.path), reason=taken.reason or None)
+        except FootageGone as exc:
+            log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
+        except SpoolFull as exc:
+            self._tell("spool_full", folder.path, f"{exc}; the footage stays where it is and is taken in later")
+            self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
+            return
+        except FootageIncomplete as exc:
+            if not is_hopeless(pending, now, folder.settle_seconds):
+                self._pending[key] = replace(pending, look_at=now + folder.settle_seconds)
+                return
+            self._refuse(footage, exc, inspector.rules)
+        except FootageRefused as exc:
+            self._refuse(footage, exc, inspector.rules)
+        else:
+            self._told.discard(f"spool_full {folder.path}")
+            self._on_taken()
+        del self._pending[key]
+
+    def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
+        self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
+        log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
+
+    def _delete(self, footage: Footage) -> None:
+        """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""
+        if examine(footage.path) != footage:
+            return
+        try:
+            footage.path.unlink()
+        except OSError as exc:
+            self._tell("footage_not_deleted", footage.path, str(exc.strerror))
+        else:
+            log.info("footage_deleted", footage=str(footage.path), reason="delivered")
+
+    def _prune(self) -> None:
+        if self._monotonic() >= self._prune_at:
+            self._prune_at = self._monotonic() + PRUNE_SECONDS
+            self._spool.forget_delivered()
+
+    def _tell(self, event: str, path: Path, reason: str) -> None:
+        """Logs what stays true from scan to scan only once."""
+        key = f"{event} {path}"
+        if key not in self._told:
+            self._told.add(key)
+            log.warning(event, path=str(path), reason=reason)

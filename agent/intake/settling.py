@@ -1,0 +1,75 @@
+"""When is a file finished? Pure but for one question to the kernel."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clip import Footage
+
+# A file that stood still but is no whole MP4 gets this many times settle_seconds before it is taken for damaged: a
+# recorder that writes little can pause for seconds before it writes the index.
+PATIENCE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A file that is on its way to being settled.
+
+    Args:
+        footage: as it was when it last changed.
+        since: monotonic seconds when it was first seen like this.
+        closed: it was closed after writing, or moved in, and has not changed since.
+        look_at: monotonic seconds of the next look.
+    """
+
+    footage: Footage
+    since: float
+    closed: bool
+    look_at: float
+
+
+def seen(before: Pending | None, footage: Footage, *, closed: bool, now: float, settle_seconds: float) -> Pending:
+    """The file was seen: by a notification, the scan, or because it was time to look.
+
+    Args:
+        closed: a notification says that it was closed after writing, or moved in.
+        now: monotonic seconds.
+    """
+    if before is None or before.footage != footage:
+        return Pending(footage, now, closed, now if closed else now + settle_seconds)
+    if closed and not before.closed:
+        return Pending(footage, before.since, True, now)
+    return before
+
+
+def is_settled(pending: Pending, now: float, settle_seconds: float) -> bool:
+    return pending.closed or now - pending.since >= settle_seconds
+
+
+def is_hopeless(pending: Pending, now: float, settle_seconds: float) -> bool:
+    """Whether a file that is no whole MP4 has stood still for so long that nobody will finish it."""
+    return pending.closed or now - pending.since >= PATIENCE * settle_seconds
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether some process has the file open for writing, as far as the kernel may tell us.
+
+    The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2), F_SETLEASE), and only to
+    the file's owner or root, and not on every filesystem: where it will not say, the answer is False.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as exc:
+        return exc.errno == errno.EAGAIN
+    finally:
+        os.close(fd)
+    return False

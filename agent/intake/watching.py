@@ -1,0 +1,130 @@
+"""Notifications from the kernel, through watchdog: hints for low latency, nothing that correctness rests on.
+
+They get lost on overflow, stop without a word when a card is unmounted or a folder is replaced, and miss files that
+were written into a new directory before it was watched. The scan finds all of that; `tend` repairs the watches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver, ObservedWatch
+
+from agent.config import FootageFolder
+
+log = structlog.get_logger()
+
+EVENTS: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+]
+OnFile = Callable[[FootageFolder, Path, bool], None]
+OnFolder = Callable[[FootageFolder], None]
+
+
+class Watcher:
+    """Watches the footage folders that are there, and those that come.
+
+    Args:
+        folders: what to watch.
+        on_file: called from watchdog's thread with folder, path and whether the file was closed or moved in.
+        on_folder: called from watchdog's thread when a directory appeared, whose files may have gone unnoticed.
+    """
+
+    def __init__(self, folders: Sequence[FootageFolder], on_file: OnFile, on_folder: OnFolder) -> None:
+        self._folders = folders
+        self._on_file = on_file
+        self._on_folder = on_folder
+        self._observer: BaseObserver | None = None
+        self._watches: dict[Path, tuple[ObservedWatch, tuple[int, int]]] = {}
+        self._reported: set[Path] = set()
+
+    def tend(self) -> None:
+        """Starts what is not watched yet and renews what has stopped working; call it before each scan."""
+        if self._observer is None or not self._is_alive():
+            self.stop()
+            self._observer = Observer()
+            self._observer.start()
+        for folder in self._folders:
+            self._tend_folder(self._observer, folder)
+
+    def stop(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(timeout=2.0)
+        self._observer = None
+        self._watches.clear()
+
+    def _is_alive(self) -> bool:
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
+
+    def _tend_folder(self, observer: BaseObserver, folder: FootageFolder) -> None:
+        place = _place(folder.path)
+        watch = self._watches.get(folder.path)
+        if watch is not None and watch[1] != place:
+            # Another card, or a folder made anew, under the same path: the old watch is deaf.
+            self._watches.pop(folder.path)
+            try:
+                observer.unschedule(watch[0])
+            except (KeyError, OSError):
+                log.debug("watch_was_gone", folder=str(folder.path))
+        if place is None or folder.path in self._watches:
+            return
+        try:
+            handler = _Handler(folder, self._on_file, self._on_folder)
+            scheduled = observer.schedule(handler, str(folder.path), recursive=folder.recursive, event_filter=EVENTS)
+        except OSError as exc:
+            # Without a watch (often fs.inotify.max_user_watches) the scan still finds everything, only later.
+            if folder.path not in self._reported:
+                self._reported.add(folder.path)
+                log.warning(
+                    "folder_not_watched",
+                    folder=str(folder.path),
+                    reason=str(exc),
+                    effect=f"new footage is found by the scan, every {folder.rescan_seconds:g} s",
+                )
+            return
+        self._reported.discard(folder.path)
+        self._watches[folder.path] = (scheduled, place)
+
+
+class _Handler(FileSystemEventHandler):
+    def __init__(self, folder: FootageFolder, on_file: OnFile, on_folder: OnFolder) -> None:
+        self._folder = folder
+        self._on_file = on_file
+        self._on_folder = on_folder
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, (DirCreatedEvent, DirMovedEvent)):
+            self._on_folder(self._folder)
+        elif isinstance(event, FileMovedEvent):
+            self._on_file(self._folder, Path(os.fsdecode(event.dest_path)), True)
+        elif isinstance(event, (FileClosedEvent, FileCreatedEvent)):
+            closed = isinstance(event, FileClosedEvent)
+            self._on_file(self._folder, Path(os.fsdecode(event.src_path)), closed)
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Which directory stands at a path: a card put in again, or a folder made anew, is another one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,0 +1,52 @@
+"""The results of single files in the shapes that an answer may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.simulator.settings import AnswerShape
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file of a request; exactly one of request_id and error is set."""
+
+    registration: str
+    camera: int
+    start: str
+    end: str
+    request_id: int | None
+    error: str | None
+
+
+def shape(outcomes: Sequence[Outcome], form: AnswerShape) -> Any:
+    """The value of `data`."""
+    if form.grouping == "none":
+        return {}
+    results: list[dict[str, Any]] = []
+    if form.grouping == "flat":
+        results = [{"registration": outcome.registration, **_video(outcome, form)} for outcome in outcomes]
+    else:
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for outcome in outcomes:
+            groups.setdefault(outcome.registration, []).append(_video(outcome, form))
+        results = [{"registration": registration, "videos": videos} for registration, videos in groups.items()]
+    return results if form.key is None else {form.key: results}
+
+
+def _video(outcome: Outcome, form: AnswerShape) -> dict[str, Any]:
+    video: dict[str, Any] = {
+        "camera": str(outcome.camera) if form.camera == "string" else outcome.camera,
+        "start_timestamp": outcome.start,
+        "end_timestamp": outcome.end,
+    }
+    if outcome.error is None:
+        return video | {"request_id": outcome.request_id}
+    match form.errors:
+        case "text":
+            return video | {"errors": outcome.error}
+        case "list":
+            return video | {"errors": [outcome.error]}
+    return video | {"errors": {"video_file": [outcome.error]}}

@@ -1,0 +1,87 @@
+"""What goes wrong on demand: links that break, servers that fail, clips that are complained about."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+Action = Literal["reset", "stall", "slow", "answer", "complain", "silence", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault, for the next requests that it fits.
+
+    Args:
+        action: "reset" the connection; "stall": stop for `seconds`; "slow": read `bytes_per_second`; "answer" with
+            `status`, `headers` and `content`; "complain" about clips with the words `content`; "silence": say nothing
+            of clips; "drop": refuse and cut all connections for `seconds`.
+        times: for so many requests (for "complain" and "silence": clips); 0 for always.
+        path: only requests whose path contains this.
+        clip: only requests with a clip whose "registration camera start" contains this; known only after the body
+            was read.
+        after_bytes: reset, stall or answer when so many bytes of the body were read; None: after the whole body.
+    """
+
+    action: Action
+    times: int = 1
+    path: str = ""
+    clip: str = ""
+    after_bytes: int | None = None
+    seconds: float = 0.0
+    bytes_per_second: int = 0
+    status: int = 500
+    content: str = '{"error": {"code": 500, "message": "Server error"}}'
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Fault:
+        """A fault as the command's user posts it.
+
+        Raises:
+            TypeError: a field is unknown, or `action` is missing.
+        """
+        known = {item.name for item in fields(cls)}
+        unknown = set(value) - known
+        if unknown:
+            raise TypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        return cls(**value)
+
+
+class Faults:
+    """The faults that are armed, in order; any thread may add some."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._armed: list[Fault] = []
+
+    def add(self, fault: Fault) -> None:
+        with self._lock:
+            self._armed.append(fault)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._armed.clear()
+
+    def take(self, actions: Iterable[Action], path: str, clips: Iterable[str] | None) -> Fault | None:
+        """The next fault of these kinds that fits a request, counted down; None if there is none.
+
+        Args:
+            clips: "registration camera start" of each clip in the request; None before the body was read.
+        """
+        names = list(clips) if clips is not None else None
+        with self._lock:
+            for position, fault in enumerate(self._armed):
+                if fault.action not in actions or fault.path not in path:
+                    continue
+                if fault.clip and (names is None or not any(fault.clip in name for name in names)):
+                    continue
+                if fault.times == 1:
+                    del self._armed[position]
+                elif fault.times > 1:
+                    self._armed[position] = replace(fault, times=fault.times - 1)
+                return fault
+        return None

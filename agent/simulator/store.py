@@ -1,0 +1,147 @@
+"""What the simulated account holds: every video that came, with its SHA-256, and the list that clients may query."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent import mp4
+from agent.simulator import timestamps
+from agent.simulator.bodies import Part
+from agent.simulator.lifecycle import Life
+from agent.simulator.settings import Settings
+
+REQUIRED = ("registration", "camera", "start_timestamp", "end_timestamp")
+CODECS = ("avc1", "avc3")
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedVideo:
+    """A video that the account holds.
+
+    Args:
+        updates: how often the same registration, camera and times came again after the first time.
+        asked_at: monotonic seconds when it came; its status follows from its age.
+    """
+
+    request_id: int
+    registration: str
+    camera: int
+    start: str
+    end: str
+    comments: str
+    size_bytes: int
+    sha256: str
+    endpoint: str
+    asked_at: float
+    life: Life
+    updates: int = 0
+
+    @property
+    def name(self) -> str:
+        """By which faults pick clips."""
+        return name_of(self.registration, str(self.camera), self.start)
+
+    def status(self) -> int:
+        return int(self.life.status(time.monotonic() - self.asked_at))
+
+
+def name_of(registration: str, camera: str, start: str) -> str:
+    return f"{registration} {camera} {start}"
+
+
+class Store:
+    """The videos of the account; any thread may read."""
+
+    def __init__(self, keep_directory: Path | None = None) -> None:
+        self._lock = threading.Lock()
+        self._videos: dict[tuple[str, int, str, str], ReceivedVideo] = {}
+        self._next_id = 15139
+        self._keep_directory = keep_directory
+
+    @property
+    def videos(self) -> list[ReceivedVideo]:
+        with self._lock:
+            return list(self._videos.values())
+
+    def take(self, part: Part, endpoint: str, settings: Settings) -> ReceivedVideo:
+        """Takes an uploaded video that `complaint` found nothing wrong with; the same one again is an update."""
+        video = part.video or b""
+        values = part.fields
+        received = ReceivedVideo(
+            0,
+            values["registration"],
+            int(values["camera"]),
+            values["start_timestamp"],
+            values["end_timestamp"],
+            values.get("comments", ""),
+            len(video),
+            hashlib.sha256(video).hexdigest(),
+            endpoint,
+            time.monotonic(),
+            settings.upload_life,
+        )
+        if self._keep_directory is not None:
+            self._keep_directory.mkdir(parents=True, exist_ok=True)
+            (self._keep_directory / f"{received.sha256}.mp4").write_bytes(video)
+        return self._enter(received)
+
+    def request(
+        self, registration: str, camera: int, times: tuple[str, str], comments: str, life: Life
+    ) -> ReceivedVideo:
+        """Enters a request for footage of a vehicle's camera."""
+        asked = ReceivedVideo(0, registration, camera, *times, comments, 0, "", "requests", time.monotonic(), life)
+        return self._enter(asked)
+
+    def _enter(self, video: ReceivedVideo) -> ReceivedVideo:
+        key = (video.registration, video.camera, video.start, video.end)
+        with self._lock:
+            earlier = self._videos.get(key)
+            if earlier is None:
+                video = replace(video, request_id=self._next_id)
+                self._next_id += 1
+            else:
+                video = replace(video, request_id=earlier.request_id, updates=earlier.updates + 1)
+            self._videos[key] = video
+        return video
+
+
+def complaint(part: Part, settings: Settings) -> str | None:
+    """What the API would say against a file; None if it takes it."""
+    fields: Mapping[str, str] = part.fields
+    if settings.registrations is not None and fields["registration"] not in settings.registrations:
+        return "The registration does not exist or has no active contract."
+    video = part.video or b""
+    if len(video) > settings.max_file_bytes:
+        return f"The file is larger than {settings.max_file_bytes} bytes."
+    start, end = timestamps.read(fields["start_timestamp"]), timestamps.read(fields["end_timestamp"])
+    if not 0 <= (end - start).total_seconds() <= settings.max_video_seconds:
+        return f"The duration must not be longer than {settings.max_video_seconds // 60} minutes."
+    try:
+        codec = mp4.read(io.BytesIO(video)).video
+    except mp4.Mp4Error:
+        codec = None
+    if codec is None or codec.codec not in CODECS:
+        return "The file is not of MP4 video format."
+    return None
+
+
+def invalid(part: Part, index: int | None) -> dict[str, list[str]]:
+    """The fields of a record that are missing or of a wrong form, as a validation error names them."""
+    prefix = "" if index is None else f"data.{index}."
+    wrong = {f"{prefix}{name}": [f"The {name} field is required."] for name in REQUIRED if not part.fields.get(name)}
+    if part.video is None:
+        wrong[f"{prefix}video_file"] = ["The video_file field is required."]
+    if not wrong and not part.fields["camera"].isdigit():
+        wrong[f"{prefix}camera"] = ["The camera must be an integer."]
+    for name in () if wrong else ("start_timestamp", "end_timestamp"):
+        try:
+            timestamps.read(part.fields[name])
+        except ValueError:
+            wrong[f"{prefix}{name}"] = [f"The {name} must be YYYY-MM-DD HH:MM:SS."]
+    return wrong

@@ -1,0 +1,35 @@
+"""What a per-file error of the API is about, as far as its words tell.
+
+The reference publishes one example ("The file is not of MP4 video format.") and no list of codes: this is our
+reading, and the place to correct it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class About(Enum):
+    """What a per-file error says must change before the same clip can be taken."""
+
+    FILE = "the file itself: format, size or duration"
+    REGISTRATION = "the vehicle: its registration, contract or option"
+    UNKNOWN = "something else, perhaps passing"
+
+
+_REGISTRATION = re.compile(r"registration|vehicle|contract|terminal", re.I)
+_FILE = re.compile(
+    r"\bformat|\bmp4\b|h\.?26[45]|codec|too (large|big|long)|file size|\bsize\b|\bMB\b|duration|minutes|"
+    r"video.file.*(required|invalid|must be)",
+    re.I,
+)
+
+
+def about(words: str) -> About:
+    """Sorts a per-file error by its words. A word about the vehicle wins: "not on a contract of this format"."""
+    if _REGISTRATION.search(words):
+        return About.REGISTRATION
+    if _FILE.search(words):
+        return About.FILE
+    return About.UNKNOWN

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from agent.config import Config, load
+from agent.errors import ConfigError
+
+NOBODY = 65534
+
+Load: TypeAlias = Callable[..., Config]
+MistakesOf: TypeAlias = Callable[..., list[str]]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Load:
+    """Loads this text as a configuration file; with a password in the environment unless the test brings its own."""
+
+    def read(text: str, **options: object) -> Config:
+        file = tmp_path / "config.toml"
+        file.write_text(text, encoding="utf-8")
+        return load(file, **{"environ": {"VISION_INGEST_PASSWORD": "hunter2"}, **options})  # type: ignore[arg-type]
+
+    return read
+
+
+@pytest.fixture
+def mistakes_of(read: Load, tmp_path: Path) -> MistakesOf:
+    """The messages about this text, without the name of the file that each begins with."""
+
+    def mistakes_of(text: str, **options: object) -> list[str]:
+        with pytest.raises(ConfigError) as caught:
+            read(text, **options)
+        file = tmp_path / "config.toml"
+        assert {problem.file for problem in caught.value.problems} == {str(file)}
+        return [str(problem).removeprefix(f"{file}: ") for problem in caught.value.problems]
+
+    return mistakes_of
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter: that of `tmp_path` is for its owner alone."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture
+def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
+    """Acts as a user whom permissions stop, also where the tests run as root."""
+
+    @contextmanager
+    def ordinary_user() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return ordinary_user
