@@ -248,7 +248,7 @@ class _Index:
     @property
     def duration_seconds(self) -> float:
         video = _first_video(self.tracks)
-        if self.fragmented and self.announced_ticks and self.timescale:
+        if self.announced_ticks and self.timescale:
             return self.announced_ticks / self.timescale
         if self.begin_ticks is not None and video and video.timescale:
             return max(0, self.end_ticks - self.begin_ticks) / video.timescale
@@ -332,7 +332,8 @@ def _read_extends(walk: _Walk, mvex: _Box, index: _Index) -> None:
     for box in walk.children(mvex):
         if box.kind == "mehd":
             (version,) = walk.unpack(box, ">B")
-            (index.announced_ticks,) = walk.unpack(box, ">Q" if version == 1 else ">I", 4)
+            (ticks,) = walk.unpack(box, ">Q" if version == 1 else ">I", 4)
+            index.announced_ticks = None if ticks in _UNSET else ticks
         elif box.kind == "trex":
             track_id, ticks = walk.unpack(box, ">4xI4xI")
             index.default_ticks[track_id] = ticks

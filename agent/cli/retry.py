@@ -10,9 +10,10 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from agent.app import read_config
 from agent.cli.spool_access import act_as_owner, find_clip
 from agent.clip import State
-from agent.config import SpoolSettings, load
+from agent.config import SpoolSettings
 from agent.errors import SpoolError
 from agent.host.control import NoDaemon, ask
 from agent.spool import Spool
@@ -30,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from agent.cli import DONE, FAILED
 
-    config = load(args.config, with_password=False)
+    config = read_config(args.config, with_password=False)
     directory = config.spool.directory
     act_as_owner(directory)
     with open_ledger(directory) as ledger:

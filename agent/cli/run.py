@@ -6,6 +6,9 @@ SIGTERM stops it within five seconds; what was being sent goes back to the queue
 from __future__ import annotations
 
 import argparse
+import sys
+
+import structlog
 
 HELP = "watch and deliver until stopped (what the service runs)"
 
@@ -21,4 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = read_config(args.config)
     logs.configure(config.log, secrets=secrets_of(config))
+    # A traceback goes through the log too: there it cannot show the password or forge a line.
+    log = structlog.get_logger()
+    sys.excepthook = lambda _kind, error, _trace: log.critical("crashed", exc_info=error)
     return Daemon(args.config, config).run()

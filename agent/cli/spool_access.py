@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.app import read_config
 from agent.clip import State
-from agent.config import Config, load
+from agent.config import Config
 from agent.errors import VisionIngestError
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.records import Record
@@ -18,7 +19,7 @@ from agent.spool.records import Record
 @contextmanager
 def ledger_of(args: argparse.Namespace) -> Iterator[tuple[Config, Ledger]]:
     """The configuration (without the password, which an ordinary user may not read) and the spool's rows."""
-    config = load(args.config, with_password=False)
+    config = read_config(args.config, with_password=False)
     act_as_owner(config.spool.directory)
     with open_ledger(config.spool.directory) as ledger:
         yield config, ledger

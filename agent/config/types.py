@@ -34,7 +34,7 @@ class Api:
     username: str
     password: Secret
     ca_file: Path | None = None
-    proxy: str | None = None
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     connect_timeout_seconds: float = 30.0
     stall_timeout_seconds: float = 60.0

@@ -161,9 +161,7 @@ def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -
             return own_failure(upload, f"the API said: {words}", policy, rng)
 
 
-def _strike(
-    batch: Sequence[Upload], error: LinkDown, policy: Policy, rng: random.Random
-) -> dict[int, Verdict]:
+def _strike(batch: Sequence[Upload], error: LinkDown, policy: Policy, rng: random.Random) -> dict[int, Verdict]:
     """The batch fails though the API answers: some clip in it may be to blame. Halving the batch finds which."""
     strikes = min(upload.strikes for upload in batch) + 1
     suspected = strikes >= STRIKES or batch[0].companions is not None
@@ -173,9 +171,7 @@ def _strike(
         alone = replace(batch[0], strikes=batch[0].strikes + 1, companions=1)
         return {alone.id: own_failure(alone, f"sent alone, while the API answers otherwise: {error}", policy, rng)}
     half = (len(batch) + 1) // 2
-    return {
-        u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=half) for u in batch
-    }
+    return {u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=half) for u in batch}
 
 
 def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:
@@ -184,18 +180,14 @@ def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:
     return Decision(batch_bytes=max(1, sum(upload.size_bytes for upload in batch) // 2))
 
 
-def _rejected(
-    batch: Sequence[Upload], error: RequestRejected, policy: Policy, rng: random.Random
-) -> Decision:
+def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, rng: random.Random) -> Decision:
     named = {batch[index].id: words for index, words in error.items.items() if 0 <= index < len(batch)}
     if named:
         return Decision({u.id: _complaint_or_refusal(u, named[u.id]) for u in batch if u.id in named})
     if len(batch) == 1 and batch[0].companions == 1:
         return Decision({batch[0].id: _complaint(batch[0], str(error), policy, rng)})
     # The single upload, whose answer is about one file, will tell: a clip that must travel alone goes there.
-    return Decision({
-        u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes, companions=1) for u in batch
-    })
+    return Decision({u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes, companions=1) for u in batch})
 
 
 def _complaint_or_refusal(upload: Upload, words: str) -> Verdict:

@@ -15,11 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from agent.errors import VisionIngestError
+
+log = structlog.get_logger()
 
 NAME = "control.sock"
 REQUEST_BYTES = 1 << 20
 ANSWER_SECONDS = 10.0
+# Shorter than anyone's patience with an answer: one who asks nothing must not keep the next from being heard.
+QUESTION_SECONDS = 2.0
+PAUSE_SECONDS = 0.5
 
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -33,11 +40,13 @@ class ControlServer:
 
     Args:
         directory: the spool's directory, which only its owner may enter: that is the access control.
-        handler: makes the answer to a request; called from the server's thread.
+        handler: makes the answer to a request; called from the server's thread. What it raises is logged and
+            answered as {"error": …}.
     """
 
     def __init__(self, directory: Path, handler: Handler) -> None:
         self._handler = handler
+        self._closed = threading.Event()
         self._path = directory / NAME
         # The lock of the spool is held: a socket that is there was left by a daemon that was killed.
         self._path.unlink(missing_ok=True)
@@ -50,25 +59,34 @@ class ControlServer:
         self._thread.start()
 
     def close(self) -> None:
+        self._closed.set()
         self._path.unlink(missing_ok=True)
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=2.0)
         self._socket.close()
 
     def _serve(self) -> None:
-        while True:
+        while not self._closed.is_set():
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                return
+                # Closed; or out of file descriptors, which passes.
+                self._closed.wait(PAUSE_SECONDS)
+                continue
             with connection:
-                connection.settimeout(ANSWER_SECONDS)
+                connection.settimeout(QUESTION_SECONDS)
                 try:
-                    request = _read_line(connection)
-                    connection.sendall(_line(self._handler(request)))
+                    connection.sendall(_line(self._answer(_read_line(connection))))
                 except (OSError, ValueError):
                     # Whoever asked has gone, or asked nonsense: there is nobody to answer.
                     continue
+
+    def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            return self._handler(request)
+        except Exception as exc:  # whatever one question does, the next must be answered
+            log.exception("question_failed", request=request)
+            return {"error": f"the daemon could not answer ({exc}); its log says more"}
 
 
 def ask(directory: Path, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,6 +97,7 @@ def ask(directory: Path, request: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         NoDaemon: none runs with this spool, or it does not answer in 10 s.
+        VisionIngestError: the daemon could not do what was asked.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
@@ -86,9 +105,12 @@ def ask(directory: Path, request: Mapping[str, Any]) -> dict[str, Any]:
             with _short(directory / NAME) as address:
                 connection.connect(address)
             connection.sendall(_line(request))
-            return _read_line(connection)
+            answer = _read_line(connection)
     except (OSError, ValueError) as exc:
         raise NoDaemon(f"no daemon answers for {directory}: {exc}") from exc
+    if "error" in answer:
+        raise VisionIngestError(str(answer["error"]))
+    return answer
 
 
 @contextmanager
@@ -112,7 +134,10 @@ def _read_line(connection: socket.socket) -> dict[str, Any]:
         if not piece or len(received) > REQUEST_BYTES:
             raise ValueError("not one line")
         received += piece
-    value = json.loads(received)
+    try:
+        value = json.loads(received)
+    except RecursionError as exc:
+        raise ValueError("nested too deeply") from exc
     if not isinstance(value, dict):
-        raise ValueError("not an object")
+        raise ValueError("not an object")  # noqa: TRY004  # bad bytes from outside, not a wrong argument
     return value

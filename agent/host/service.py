@@ -6,20 +6,20 @@ import os
 import socket
 from collections.abc import Mapping
 
+SEND_SECONDS = 1.0
+
 
 class ServiceManager:
     """The other end of $NOTIFY_SOCKET; without one, every message goes nowhere.
 
     Args:
-        environ: where NOTIFY_SOCKET and WATCHDOG_USEC stand.
+        environ: where NOTIFY_SOCKET stands.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         # A leading @ means the abstract namespace, whose first byte is zero.
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        microseconds = environ.get("WATCHDOG_USEC", "")
-        self.watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdigit() else None
 
     def ready(self) -> None:
         self._send("READY=1")
@@ -31,7 +31,12 @@ class ServiceManager:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        self._send(f"STATUS={text}")
+        """Shows a sentence in `systemctl status`.
+
+        Args:
+            text: any words, a server's too: on a line of their own they would be a message to the service manager.
+        """
+        self._send(f"STATUS={' '.join(text.split())}")
 
     def alive(self) -> None:
         self._send("WATCHDOG=1")
@@ -40,8 +45,9 @@ class ServiceManager:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+            notifier.settimeout(SEND_SECONDS)
             try:
-                notifier.sendto(message.encode(), self._address)
+                notifier.sendto(message.encode(errors="replace"), self._address)
             except OSError:
-                # The manager went away or its queue is full: nothing that footage should wait for.
+                # The manager went away or its queue stays full: nothing that footage should wait for.
                 return

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Footage, State
+from agent.clip import Clip, Footage, State
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
 from agent.intake.inspection import Inspector
-from agent.intake.scanning import Skipped, examine, scan, wanted
-from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, seen
+from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
+from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
 from agent.intake.watching import Watcher
 from agent.spool import Spool
 
@@ -77,27 +77,30 @@ class Intake:
         """Takes footage in until `stop` is set.
 
         Args:
-            alive: called at least each minute, as a sign that the loop moves.
+            alive: called at least each minute and with each file, as a sign that the loop moves.
         """
         self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
         try:
             while not self._stop.is_set():
-                alive()
-                self._listen(self.step())
+                self._listen(self.step(alive))
         finally:
             self._watcher.stop()
 
-    def step(self) -> float:
+    def step(self, alive: Callable[[], None] = lambda: None) -> float:
         """Scans what is due and takes in what is settled.
+
+        Args:
+            alive: called at once and with each file: a card full of footage can take longer than anyone waits.
 
         Returns:
             Seconds until there is something to do.
         """
+        alive()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
                 self._watcher.tend()
-                self._scan(folder)
-        self._take_settled()
+                self._scan(folder, alive)
+        self._take_settled(alive)
         self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
         return min(60.0, max(0.0, due - self._monotonic()))
@@ -117,24 +120,25 @@ class Intake:
             folder, path, closed = hint
             if path is None:
                 self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + NEW_DIRECTORY_SECONDS)
-            elif wanted(folder, path.name):
+            elif wanted(folder, path.name) and reaches(folder, path):
                 found = examine(path)
                 if isinstance(found, Footage):
                     self._note(folder, found, closed=closed)
 
-    def _scan(self, folder: FootageFolder) -> None:
+    def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
         known: set[int] = set()
         try:
             for found in scan(folder):
                 if self._stop.is_set():
                     return
+                alive()
                 if isinstance(found, Skipped):
                     self._tell("footage_skipped", found.path, found.reason)
                 else:
                     self._sort(folder, found, known)
         except OSError as exc:
-            self._tell("folder_missing", folder.path, f"{exc.strerror}: looked for again at every scan")
+            self._tell("folder_missing", folder.path, f"{unreadable(exc)}; looked for again at every scan")
             return
         self._told.discard(f"folder_missing {folder.path}")
         self._known[folder] = known
@@ -150,7 +154,7 @@ class Intake:
             self._note(folder, footage, closed=False)
         elif state is State.DELIVERED and folder.after_delivery == "delete":
             self._delete(footage)
-        elif state is State.DELIVERED or (folder.after_delivery == "keep" and state is not State.REFUSED):
+        elif folder.after_delivery == "keep" and state is not State.REFUSED:
             known.add(mark)
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
@@ -163,11 +167,12 @@ class Intake:
             settle_seconds=folder.settle_seconds,
         )
 
-    def _take_settled(self) -> None:
+    def _take_settled(self, alive: Callable[[], None]) -> None:
         for (folder, path), pending in list(self._pending.items()):
             now = self._monotonic()
             if self._stop.is_set():
                 return
+            alive()
             if pending.look_at > now:
                 continue
             found = examine(path)
@@ -176,7 +181,7 @@ class Intake:
             elif found != pending.footage:
                 self._note(folder, found, closed=False)
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
-                self._pending[folder, path] = replace(pending, closed=False, look_at=now + folder.settle_seconds)
+                self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
                 self._take(folder, pending)
 
@@ -190,7 +195,7 @@ class Intake:
             return
         inspector = self._inspectors[folder]
         try:
-            clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
+            clips = self._inspect(inspector, footage)
             for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
                 event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
                 log.info(event, clip=taken.id, footage=str(footage.path), reason=taken.reason or None)
@@ -202,7 +207,7 @@ class Intake:
             return
         except FootageIncomplete as exc:
             if not is_hopeless(pending, now, folder.settle_seconds):
-                self._pending[key] = replace(pending, look_at=now + folder.settle_seconds)
+                self._pending[key] = put_off(pending, now, folder.settle_seconds)
                 return
             self._refuse(footage, exc, inspector.rules)
         except FootageRefused as exc:
@@ -211,6 +216,12 @@ class Intake:
             self._told.discard(f"spool_full {folder.path}")
             self._on_taken()
         del self._pending[key]
+
+    def _inspect(self, inspector: Inspector, footage: Footage) -> Sequence[Clip]:
+        clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
+        if any(clip.footage != footage for clip in clips):
+            raise FootageGone("it changed after it had settled")
+        return clips
 
     def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
         self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)

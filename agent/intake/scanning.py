@@ -12,6 +12,9 @@ from pathlib import Path
 from agent.clip import Footage
 from agent.config import FootageFolder
 
+# What lstat says of a path that stood there a moment ago; a folder may even have become a file.
+GONE = (FileNotFoundError, NotADirectoryError)
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
@@ -31,22 +34,20 @@ def scan(folder: FootageFolder) -> Iterator[Footage | Skipped]:
     while waiting:
         directory = waiting.pop()
         try:
-            entries = os.scandir(directory)
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if folder.recursive and not _is_hidden(entry.name):
+                            waiting.append(Path(entry.path))
+                    elif wanted(folder, entry.name):
+                        found = examine(Path(entry.path))
+                        if found is not None:
+                            yield found
         except OSError as exc:
             if directory == folder.path:
                 raise
-            if not isinstance(exc, FileNotFoundError):
-                yield Skipped(directory, f"this folder cannot be read: {exc.strerror}")
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if folder.recursive and not entry.name.startswith("."):
-                        waiting.append(Path(entry.path))
-                elif wanted(folder, entry.name):
-                    found = examine(Path(entry.path))
-                    if found is not None:
-                        yield found
+            if not isinstance(exc, GONE):
+                yield Skipped(directory, unreadable(exc))
 
 
 def wanted(folder: FootageFolder, name: str) -> bool:
@@ -57,11 +58,28 @@ def wanted(folder: FootageFolder, name: str) -> bool:
     )
 
 
+def reaches(folder: FootageFolder, path: Path) -> bool:
+    """Whether the scan of a folder would come to the place of this file: it enters no hidden directory.
+
+    Args:
+        path: somewhere below the folder.
+    """
+    between = path.parent.relative_to(folder.path).parts
+    return not between or (folder.recursive and not any(map(_is_hidden, between)))
+
+
+def unreadable(error: OSError) -> str:
+    """Why a folder cannot be read, for the technician."""
+    if isinstance(error, PermissionError):
+        return "this folder may not be read: let the service's user list and enter it (chmod o+rx), or its group"
+    return f"this folder cannot be read: {error.strerror}"
+
+
 def examine(path: Path) -> Footage | Skipped | None:
     """What stands at a path: footage, something that is to be skipped, or nothing any more."""
     try:
         found = path.lstat()
-    except FileNotFoundError:
+    except GONE:
         return None
     except OSError as exc:
         return Skipped(path, f"cannot be looked at: {exc.strerror}")
@@ -70,3 +88,7 @@ def examine(path: Path) -> Footage | Skipped | None:
     if not stat.S_ISREG(found.st_mode):
         return Skipped(path, "not a regular file (a device, a pipe or a socket)")
     return Footage.from_stat(path, found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")

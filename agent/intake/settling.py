@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from dataclasses import dataclass
+import signal
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.clip import Footage
@@ -13,6 +14,8 @@ from agent.clip import Footage
 # A file that stood still but is no whole MP4 gets this many times settle_seconds before it is taken for damaged: a
 # recorder that writes little can pause for seconds before it writes the index.
 PATIENCE = 6
+# Between two looks at one file: settle_seconds may be 0, and a file may stay open for an hour.
+SHORTEST_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,18 @@ def seen(before: Pending | None, footage: Footage, *, closed: bool, now: float, 
     return before
 
 
+def put_off(pending: Pending, now: float, settle_seconds: float) -> Pending:
+    """The file is not finished, whatever the notification said: look again later."""
+    return replace(pending, closed=False, look_at=now + max(settle_seconds, SHORTEST_WAIT_SECONDS))
+
+
 def is_settled(pending: Pending, now: float, settle_seconds: float) -> bool:
     return pending.closed or now - pending.since >= settle_seconds
 
 
 def is_hopeless(pending: Pending, now: float, settle_seconds: float) -> bool:
     """Whether a file that is no whole MP4 has stood still for so long that nobody will finish it."""
-    return pending.closed or now - pending.since >= PATIENCE * settle_seconds
+    return pending.closed or now - pending.since >= PATIENCE * max(settle_seconds, SHORTEST_WAIT_SECONDS)
 
 
 def is_being_written(path: Path) -> bool:
@@ -66,6 +74,9 @@ def is_being_written(path: Path) -> bool:
     except OSError:
         return False
     try:
+        # A writer that comes while we hold the lease makes the kernel signal us. Its own choice, SIGIO, ends the
+        # process; SIGURG is ignored unless someone handles it.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as exc:

@@ -57,12 +57,14 @@ class Watcher:
 
     def tend(self) -> None:
         """Starts what is not watched yet and renews what has stopped working; call it before each scan."""
-        if self._observer is None or not self._is_alive():
-            self.stop()
-            self._observer = Observer()
-            self._observer.start()
+        try:
+            observer = self._living_observer()
+        except OSError as exc:
+            for folder in self._folders:
+                self._report(folder, exc)
+            return
         for folder in self._folders:
-            self._tend_folder(self._observer, folder)
+            self._tend_folder(observer, folder)
 
     def stop(self) -> None:
         if self._observer is not None:
@@ -71,9 +73,19 @@ class Watcher:
         self._observer = None
         self._watches.clear()
 
-    def _is_alive(self) -> bool:
+    def _living_observer(self) -> BaseObserver:
+        """The observer, started anew if it or one of its threads has died.
+
+        Raises:
+            OSError: the kernel has no inotify instance left for this user.
+        """
         observer = self._observer
-        return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
+        if observer is None or not observer.is_alive() or not all(e.is_alive() for e in observer.emitters):
+            self.stop()
+            observer = Observer()
+            observer.start()
+            self._observer = observer
+        return observer
 
     def _tend_folder(self, observer: BaseObserver, folder: FootageFolder) -> None:
         place = _place(folder.path)
@@ -89,20 +101,27 @@ class Watcher:
             return
         try:
             handler = _Handler(folder, self._on_file, self._on_folder)
-            scheduled = observer.schedule(handler, str(folder.path), recursive=folder.recursive, event_filter=EVENTS)
+            # watchdog follows no links, not even the folder's own path: its "." is the directory at the link's end.
+            place_path = f"{folder.path}/."
+            scheduled = observer.schedule(handler, place_path, recursive=folder.recursive, event_filter=EVENTS)
         except OSError as exc:
-            # Without a watch (often fs.inotify.max_user_watches) the scan still finds everything, only later.
-            if folder.path not in self._reported:
-                self._reported.add(folder.path)
-                log.warning(
-                    "folder_not_watched",
-                    folder=str(folder.path),
-                    reason=str(exc),
-                    effect=f"new footage is found by the scan, every {folder.rescan_seconds:g} s",
-                )
+            self._report(folder, exc)
             return
         self._reported.discard(folder.path)
         self._watches[folder.path] = (scheduled, place)
+
+    def _report(self, folder: FootageFolder, error: OSError) -> None:
+        """Says once that a folder is not watched: the scan still finds everything, only later."""
+        if folder.path in self._reported:
+            return
+        self._reported.add(folder.path)
+        log.warning(
+            "folder_not_watched",
+            folder=str(folder.path),
+            reason=error.strerror,
+            effect=f"new footage is found by the scan, every {folder.rescan_seconds:g} s",
+            remedy="raise fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)",
+        )
 
 
 class _Handler(FileSystemEventHandler):

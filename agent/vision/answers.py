@@ -6,24 +6,45 @@ Nothing here raises on odd input: an answer that says nothing about a clip is no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from agent.clip import Upload
-from agent.vision.readings import read_timestamp, same_video
+from agent.vision.readings import (
+    BULK,
+    CAMERA,
+    END,
+    ERRORS,
+    LINK_SCHEMES,
+    REGISTRATION,
+    REQUEST_ID,
+    START,
+    clean,
+    read_timestamp,
+    same_video,
+)
 
 # Real answers nest four deep; this bounds the work on hostile ones.
 DEEPEST = 12
-LONGEST_WORDS = 500
-_ITEM = re.compile(r"^(?:data)?[.\[]*(\d{1,4})\]?(?:[.\[]|$)")
+MOST_SENTENCES = 20
+LONGEST_SENTENCE = 500
+
+# `data.3.video_file`, `data[3].video_file`, `data[3][video_file]`
+_ITEM = re.compile(rf"\b{BULK}[.\[](\d{{1,4}})\b")
 
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """What the API says of one file: taken (no errors and a number), or not (errors)."""
+    """An explicit verdict of the API on one file: it is taken if there are no errors.
+
+    Args:
+        start, end: aware UTC.
+        request_id: the API's number for it, where it gave one.
+        errors: its words against the file.
+    """
 
     registration: str
     camera: int
@@ -36,129 +57,138 @@ class FileResult:
 def read_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
     """All explicit per-file results in an answer: records with camera and times, flat or grouped by registration.
 
+    A record with neither errors nor a request_id is an echo of what was sent, not a verdict: it is left out.
+
     Args:
-        payload: the answer's JSON.
+        payload: any JSON.
         zone: of the API's timestamps.
     """
-    return tuple(_results(payload, zone, "", DEEPEST))
+    return tuple(_results(payload, zone, None, DEEPEST))
 
 
-def match(results: Sequence[FileResult], uploads: Sequence[Upload]) -> dict[int, FileResult]:
-    """The result of each upload, by its number; uploads without one are left out. Of two, the one with errors wins."""
-    found: dict[tuple[str, int, datetime, datetime], FileResult] = {}
+def match(results: Iterable[FileResult], uploads: Iterable[Upload], zone: ZoneInfo) -> dict[int, FileResult]:
+    """The result of each upload, by its id. Uploads without one, and results of others' clips, are left out.
+
+    Of two results that contradict each other, the one with errors is believed.
+    """
+    found: dict[tuple[str | int, ...], FileResult] = {}
     for result in results:
-        key = same_video(result.registration, result.camera, result.start, result.end)
+        key = same_video(result, zone)
         if key not in found or result.errors:
             found[key] = result
-    matched = {}
-    for upload in uploads:
-        video = upload.video
-        mine = found.get(same_video(video.registration, video.camera, video.start, video.end))
-        if mine is not None:
-            matched[upload.id] = mine
-    return matched
+    keys = {upload.id: same_video(upload.video, zone) for upload in uploads}
+    return {id: found[key] for id, key in keys.items() if key in found}
 
 
-def single_result(payload: Mapping[str, Any], upload: Upload) -> FileResult:
-    """The answer to a single upload, which is about this file whatever it contains."""
-    data = payload.get("data")
+def single_result(payload: object, upload: Upload) -> FileResult:
+    """The answer to a single upload, which is about this file whatever it contains: no errors in it means taken."""
     video = upload.video
     result = FileResult(video.registration, video.camera, video.start, video.end)
-    if isinstance(data, Mapping):
-        return replace(result, request_id=_request_id(data), errors=words(data.get("errors")))
+    for record in records(payload):
+        result = replace(
+            result,
+            request_id=result.request_id or identifier(record.get(REQUEST_ID)),
+            errors=result.errors + _errors(record),
+        )
     return result
 
 
-def words(errors: object, depth: int = DEEPEST) -> tuple[str, ...]:
-    """Errors as sentences: from a string, a list, or a mapping of field to any of these."""
-    if depth == 0 or errors is None or errors is False:
-        return ()
-    if isinstance(errors, str):
-        return (errors.strip()[:LONGEST_WORDS],) if errors.strip() else ()
-    if isinstance(errors, Mapping):
-        return tuple(
-            word if str(field).isdigit() else f"{field}: {word}"
-            for field, value in list(errors.items())[:100]
-            for word in words(value, depth - 1)
-        )
-    if isinstance(errors, (list, tuple)):
-        return tuple(word for value in errors[:100] for word in words(value, depth - 1))
-    return (str(errors)[:LONGEST_WORDS],)
-
-
-def error_message(payload: object) -> str:
-    """The server's words in an error answer `{"error": {"code": …, "message": "…"}}`; empty if it has none."""
-    error = payload.get("error") if isinstance(payload, Mapping) else None
-    if isinstance(error, Mapping):
-        return "; ".join(words(error.get("message")))
-    return "; ".join(words(error)) if isinstance(error, str) else ""
-
-
 def item_errors(payload: object) -> dict[int, str]:
-    """The items that a validation error names (`data.3.video_file`, `data[3].video_file`, or nested), with words."""
+    """The items of a batch that a validation error names (by path, by nesting, or in its words), with the words."""
+    # Not from elsewhere: beside its errors the answer may repeat what was sent.
+    told = {name: payload.get(name) for name in (*ERRORS, "message")} if isinstance(payload, Mapping) else {}
     found: dict[int, list[str]] = {}
-    for errors in _error_maps(payload, DEEPEST):
-        for name, value in errors.items():
-            named = _ITEM.match(str(name))
-            if str(name) == "data" and isinstance(value, Mapping):
-                for index, inner in value.items():
-                    if str(index).isdigit():
-                        found.setdefault(int(index), []).extend(words(inner))
-            elif named is not None and str(name) != "data":
-                found.setdefault(int(named[1]), []).extend(words(value))
-    return {index: "; ".join(sentences) for index, sentences in found.items() if sentences}
+    for path, sentence in _sentences(told, "", DEEPEST):
+        named = _ITEM.search(path) or _ITEM.search(sentence)
+        if named is not None:
+            found.setdefault(int(named[1]), []).append(sentence)
+    return {index: "; ".join(sentences[:MOST_SENTENCES]) for index, sentences in found.items()}
 
 
-def _error_maps(payload: object, depth: int) -> Iterator[Mapping[str, Any]]:
-    if depth == 0 or not isinstance(payload, Mapping):
-        return
-    for name, value in payload.items():
-        if name in ("errors", "error", "message") and isinstance(value, Mapping):
+def words(errors: object) -> tuple[str, ...]:
+    """Errors as sentences: from a string, a list, a mapping of field to either, or any nesting of these."""
+    return tuple(f"{path}: {sentence}" if path else sentence for path, sentence in _sentences(errors, "", DEEPEST))[
+        :MOST_SENTENCES
+    ]
+
+
+def records(payload: object) -> Iterator[Mapping[str, Any]]:
+    """All JSON objects in an answer, the outer before the inner."""
+    for value in _values(payload, DEEPEST):
+        if isinstance(value, Mapping):
             yield value
-            yield from _error_maps(value, depth - 1)
 
 
-def _results(node: object, zone: ZoneInfo, registration: str, depth: int) -> Iterator[FileResult]:
+def links(payload: object) -> tuple[str, ...]:
+    """All links in an answer, in order."""
+    return tuple(
+        clean(value) for value in _values(payload, DEEPEST) if isinstance(value, str) and value.startswith(LINK_SCHEMES)
+    )
+
+
+def number(value: object) -> int | None:
+    """A whole number, which the API gives as a number or as a string."""
+    if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def identifier(value: object) -> str | None:
+    """The API's number of something, as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return None
+    return _plain(str(value)) or None
+
+
+def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int) -> Iterator[FileResult]:
     if depth == 0:
         return
     if isinstance(node, list):
         for item in node:
             yield from _results(item, zone, registration, depth - 1)
     elif isinstance(node, Mapping):
-        own = node.get("registration")
+        own = node.get(REGISTRATION)
         registration = own if isinstance(own, str) else registration
-        result = _result(node, zone, registration)
-        if result is not None:
-            yield result
+        camera = number(node.get(CAMERA))
+        start, end = read_timestamp(node.get(START), zone), read_timestamp(node.get(END), zone)
+        if registration is not None and camera is not None and start is not None and end is not None:
+            result = FileResult(registration, camera, start, end, identifier(node.get(REQUEST_ID)), _errors(node))
+            if result.errors or result.request_id:
+                yield result
             return
         for value in node.values():
             yield from _results(value, zone, registration, depth - 1)
 
 
-def _result(node: Mapping[str, Any], zone: ZoneInfo, registration: str) -> FileResult | None:
-    camera = camera_number(node.get("camera"))
-    start = read_timestamp(node.get("start_timestamp"), zone)
-    end = read_timestamp(node.get("end_timestamp"), zone)
-    if not registration or camera is None or start is None or end is None:
-        return None
-    result = FileResult(registration, camera, start, end, _request_id(node), words(node.get("errors")))
-    # An echo of what was sent is no verdict.
-    return result if result.errors or result.request_id else None
+def _errors(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(sentence for name in ERRORS for sentence in words(record.get(name)))
 
 
-def camera_number(value: object) -> int | None:
-    """A camera, which the API gives as a number or as a string."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 10:
-        return int(value)
-    return None
+def _sentences(node: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
+    """All texts in a value, each with the names of the fields that lead to it."""
+    if depth == 0 or node is None or node is False:
+        return
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _sentences(value, f"{path}.{name}" if path else str(name), depth - 1)
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            # A list of objects is counted, so that `data: [null, {…}]` names its second item; one of texts is not.
+            inner = f"{path}.{position}" if isinstance(value, (Mapping, list)) else path
+            yield from _sentences(value, inner, depth - 1)
+    elif sentence := _plain(str(node)):
+        yield path, sentence
 
 
-def _request_id(node: Mapping[str, Any]) -> str | None:
-    value = node.get("request_id")
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        return None
-    return str(value)[:64] or None
+def _values(node: object, depth: int) -> Iterator[object]:
+    yield node
+    if depth == 0 or not isinstance(node, (Mapping, list)):
+        return
+    for value in node.values() if isinstance(node, Mapping) else node:
+        yield from _values(value, depth - 1)
+
+
+def _plain(text: str) -> str:
+    """Text of a server on one line, without anything that could steer a terminal or break a log."""
+    printable = "".join(character if character.isprintable() else " " for character in text[: 4 * LONGEST_SENTENCE])
+    return " ".join(printable.split())[:LONGEST_SENTENCE]

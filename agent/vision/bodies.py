@@ -1,24 +1,28 @@
 """Request bodies that are streamed from the stored files: their memory depends on neither clip nor batch size.
 
-A body can be iterated again: each time it opens the files anew. It never ends as if it were whole when a file is not.
+A body can be sent again: each time it opens the files anew. It never ends as if it were whole when a file is not.
 """
 
 from __future__ import annotations
 
 import binascii
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar
+from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 from agent.clip import Upload
-from agent.errors import ClipUnreadable, Stopped
-from agent.vision.readings import FILE_FIELD, fields
+from agent.errors import ClipUnreadable, LinkDown, Stopped
+from agent.vision.readings import BULK, FILE, clean, fields
 
-# A multiple of 3, so that each piece is whole in base64, and of 4096, so that reads stay aligned.
-PIECE_BYTES = 3 * 64 * 1024
+PIECE_BYTES = 256 * 1024
+
+# A multiple of 3, so that each piece is whole in base64; it becomes exactly one piece.
+_RAW_BYTES = PIECE_BYTES // 4 * 3
 
 Progress = Callable[[int, int], None]
 Stopping = Callable[[], bool]
@@ -28,73 +32,69 @@ def no_progress(_sent_bytes: int, _position: int) -> None:
     """For callers that do not watch."""
 
 
-class Body:
-    """One request's body.
+def never() -> bool:
+    """For callers that are not stopped."""
+    return False
+
+
+class _Body:
+    """Frames of text with a stored file between each two.
 
     Args:
         uploads: the clips, in order.
-        zone: of the API's timestamps.
-        progress: called with the bytes sent so far and the position of the clip that is being sent, from 0.
+        frames: what stands before each file, and what stands after the last.
+        progress: called with the bytes of the body that have left, and the position of the clip they belong to, from 0.
         stopping: asked before each piece.
 
-    Iterating raises:
-        ClipUnreadable: a stored file is gone, changed, or cannot be read.
+    Raises, while it is iterated:
+        ClipUnreadable: a stored file is gone, is not the one that was stored, or cannot be read.
         Stopped: the daemon is to stop.
     """
 
     content_type: str
-    base64: ClassVar[bool] = False
 
     def __init__(
-        self,
-        uploads: Sequence[Upload],
-        zone: ZoneInfo,
-        *,
-        progress: Progress = no_progress,
-        stopping: Stopping = lambda: False,
+        self, uploads: Sequence[Upload], frames: Sequence[bytes], progress: Progress, stopping: Stopping
     ) -> None:
         self._uploads = uploads
-        self._zone = zone
+        self._frames = frames
         self._progress = progress
         self._stopping = stopping
 
     def __len__(self) -> int:
-        files = sum(_encoded(upload.size_bytes) if self.base64 else upload.size_bytes for upload in self._uploads)
-        frame = sum(len(self._before(position)) + len(self._after(position)) for position in range(len(self._uploads)))
-        return files + frame + len(self._end())
+        files = sum(self._encoded_bytes(upload.size_bytes) for upload in self._uploads)
+        return files + sum(len(frame) for frame in self._frames)
 
     def __iter__(self) -> Iterator[bytes]:
-        sent = 0
+        for upload in self._uploads:
+            # All of them before the first byte is sent: mobile data costs money.
+            _open(upload).close()
+        sent_bytes = 0
+        for position, piece in self._pieces():
+            if self._stopping():
+                raise Stopped("asked to stop while sending")
+            yield piece
+            sent_bytes += len(piece)
+            self._progress(sent_bytes, position)
+
+    def _pieces(self) -> Iterator[tuple[int, bytes]]:
         for position, upload in enumerate(self._uploads):
-            for piece in self._of(position, upload):
-                if self._stopping():
-                    raise Stopped("asked to stop while sending")
-                yield piece
-                sent += len(piece)
-                self._progress(sent, position)
-        yield self._end()
+            yield position, self._frames[position]
+            for piece in _stored(upload):
+                yield position, self._encode(piece)
+        yield len(self._uploads) - 1, self._frames[-1]
 
-    def _of(self, position: int, upload: Upload) -> Iterator[bytes]:
-        yield self._before(position)
-        for piece in _read(upload):
-            yield binascii.b2a_base64(piece, newline=False) if self.base64 else piece
-        yield self._after(position)
+    def _encode(self, piece: bytes) -> bytes:
+        return piece
 
-    def _before(self, position: int) -> bytes:
-        raise NotImplementedError
-
-    def _after(self, position: int) -> bytes:
-        raise NotImplementedError
-
-    def _end(self) -> bytes:
-        raise NotImplementedError
+    def _encoded_bytes(self, size_bytes: int) -> int:
+        return size_bytes
 
 
-class JsonBulkBody(Body):
+class JsonBulkBody(_Body):
     """`{"data": [{…, "video_file": "<base64>"}, …], "webhook_url": "…"}`."""
 
     content_type = "application/json"
-    base64 = True
 
     def __init__(
         self,
@@ -103,26 +103,52 @@ class JsonBulkBody(Body):
         webhook_url: str | None = None,
         *,
         progress: Progress = no_progress,
-        stopping: Stopping = lambda: False,
+        stopping: Stopping = never,
     ) -> None:
-        super().__init__(uploads, zone, progress=progress, stopping=stopping)
-        self._webhook_url = webhook_url
+        records = [f'{json.dumps(fields(upload, zone))[:-1]}, "{FILE}": "' for upload in uploads]
+        webhook = f', "webhook_url": {json.dumps(clean(webhook_url))}' if webhook_url else ""
+        opening, between, closing = f'{{"{BULK}": [', '"}, ', f'"}}]{webhook}}}'
+        frames = [f"{between if position else opening}{record}".encode() for position, record in enumerate(records)]
+        super().__init__(uploads, [*frames, closing.encode()], progress, stopping)
 
-    def _before(self, position: int) -> bytes:
-        record = json.dumps(fields(self._uploads[position], self._zone))
-        opening = ", " if position else '{"data": ['
-        return f'{opening}{record[:-1]}, "{FILE_FIELD}": "'.encode()
+    def _encode(self, piece: bytes) -> bytes:
+        return binascii.b2a_base64(piece, newline=False)
 
-    def _after(self, position: int) -> bytes:  # noqa: ARG002
-        return b'"}'
-
-    def _end(self) -> bytes:
-        webhook = f', "webhook_url": {json.dumps(self._webhook_url)}' if self._webhook_url else ""
-        return f"]{webhook}}}".encode()
+    def _encoded_bytes(self, size_bytes: int) -> int:
+        return (size_bytes + 2) // 3 * 4
 
 
-class _Multipart(Body):
-    """multipart/form-data (RFC 7578)."""
+class _MultipartBody(_Body):
+    """multipart/form-data (RFC 7578). Nothing that a user wrote stands in a header, so it cannot break out of one."""
+
+    def __init__(
+        self,
+        uploads: Sequence[Upload],
+        zone: ZoneInfo,
+        *,
+        names: Sequence[str],
+        others: dict[str, str],
+        progress: Progress,
+        stopping: Stopping,
+    ) -> None:
+        boundary = secrets.token_hex(16)
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+
+        def part(name: str, more: str = "") -> str:
+            return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+
+        frames, line_end = [], ""
+        for upload, name in zip(uploads, names, strict=True):
+            told = "".join(f"{part(name.format(key))}{value}\r\n" for key, value in fields(upload, zone).items())
+            file = part(name.format(FILE), f'; filename="{upload.id}.mp4"\r\nContent-Type: video/mp4')
+            frames.append(f"{line_end}{told}{file}".encode())
+            line_end = "\r\n"
+        closing = "".join(f"{part(key)}{value}\r\n" for key, value in others.items())
+        super().__init__(uploads, [*frames, f"\r\n{closing}--{boundary}--\r\n".encode()], progress, stopping)
+
+
+class MultipartBulkBody(_MultipartBody):
+    """The records in bracket form, `data[0][registration]`."""
 
     def __init__(
         self,
@@ -131,85 +157,62 @@ class _Multipart(Body):
         webhook_url: str | None = None,
         *,
         progress: Progress = no_progress,
-        stopping: Stopping = lambda: False,
+        stopping: Stopping = never,
     ) -> None:
-        super().__init__(uploads, zone, progress=progress, stopping=stopping)
-        self._webhook_url = webhook_url
-        self._boundary = f"vision-ingest-{secrets.token_hex(16)}"
-        self.content_type = f"multipart/form-data; boundary={self._boundary}"
-
-    def _name(self, position: int, field: str) -> str:
-        raise NotImplementedError
-
-    def _field(self, name: str, value: str | int) -> bytes:
-        return f'--{self._boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-
-    def _before(self, position: int) -> bytes:
-        upload = self._uploads[position]
-        told = [self._field(self._name(position, name), value) for name, value in fields(upload, self._zone).items()]
-        # The stored file's name is of our making: it has nothing in it that could break out of the header.
-        header = (
-            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{self._name(position, FILE_FIELD)}"; '
-            f'filename="{upload.file.name}"\r\nContent-Type: video/mp4\r\n\r\n'
-        )
-        return b"".join(told) + header.encode()
-
-    def _after(self, position: int) -> bytes:  # noqa: ARG002
-        return b"\r\n"
-
-    def _end(self) -> bytes:
-        webhook = self._field("webhook_url", self._webhook_url) if self._webhook_url else b""
-        return webhook + f"--{self._boundary}--\r\n".encode()
+        names = [f"{BULK}[{position}][{{}}]" for position in range(len(uploads))]
+        others = {"webhook_url": clean(webhook_url)} if webhook_url else {}
+        super().__init__(uploads, zone, names=names, others=others, progress=progress, stopping=stopping)
 
 
-class MultipartBulkBody(_Multipart):
-    """The records in bracket form, `data[0][registration]`, as PHP frameworks read them."""
-
-    def _name(self, position: int, field: str) -> str:
-        return f"data[{position}][{field}]"
-
-
-class SingleBody(_Multipart):
+class SingleBody(_MultipartBody):
     """One clip for the single upload."""
 
-    def _name(self, position: int, field: str) -> str:  # noqa: ARG002
-        return field
+    def __init__(
+        self, upload: Upload, zone: ZoneInfo, *, progress: Progress = no_progress, stopping: Stopping = never
+    ) -> None:
+        super().__init__([upload], zone, names=["{}"], others={}, progress=progress, stopping=stopping)
 
 
-def _encoded(size_bytes: int) -> int:
-    return (size_bytes + 2) // 3 * 4
-
-
-def _read(upload: Upload) -> Iterator[bytes]:
+def _stored(upload: Upload) -> Iterator[bytes]:
     """The stored file in pieces, exactly as many bytes as it had when it was stored."""
-    try:
-        fd = os.open(upload.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as exc:
-        raise ClipUnreadable(upload.file, f"its stored file cannot be opened: {exc.strerror}") from exc
-    try:
-        _check_unchanged(fd, upload)
-        left = upload.size_bytes
-        while left > 0:
-            piece = os.read(fd, min(PIECE_BYTES, left))
-            left -= len(piece)
+    with _open(upload) as file:
+        left_bytes = upload.size_bytes
+        while left_bytes:
+            try:
+                piece = file.read(min(_RAW_BYTES, left_bytes))
+            except OSError as exc:
+                raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}") from exc
             if not piece:
-                raise ClipUnreadable(upload.file, "its stored file became shorter while it was sent")
-            while len(piece) % 3 and left > 0:
-                more = os.read(fd, min(3 - len(piece) % 3, left))
-                if not more:
-                    raise ClipUnreadable(upload.file, "its stored file became shorter while it was sent")
-                piece += more
-                left -= len(more)
-            if left == 0:
-                _check_unchanged(fd, upload)
+                raise ClipUnreadable(upload.file, "became shorter while it was sent")
+            left_bytes -= len(piece)
+            if not left_bytes:
+                _check_unchanged(file, upload)
             yield piece
+
+
+def _open(upload: Upload) -> BinaryIO:
+    """Open the stored file, if it is still the one that was stored."""
+    try:
+        # Not blocking: a named pipe in the file's place must not hang the daemon.
+        descriptor = os.open(upload.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
-        raise ClipUnreadable(upload.file, f"its stored file cannot be read: {exc.strerror}") from exc
-    finally:
-        os.close(fd)
+        if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise LinkDown(f"this device is short of resources: {exc.strerror}") from exc  # not the clip's fault
+        raise ClipUnreadable(upload.file, f"cannot be opened: {exc.strerror}") from exc
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _check_unchanged(file, upload)
+    except ClipUnreadable:
+        file.close()
+        raise
+    return file
 
 
-def _check_unchanged(fd: int, upload: Upload) -> None:
-    found = os.fstat(fd)
-    if (found.st_size, found.st_mtime_ns) != (upload.size_bytes, upload.modified_ns):
-        raise ClipUnreadable(upload.file, "the recorder changed the footage before it was sent")
+def _check_unchanged(file: BinaryIO, upload: Upload) -> None:
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        raise ClipUnreadable(upload.file, "is not a regular file")
+    if found.st_size != upload.size_bytes:
+        raise ClipUnreadable(upload.file, f"has {found.st_size} bytes instead of the {upload.size_bytes} stored")
+    if found.st_mtime_ns != upload.modified_ns:
+        raise ClipUnreadable(upload.file, "was written to after it was stored")

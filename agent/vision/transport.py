@@ -1,122 +1,199 @@
-"""HTTP as this program needs it: one connection that never hangs, can be cut from another thread, and obeys no
-environment variable.
+"""One request and its answer, over one connection that is kept: HTTP as this program needs it.
 
-Three traps of the libraries below are met here. `requests` lets REQUESTS_CA_BUNDLE and .netrc override what the
-program says. urllib3 lets the connect timeout govern each piece of a body that is sent. And `sendall` counts the time
-for a whole piece, so that a slow link that moves looks like one that stalls.
+`requests` does the protocol. What it would take from the environment is turned off: REQUESTS_CA_BUNDLE overrides the
+CA file, .netrc overrides the credentials, and HTTPS_PROXY diverts both.
 """
 
 from __future__ import annotations
 
-import socket
-import threading
+import base64
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from requests.auth import HTTPBasicAuth
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from requests.auth import AuthBase
+from urllib3.exceptions import HTTPError
 
 from agent import __version__
 from agent.config import Api
+from agent.errors import LinkDown, Stopped, WrongAddress
+from agent.vision.diagnosis import diagnose, is_about_the_address
+from agent.vision.link import Link, PatientAdapter
 
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 
+# The longest answers are lists of a hundred clips, some tens of kilobytes.
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
-class LiveSocket:
-    """The socket that is in use now, so that another thread can cut it.
+# Mobile networks forget a connection that is idle for some minutes without telling either end; a request on it would
+# stall for the whole timeout.
+MAX_IDLE_SECONDS = 30.0
+
+
+class Body(Protocol):
+    """What a large request sends: of exactly known length, and never whole in memory."""
+
+    @property
+    def content_type(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, whoever gave it.
 
     Args:
-        stall_timeout_seconds: a socket on which nothing moves for so long is given up.
+        headers: looked up case-insensitively.
+        content: at most MAX_ANSWER_BYTES.
     """
 
-    def __init__(self, stall_timeout_seconds: float) -> None:
-        self.stall_timeout_seconds = stall_timeout_seconds
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-
-    def register(self, live: socket.socket | None) -> None:
-        with self._lock:
-            self._socket = live
-
-    def cut(self) -> None:
-        """Ends whatever blocks on the socket, at once: sending as well as waiting for the answer."""
-        with self._lock:
-            if self._socket is None:
-                return
-            try:
-                self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                # It is closed already: there is nothing to end.
-                return
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
-class _Live:
-    """What both kinds of connection do differently from urllib3's."""
+class Transport:
+    """Requests to one API, one at a time. `abort` may be called from any thread.
 
-    live: ClassVar[LiveSocket]
-    sock: socket.socket | None
+    Args:
+        api: where it is, the credentials, and how patient to be.
+        stopping: asked several times a second; once it is true, the request under way ends.
+    """
 
-    def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
-        self.live.register(self.sock)
+    def __init__(self, api: Api, stopping: Callable[[], bool]) -> None:
+        self._api = api
+        self._base_url = api.base_url.rstrip("/")
+        self._link = Link(api.stall_timeout_seconds, stopping)
+        self._used = time.monotonic()
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.verify = _ca_file(api)
+        self._session.proxies = {"http": api.proxy, "https": api.proxy} if api.proxy else {}
+        # The API is asked with credentials each time; a cookie could only come from something in between.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers.update(
+            {
+                "User-Agent": f"vision-ingest/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            }
+        )
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, PatientAdapter(self._link))
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Iterable[tuple[str, str]] = (),
+        document: object = None,
+        body: Body | None = None,
+        authenticated: bool = True,
+    ) -> Reply:
+        """Send one request and read the answer.
+
+        Args:
+            path: below the API's base URL, quoted.
+            query: names and values.
+            document: sent as JSON.
+            body: sent as it is; whatever its iteration raises comes out unchanged.
+            authenticated: False sends no credentials.
+
+        Raises:
+            LinkDown: no whole answer came. Nothing is known of what the server did.
+            WrongAddress: the configured address cannot be one.
+            Stopped: the daemon is to stop, or `abort` was called.
+        """
+        self._link.check()
+        if time.monotonic() - self._used > MAX_IDLE_SECONDS:
+            self._session.close()
+        headers = {}
+        data: Any = body
+        if body is not None:
+            headers["Content-Type"] = body.content_type
+        elif document is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(document).encode()
+        try:
+            with self._session.request(
+                method,
+                self._base_url + path,
+                params=list(query),
+                data=data,
+                headers=headers,
+                auth=_Credentials(self._api) if authenticated else _no_credentials,
+                timeout=(self._api.connect_timeout_seconds, self._api.stall_timeout_seconds),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return Reply(response.status_code, response.headers, _content(response))
+        except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
+            if self._link.stopping:
+                raise Stopped("asked to stop") from exc
+            if is_about_the_address(exc):
+                raise WrongAddress(
+                    f"{self._where()}: this address cannot be used: check api.region or api.base_url, and api.proxy"
+                ) from exc
+            raise LinkDown(diagnose(exc, self._where())) from exc
+        finally:
+            self._used = time.monotonic()
+
+    def abort(self) -> None:
+        """End the request under way, at once, with Stopped; later ones end so too. For any thread."""
+        self._link.abort()
 
     def close(self) -> None:
-        self.live.register(None)
-        super().close()  # type: ignore[misc]
+        """Close the connection."""
+        self._session.close()
 
-    def send(self, data: Any) -> None:
-        """Sends one piece; the time limit is on standing still, not on the piece."""
-        if self.sock is None or not isinstance(data, (bytes, bytearray, memoryview)):
-            super().send(data)  # type: ignore[misc]
-            return
-        self.sock.settimeout(self.live.stall_timeout_seconds)
-        view = memoryview(data)
-        while view:
-            view = view[self.sock.send(view) :]
+    def _where(self) -> str:
+        """The way to the API without what may be secret in a URL."""
+        server = _place(self._base_url)
+        return f"{server} through the proxy {_place(self._api.proxy)}" if self._api.proxy else server
 
 
-class Adapter(HTTPAdapter):
-    """Makes such connections, keeps one of them open, and never retries: whoever called decides what comes next."""
+class _Credentials(AuthBase):
+    """HTTP Basic in UTF-8 (`requests` itself encodes Latin-1, and quotes the password if it cannot)."""
 
-    def __init__(self, live: LiveSocket) -> None:
-        self._plain = type("PlainConnection", (_Live, HTTPConnection), {"live": live})
-        self._secure = type("SecureConnection", (_Live, HTTPSConnection), {"live": live})
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=urllib3.Retry(0, read=False))
+    def __init__(self, api: Api) -> None:
+        self._api = api
 
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self._use_own_connections(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._use_own_connections(manager)
-        return manager
-
-    def _use_own_connections(self, manager: Any) -> None:
-        plain = type("PlainPool", (urllib3.HTTPConnectionPool,), {"ConnectionCls": self._plain})
-        secure = type("SecurePool", (urllib3.HTTPSConnectionPool,), {"ConnectionCls": self._secure})
-        manager.pool_classes_by_scheme = {"http": plain, "https": secure}
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        pair = f"{self._api.username}:{self._api.password.reveal()}"
+        request.headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        return request
 
 
-def open_session(api: Api, live: LiveSocket) -> requests.Session:
-    """A session for the API; one thread at a time may use it."""
-    session = requests.Session()
-    session.trust_env = False
-    # As bytes: `requests` would encode text as Latin-1, which not every password can be.
-    session.auth = HTTPBasicAuth(api.username.encode(), api.password.reveal().encode())
-    session.headers.update({"User-Agent": f"vision-ingest/{__version__}", "Accept": "application/json"})
-    session.proxies = {"http": api.proxy, "https": api.proxy} if api.proxy else {}
-    session.verify = ca_file(api)
-    session.mount("https://", Adapter(live))
-    session.mount("http://", Adapter(live))
-    return session
+def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
 
 
-def ca_file(api: Api) -> str | bool:
-    """The certificates to trust: the configured file, else the system's, else those that come with `requests`."""
+def _ca_file(api: Api) -> str | bool:
+    """The certificates to trust: the configured ones, else the system's, else those that come with `requests`."""
     if api.ca_file is not None:
         return str(api.ca_file)
     return str(SYSTEM_CA_FILE) if SYSTEM_CA_FILE.exists() else True
+
+
+def _content(response: requests.Response) -> bytes:
+    content = bytearray()
+    for piece in response.iter_content(64 * 1024):
+        content += piece
+        if len(content) > MAX_ANSWER_BYTES:
+            raise LinkDown("the answer is too long to be the API's")
+    return bytes(content)
+
+
+def _place(url: str) -> str:
+    """Host and port of a URL; the URL may hold a password."""
+    return urlsplit(url).netloc.rpartition("@")[2] or "an address without a host"

@@ -208,6 +208,11 @@ class TestFragments:
     def test_a_long_announced_duration_is_taken(self) -> None:
         assert read(fragmented(box("mehd", struct.pack(">IQ", 1 << 24, 2**33))) + MDAT).duration_seconds == 2**33 / 1000
 
+    @pytest.mark.parametrize("announced", [0, 0xFFFFFFFF], ids=["zero", "unknown"])
+    def test_a_duration_that_was_not_known_beforehand_is_summed(self, announced: int) -> None:
+        mehd = box("mehd", struct.pack(">II", 0, announced))
+        assert read(fragmented(mehd) + fragment(count=30, default_ticks=3000)).duration_seconds == 1.0
+
     def test_durations_of_single_pictures_are_summed(self) -> None:
         content = fragmented() + fragment(own_ticks=(9000, 9000)) + fragment(own_ticks=(4500,) * 10_000)
         assert read(content).duration_seconds == (18_000 + 45_000_000) / 90_000

@@ -26,16 +26,8 @@ def test_a_recording_lasts_as_long_as_asked(seconds: float) -> None:
 def test_real_players_take_it_and_see_the_same_duration(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(recording(61.5, size_bytes=200_000))
-    probe = [
-        "ffprobe",
-        "-v",
-        "error",
-        "-of",
-        "json",
-        "-show_entries",
-        "format=duration:stream=codec_name,duration",
-        path,
-    ]
+    wanted = "format=duration:stream=codec_name,duration"
+    probe = ["ffprobe", "-v", "error", "-of", "json", "-show_entries", wanted, str(path)]
     found = json.loads(subprocess.run(probe, check=True, capture_output=True).stdout)
     assert found["format"]["duration"] == "61.500000"
     assert found["streams"] == [{"codec_name": "h264", "duration": "61.500000"}]

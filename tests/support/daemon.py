@@ -1,0 +1,137 @@
+"""A real daemon process for the integration tests, and what they ask of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from agent.clip import State
+from agent.errors import SpoolError
+from agent.spool.ledger import open_ledger
+from agent.spool.records import Record
+
+PASSWORD = "bench"
+
+
+def await_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Waits until a condition holds; fails the test with the words of what it waited for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:g} s in vain for: {what}")
+        time.sleep(0.02)
+
+
+class DaemonProcess:
+    """`vision-ingest run` as a process.
+
+    Args:
+        place: an empty directory for everything.
+        base_url: of the API.
+        more: TOML that is put after the sections' own lines, by section.
+    """
+
+    def __init__(self, place: Path, base_url: str, more: dict[str, str] | None = None) -> None:
+        self.place = place
+        self.footage = place / "footage"
+        self.spool = place / "spool"
+        self.log_file = place / "daemon.log"
+        self.config = place / "config.toml"
+        self.footage.mkdir(exist_ok=True)
+        self.environ = os.environ | {"VISION_INGEST_PASSWORD": PASSWORD}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.write_config(base_url, more or {})
+
+    def write_config(self, base_url: str, more: dict[str, str]) -> None:
+        sections = {
+            "api": f'base_url = "{base_url}"\nusername = "bench"',
+            "[footage]": f'path = "{self.footage}"\nsettle_seconds = 0.5\nrescan_seconds = 2',
+            "spool": f'directory = "{self.spool}"\nmax_bytes = "4 GB"\nmin_free_bytes = 0',
+            "upload": "linger_seconds = 0.2",
+            "log": 'format = "json"\nlevel = "debug"',
+        }
+        sections |= {name: _overridden(sections.get(name, ""), lines) for name, lines in more.items()}
+        text = "\n\n".join(f"[{name}]\n{lines}" for name, lines in sections.items())
+        self.config.write_text(text)
+
+    def __enter__(self) -> DaemonProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None
+        return self._process
+
+    def start(self) -> None:
+        started = self.log.count('"event": "started"')
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)], stderr=log, env=self.environ
+            )
+        await_until(
+            lambda: self.log.count('"event": "started"') > started or self.process.poll() is not None,
+            "the start-up line",
+        )
+        assert self.process.poll() is None, self.log
+
+    def stop(self, number: int = signal.SIGTERM) -> float:
+        """Stops it.
+
+        Returns:
+            How many seconds that took.
+        """
+        started = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout=20)
+        return time.monotonic() - started
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def records(self, *states: State) -> list[Record]:
+        try:
+            with open_ledger(self.spool) as ledger:
+                return list(ledger.records(states))
+        except SpoolError:
+            return []
+
+    def await_records(self, count: int, *states: State, seconds: float = 60.0) -> list[Record]:
+        words = f"{count} clips that are {', '.join(state.value for state in states)}"
+        await_until(lambda: len(self.records(*states)) >= count, words, seconds)
+        return self.records(*states)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another command on the same configuration."""
+        return subprocess.run(
+            [sys.executable, "-m", "agent.cli", arguments[0], "--config", str(self.config), *arguments[1:]],
+            capture_output=True,
+            text=True,
+            env=self.environ,
+            timeout=60,
+            check=False,
+        )
+
+    def peak_memory_bytes(self) -> int:
+        """The process's largest resident set so far (VmHWM, proc(5))."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def _overridden(lines: str, by: str) -> str:
+    """TOML lines, of which those with the same key give way to the later ones."""
+    keys = {line.split(" = ")[0]: line for line in [*lines.splitlines(), *by.splitlines()] if line}
+    return "\n".join(keys.values())

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.errors import FootageGone, FootageRefused
+from agent.intake.opening import opened
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that other users may enter, unlike those of tmp_path."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+@contextmanager
+def stranger() -> Iterator[None]:
+    """Root gives up its rights for a while; anybody else has none to give up."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def refusal_of(path: Path) -> FootageRefused:
+    with pytest.raises(FootageRefused) as refused, opened(path):
+        pass
+    return refused.value
+
+
+def test_a_file_is_read_and_closed(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"pictures")
+    with opened(path) as file:
+        assert file.read() == b"pictures"
+    assert file.closed
+
+
+@pytest.mark.parametrize("name", ["missing.mp4", "file/clip.mp4"])
+def test_a_file_that_is_not_there_is_gone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FootageGone, match="no longer there"), opened(tmp_path / name):
+        pass
+
+
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"pictures")
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    assert refusal_of(tmp_path / "link.mp4").reason == "it is a symbolic link, and links are never followed"
+
+
+def test_a_pipe_without_a_writer_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "clip.mp4")
+    assert "a folder, a pipe or a device" in refusal_of(tmp_path / "clip.mp4").reason
+
+
+def test_a_device_is_not_read() -> None:
+    assert "a folder, a pipe or a device" in refusal_of(Path("/dev/zero")).reason
+
+
+def test_a_socket_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("clip.mp4")
+        assert "a socket or a device" in refusal_of(tmp_path / "clip.mp4").reason
+
+
+def test_folders_leave_no_descriptor_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        assert "a folder, a pipe or a device" in refusal_of(tmp_path).reason
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_file_of_another_user_is_read_if_its_mode_allows(shared_folder: Path) -> None:
+    path = shared_folder / "clip.mp4"
+    path.write_bytes(b"pictures")
+    path.chmod(0o644)
+    with stranger(), opened(path) as file:
+        assert file.read() == b"pictures"
+
+
+def test_a_file_that_may_not_be_read_is_refused_with_its_owner_and_the_remedy(shared_folder: Path) -> None:
+    path = shared_folder / "clip.mp4"
+    path.touch()
+    path.chmod(0o000)
+    with stranger():
+        refusal = refusal_of(path)
+    assert f"it belongs to {path.owner()}, group {path.group()}, mode 0000" in refusal.reason
+    assert f"usermod -aG {path.group()} " in refusal.reason
+    assert refusal.look_again_seconds == 600
+
+
+def test_a_file_of_a_user_without_a_name_is_refused_with_the_number(shared_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    path = shared_folder / "clip.mp4"
+    path.touch()
+    path.chmod(0o000)
+    os.chown(path, 54321, 54321)
+    with stranger():
+        assert "it belongs to 54321, group 54321" in refusal_of(path).reason
+
+
+def test_a_folder_that_may_not_be_entered_is_named(shared_folder: Path) -> None:
+    (shared_folder / "clip.mp4").touch()
+    shared_folder.chmod(0o000)
+    with stranger():
+        refusal = refusal_of(shared_folder / "clip.mp4")
+    assert f"may not enter {shared_folder}: allow it" in refusal.reason
+
+
+def test_a_failing_card_refuses_the_file_for_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.touch()
+    with pytest.raises(FootageRefused, match=r"cannot be read \(Input/output error\)") as refused, opened(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    assert refused.value.look_again_seconds == 600
