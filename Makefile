@@ -1,0 +1,52 @@
+# Each target does all of its own set-up: `make demo` and `make test` work on a fresh machine with Python >= 3.10,
+# make and git.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+demo: $(READY)  ## show the main job on this computer, in under a minute
+	$(BIN)/vision-ingest demo
+
+test: $(READY)  ## the fast tests, with branch coverage
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n 2 -m "not slow" --timeout 120
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under 90
+
+check: $(READY)  ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-slow: $(READY)  ## the tests that take long
+	$(BIN)/python -m pytest -m slow -v || [ $$? -eq 5 ]
+
+test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install -q -r requirements/lowest.txt -r requirements/lowest-tools.txt
+	build/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
+	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 tests/unit
+
+lock: $(READY)  ## renew requirements/dev.txt
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
+		--extra simulator pyproject.toml requirements/dev.in -o requirements/dev.txt
+
+clean:  ## remove everything that can be made again
+	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(READY): requirements/dev.txt pyproject.toml packaging/make-venv
+	PYTHON=$(PYTHON) packaging/make-venv $(VENV)
+	$(BIN)/pip install -q --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: help demo test check test-slow test-lowest lock clean
