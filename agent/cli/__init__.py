@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        default=None,
+        # Not None: an action of `requests` would put back what was given before its name.
+        default=argparse.SUPPRESS,
         help="configuration file (default: /etc/vision-ingest/config.toml, else $VISION_INGEST_CONFIG)",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
             parents=[common],
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.arguments(command)
+        module.arguments(command, common) if name == "requests" else module.arguments(command)
         command.set_defaults(run=module.run)
     return parser
 
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 usage or configuration.
     """
     args = build_parser().parse_args(arguments)
-    if args.config is None:
+    if "config" not in args:
         from agent.config import default_file
 
         args.config = default_file(os.environ)

@@ -22,15 +22,16 @@ HELP = "list, create or wait for requests for footage"
 POLL_SECONDS = 30.0
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    """Each action takes the common options too: users put them last."""
     actions = parser.add_subparsers(dest="action", metavar="list|create|wait", required=True)
-    listing = actions.add_parser("list", help="the newest entries of the account's list")
+    listing = actions.add_parser("list", parents=[common], help="the newest entries of the account's list")
     listing.add_argument("--registration", metavar="REGISTRATION", help="only this vehicle")
     listing.add_argument("--camera", type=int, metavar="N", help="only this channel")
     listing.add_argument("--status", type=int, choices=STATUSES, help="only this status, by number")
     listing.add_argument("--page", type=int, default=1, metavar="N", help="page of the list (default: 1)")
     listing.add_argument("--json", action="store_true", help="as JSON, for other programs")
-    create = actions.add_parser("create", help="ask a vehicle's camera for footage")
+    create = actions.add_parser("create", parents=[common], help="ask a vehicle's camera for footage")
     create.add_argument("registration", metavar="REGISTRATION", help="the vehicle, as the account knows it")
     create.add_argument("start", type=_instant, metavar="START", help="e.g. 2026-07-28T14:14:41 (UTC) or …+02:00")
     create.add_argument("seconds", type=int, metavar="SECONDS", help="how much footage")
@@ -38,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--camera", type=int, action="append", metavar="N", help="channel; may be given several times (default: 1)"
     )
     create.add_argument("--comments", default="", metavar="TEXT", help="free text that goes with it")
-    wait = actions.add_parser("wait", help="wait until requests are complete or have failed")
+    wait = actions.add_parser("wait", parents=[common], help="wait until requests are complete or have failed")
     wait.add_argument("ids", nargs="+", metavar="ID", help="number of the request")
 
 
