@@ -89,7 +89,7 @@ def decide_results(
     return Decision({upload.id: _verdict(upload, results.get(upload.id), policy, rng) for upload in batch})
 
 
-def decide_failure(
+def decide_failure(  # noqa: PLR0911  # a table: one line a row
     batch: Sequence[Upload],
     error: DeliveryError,
     *,
@@ -126,10 +126,10 @@ def decide_failure(
 def own_failure(upload: Upload, reason: str, policy: Policy, rng: random.Random) -> Verdict:
     """One more failure that is the clip's own: it waits, or is refused when its attempts are used up."""
     attempts = upload.attempts + 1
-    counts = {"attempts": attempts, "strikes": upload.strikes, "companions": upload.companions}
+    kept = Verdict(State.WAITING, reason, attempts=attempts, strikes=upload.strikes, companions=upload.companions)
     if attempts >= policy.attempts:
-        return Verdict(State.REFUSED, f"gave up after {attempts} attempts: {reason}", **counts)
-    return Verdict(State.WAITING, reason, retry_in_seconds=clip_delay(attempts, rng), **counts)
+        return replace(kept, state=State.REFUSED, reason=f"gave up after {attempts} attempts: {reason}")
+    return replace(kept, retry_in_seconds=clip_delay(attempts, rng))
 
 
 def _verdict(upload: Upload, result: FileResult | None, policy: Policy, rng: random.Random) -> Verdict:

@@ -34,4 +34,7 @@ class SpoolLock:
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
-        os.close(self._fd)
+        """Lets others in; to do it twice is no error."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -48,7 +48,7 @@ def test_the_changelog_knows_this_version() -> None:
 def test_the_lowest_versions_are_the_lower_bounds() -> None:
     project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
     bounds = [*project["dependencies"], *project["optional-dependencies"]["simulator"]]
-    allowed = dict(re.match(r"([a-z0-9-]+)>=([\d.]+)", bound).groups() for bound in bounds)  # type: ignore[union-attr]
+    allowed = dict(re.findall(r"^([a-z0-9-]+)>=([\d.]+)", "\n".join(bounds), re.MULTILINE))
     lowest = dict(re.findall(r"^([a-z0-9-]+)==([\d.]+)$", (ROOT / "requirements/lowest.txt").read_text(), re.MULTILINE))
     as_numbers = {name: tuple(map(int, version.split("."))) for name, version in lowest.items()}
     for name, version in allowed.items():

@@ -1,0 +1,217 @@
+"""The decision table, row by row: what a delivery attempt decides."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from agent.clip import State, Upload, Video
+from agent.delivery.backoff import clip_delay, link_delay, rate_delay
+from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.verdicts import Cause, Decision, Policy, decide_failure, decide_results
+from agent.errors import (
+    ClipUnreadable,
+    CredentialsRejected,
+    DeliveryError,
+    LinkDown,
+    OptionInactive,
+    RateLimited,
+    RequestRejected,
+    Stopped,
+    TooLarge,
+    WrongAddress,
+)
+from agent.vision.answers import FileResult
+
+START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
+POLICY = Policy(attempts=3, confirm="auto")
+
+
+def upload(
+    id: int, *, size_bytes: int = 100, attempts: int = 0, strikes: int = 0, companions: int | None = None
+) -> Upload:
+    start = START + timedelta(minutes=id)
+    video = Video("ABC1234X", 1, start, start + timedelta(seconds=60))
+    return Upload(id, video, "", Path(f"/spool/{id}.mp4"), size_bytes, 0, attempts, strikes, companions)
+
+
+def result(of: Upload, *errors: str, request_id: str | None = None) -> FileResult:
+    video = of.video
+    return FileResult(video.registration, video.camera, video.start, video.end, request_id, tuple(errors))
+
+
+def fail(error: DeliveryError, *batch: Upload, api_answers: bool = False, failures: int = 1) -> Decision:
+    return decide_failure(batch, error, api_answers=api_answers, failures=failures, policy=POLICY, rng=random.Random(1))
+
+
+def answered(of: Upload, found: FileResult | None, confirm: Literal["auto", "poll", "answer"] = "auto") -> Decision:
+    return decide_results([of], {} if found is None else {of.id: found}, Policy(3, confirm), random.Random(1))
+
+
+def test_a_link_that_is_down_gives_the_batch_back_untouched_and_waits() -> None:
+    decision = fail(LinkDown("no route"), upload(1), upload(2))
+    assert decision.verdicts == {}
+    assert decision.pause is not None
+    assert (decision.pause.cause, decision.pause.reason) == (Cause.LINK, "no route")
+    assert 0 <= decision.pause.seconds <= 1
+
+
+def test_a_batch_that_fails_while_the_api_answers_is_only_counted_twice() -> None:
+    verdicts = fail(LinkDown("500"), upload(1, strikes=1), upload(2, strikes=1), api_answers=True).verdicts
+    assert {(v.state, v.strikes, v.companions, v.attempts) for v in verdicts.values()} == {(State.WAITING, 2, None, 0)}
+
+
+def test_a_batch_that_fails_the_third_time_while_the_api_answers_is_halved() -> None:
+    batch = [upload(id, strikes=2) for id in range(5)]
+    verdicts = fail(LinkDown("500"), *batch, api_answers=True).verdicts
+    assert {(v.state, v.companions) for v in verdicts.values()} == {(State.WAITING, 3)}
+
+
+def test_a_half_that_fails_is_halved_at_once() -> None:
+    batch = [upload(id, strikes=3, companions=4) for id in range(4)]
+    assert {v.companions for v in fail(LinkDown("500"), *batch, api_answers=True).verdicts.values()} == {2}
+
+
+def test_a_clip_that_fails_alone_while_the_api_answers_uses_up_its_attempts_and_is_refused() -> None:
+    first = fail(LinkDown("500"), upload(1, strikes=5, companions=1), api_answers=True).verdicts[1]
+    assert (first.state, first.attempts, first.companions) == (State.WAITING, 1, 1)
+    assert first.retry_in_seconds > 0
+    last = fail(LinkDown("500"), upload(1, strikes=7, companions=1, attempts=2), api_answers=True).verdicts[1]
+    assert last.state is State.REFUSED
+    assert "gave up after 3 attempts" in last.reason
+
+
+@pytest.mark.parametrize("error", [CredentialsRejected("401"), OptionInactive("403"), WrongAddress("404")])
+def test_what_a_person_must_mend_holds_all_delivery_for_five_minutes(error: DeliveryError) -> None:
+    decision = fail(error, upload(1))
+    assert decision.verdicts == {}
+    assert decision.pause is not None
+    assert (decision.pause.cause, decision.pause.seconds, decision.pause.reason) == (Cause.HELD, 300, str(error))
+
+
+def test_a_body_that_is_too_large_halves_the_byte_limit() -> None:
+    decision = fail(TooLarge("413"), upload(1, size_bytes=600), upload(2, size_bytes=400))
+    assert (decision.batch_bytes, decision.verdicts) == (500, {})
+
+
+def test_a_single_clip_that_is_too_large_is_refused() -> None:
+    verdict = fail(TooLarge("413"), upload(1)).verdicts[1]
+    assert verdict.state is State.REFUSED
+    assert "too large" in verdict.reason
+
+
+def test_a_rejection_that_names_items_refuses_those_and_gives_the_others_back() -> None:
+    error = RequestRejected("invalid", {1: "The video_file field is required."})
+    verdicts = fail(error, upload(1), upload(2), upload(3)).verdicts
+    assert {id: verdict.state for id, verdict in verdicts.items()} == {2: State.REFUSED}
+
+
+def test_a_rejection_that_names_the_registration_of_an_item_holds_it() -> None:
+    error = RequestRejected("invalid", {0: "The registration has no active contract."})
+    assert fail(error, upload(1), upload(2)).verdicts[1].state is State.HELD
+
+
+def test_a_rejection_of_the_whole_request_sends_the_clips_one_by_one() -> None:
+    verdicts = fail(RequestRejected("invalid"), upload(1), upload(2)).verdicts
+    assert {(v.state, v.companions, v.attempts) for v in verdicts.values()} == {(State.WAITING, 1, 0)}
+
+
+def test_a_rejection_of_a_single_upload_is_about_its_file() -> None:
+    verdict = fail(RequestRejected("The file is not of MP4 video format."), upload(1, companions=1)).verdicts[1]
+    assert verdict.state is State.REFUSED
+
+
+def test_a_rate_limit_waits_what_the_server_says_and_a_little_more() -> None:
+    decision = fail(RateLimited("429", 20.0), upload(1))
+    assert decision.verdicts == {}
+    assert decision.pause is not None
+    assert decision.pause.cause is Cause.RATE
+    assert 20 <= decision.pause.seconds <= 23
+
+
+@pytest.mark.parametrize(
+    "words", ["The file is not of MP4 video format.", "The duration must not be longer than 5 minutes.", "too large"]
+)
+def test_an_error_about_the_file_refuses_at_once(words: str) -> None:
+    verdict = answered(upload(1), result(upload(1), words)).verdicts[1]
+    assert verdict.state is State.REFUSED
+    assert words in verdict.reason
+
+
+def test_an_error_about_the_registration_holds_the_clip_for_an_hour() -> None:
+    verdict = answered(upload(1), result(upload(1), "The registration has no active contract.")).verdicts[1]
+    assert (verdict.state, verdict.retry_in_seconds, verdict.attempts) == (State.HELD, 3600, 0)
+
+
+def test_another_error_retries_that_clip_alone_until_its_attempts_are_used_up() -> None:
+    first = answered(upload(1), result(upload(1), "Try again")).verdicts[1]
+    assert (first.state, first.attempts) == (State.WAITING, 1)
+    assert first.retry_in_seconds > 0
+    assert answered(upload(1, attempts=2), result(upload(1), "Try again")).verdicts[1].state is State.REFUSED
+
+
+def test_a_result_with_a_number_is_delivered() -> None:
+    verdict = answered(upload(1), result(upload(1), request_id="15139")).verdicts[1]
+    assert (verdict.state, verdict.request_id) == (State.DELIVERED, "15139")
+
+
+def test_silence_about_a_clip_is_accepted_not_delivered() -> None:
+    assert answered(upload(1), None).verdicts[1].state is State.ACCEPTED
+
+
+def test_confirm_answer_takes_silence_for_success_and_confirm_poll_takes_nothing_for_it() -> None:
+    assert answered(upload(1), None, "answer").verdicts[1].state is State.DELIVERED
+    assert answered(upload(1), result(upload(1), request_id="7"), "poll").verdicts[1].state is State.ACCEPTED
+
+
+def test_a_stored_file_that_vanished_is_lost_and_the_others_go_on() -> None:
+    decision = fail(ClipUnreadable(Path("/spool/2.mp4"), "gone"), upload(1), upload(2))
+    assert {id: verdict.state for id, verdict in decision.verdicts.items()} == {2: State.LOST}
+    assert decision.pause is None
+
+
+def test_a_stop_gives_everything_back() -> None:
+    assert fail(Stopped("stop"), upload(1)) == Decision()
+
+
+def test_the_link_is_waited_for_longer_and_longer_up_to_five_minutes() -> None:
+    rng = random.Random(2)
+    for failures in range(1, 40):
+        most = min(300.0, 2.0 ** (failures - 1))
+        assert all(0 <= link_delay(failures, rng) <= most for _ in range(50))
+    assert max(link_delay(30, rng) for _ in range(200)) > 250
+
+
+def test_a_clip_is_waited_for_longer_and_longer_up_to_an_hour() -> None:
+    rng = random.Random(3)
+    assert 22 <= clip_delay(1, rng) <= 30
+    assert 2700 <= clip_delay(50, rng) <= 3600
+
+
+def test_a_rate_limit_without_a_time_is_waited_for_all_the_same() -> None:
+    assert rate_delay(None, 1, random.Random(4)) >= 1
+
+
+def test_a_batch_is_filled_up_to_its_limits() -> None:
+    clips = [upload(id, size_bytes=40) for id in range(10)]
+    assert [u.id for u in fill(iter(clips), BatchLimits(3, 1000))] == [0, 1, 2]
+    assert [u.id for u in fill(iter(clips), BatchLimits(9, 100))] == [0, 1]
+
+
+def test_a_clip_that_exceeds_the_byte_limit_goes_alone() -> None:
+    assert [u.id for u in fill(iter([upload(1, size_bytes=500), upload(2)]), BatchLimits(5, 100))] == [1]
+
+
+def test_suspects_travel_only_with_suspects_and_only_so_many() -> None:
+    clips = [upload(1, companions=2), upload(2), upload(3, companions=2), upload(4, companions=2)]
+    assert [u.id for u in fill(iter(clips), BatchLimits(5, 1000))] == [1, 3]
+    assert [u.id for u in fill(iter([upload(5), *clips]), BatchLimits(5, 1000))] == [5, 2]
+
+
+def test_two_clips_that_the_api_could_not_tell_apart_never_share_a_request() -> None:
+    twin = Upload(9, upload(1).video, "", Path("/spool/9.mp4"), 100, 0)
+    assert [u.id for u in fill(iter([upload(1), twin, upload(2)]), BatchLimits(5, 1000))] == [1, 2]

@@ -1,0 +1,409 @@
+"""What the spool promises, on real files and a real database."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from agent.clip import EVENT_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.config import SpoolSettings
+from agent.errors import FootageGone, SpoolError, SpoolFull, SpoolLocked
+from agent.spool import Recovery, Spool, Taken
+from agent.spool.files import name_for, read_name
+from agent.spool.ledger import open_ledger
+
+START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
+
+
+class Clock:
+    """Unix seconds that only the test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_780_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SpoolSettings:
+    return SpoolSettings(tmp_path / "state" / "spool", max_bytes=10_000, min_free_bytes=0, remember_days=30)
+
+
+@pytest.fixture
+def spool(settings: SpoolSettings, clock: Clock) -> Iterator[Spool]:
+    spool = Spool(settings, clock)
+    yield spool
+    spool.close()
+
+
+def make_clip(folder: Path, number: int, content: bytes = b"x" * 100, **changes: object) -> Clip:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{number}.mp4"
+    path.write_bytes(content)
+    start = START + timedelta(minutes=number)
+    clip = Clip(
+        Footage.from_stat(path, path.stat()), Video("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={}
+    )
+    return replace(clip, **changes)  # type: ignore[arg-type]
+
+
+def take(spool: Spool, clip: Clip) -> Taken:
+    (taken,) = spool.take_in([(clip, clip.footage.path)])
+    return taken
+
+
+def claim(spool: Spool, most: int = 100) -> list[Upload]:
+    return spool.claim(lambda ready: [upload for _, upload in zip(range(most), ready, strict=False)])
+
+
+def stored(settings: SpoolSettings) -> list[Path]:
+    return sorted((settings.directory / "clips").iterdir())
+
+
+def reopen(spool: Spool, settings: SpoolSettings, clock: Clock) -> Spool:
+    spool.close()
+    return Spool(settings, clock)
+
+
+def test_a_clip_is_a_hard_link_of_its_footage(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    take(spool, clip)
+    (file,) = stored(settings)
+    assert file.stat().st_ino == clip.footage.path.stat().st_ino
+
+
+@pytest.mark.parametrize("reason", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+def test_where_a_link_is_impossible_the_clip_is_a_copy(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "link", refuse)
+    clip = make_clip(tmp_path / "footage", 1, os.urandom(3000))
+    take(spool, clip)
+    (file,) = stored(settings)
+    assert file.stat().st_ino != clip.footage.path.stat().st_ino
+    assert file.read_bytes() == clip.footage.path.read_bytes()
+    assert file.stat().st_mtime_ns == clip.footage.modified_ns
+
+
+def test_a_copy_needs_room_and_a_full_spool_takes_nothing(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SpoolFull, match=r"spool\.max_bytes"):
+        take(spool, make_clip(tmp_path / "footage", 1, b"x" * 10_001))
+    monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EXDEV, "other card")))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=50))
+    with pytest.raises(SpoolFull, match="no room for a copy"):
+        take(spool, make_clip(tmp_path / "footage", 2))
+    assert stored(settings) == []
+    assert list(spool.ledger.records()) == []
+
+
+def test_footage_that_changed_since_its_inspection_is_not_taken(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    clip.footage.path.write_bytes(b"other, and longer than before" * 10)
+    with pytest.raises(FootageGone):
+        take(spool, clip)
+    clip.footage.path.unlink()
+    with pytest.raises(FootageGone):
+        take(spool, clip)
+    assert stored(settings) == []
+
+
+def test_a_stored_name_says_all_that_delivery_needs(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1, video=Video("A_B /Ü-9", 12, START, START + timedelta(seconds=7)))
+    said = read_name(name_for(clip))
+    assert said is not None
+    assert (said.video, said.identity, said.piece) == (clip.video, clip.footage.identity, 0)
+    assert read_name("notes.txt") is None
+    assert read_name(name_for(clip).replace("20260728", "20261399")) is None
+
+
+def test_urgent_clips_are_claimed_first_and_each_only_once(spool: Spool, tmp_path: Path) -> None:
+    for number in (1, 2):
+        take(spool, make_clip(tmp_path / "footage", number))
+    take(spool, make_clip(tmp_path / "footage", 3, priority=EVENT_PRIORITY))
+    assert [upload.id for upload in claim(spool)] == [3, 1, 2]
+    assert claim(spool) == []
+
+
+def test_clips_in_flight_come_back_after_a_crash(
+    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
+) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    assert len(claim(spool)) == 1
+    spool = reopen(spool, settings, clock)
+    assert spool.recover() == Recovery()
+    assert len(claim(spool)) == 1
+    spool.close()
+
+
+def test_release_gives_clips_back_untouched(spool: Spool, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    before = claim(spool)
+    spool.release([before[0].id])
+    assert claim(spool) == before
+    spool.release_all()
+    assert claim(spool) == before
+
+
+def test_only_a_delivered_or_lost_clip_gives_up_its_file(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    states = [state for state in State if state is not State.SENDING]
+    for number, state in enumerate(states):
+        take(spool, make_clip(tmp_path / "footage", number))
+        (upload,) = claim(spool)
+        spool.settle({upload.id: Verdict(state, "so it was decided", retry_in_seconds=60)})
+    kept = {read_name(file.name) for file in stored(settings)}
+    assert len(kept) == len(states) - 2
+    assert spool.ledger.tallies()[State.DELIVERED].clips == 1
+
+
+def test_a_deferred_clip_waits_until_it_is_due(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    claim(spool)
+    spool.settle({1: Verdict(State.WAITING, "try again", retry_in_seconds=30, attempts=1)})
+    assert spool.count_ready(10) == 0
+    assert spool.ledger.next_due() == clock.seconds + 30
+    clock.seconds += 31
+    assert spool.count_ready(10) == 1
+    assert claim(spool)[0].attempts == 1
+
+
+def test_a_clock_that_is_set_back_by_a_year_does_not_hold_a_clip(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    claim(spool)
+    spool.settle({1: Verdict(State.HELD, "no contract", retry_in_seconds=3600)})
+    clock.seconds -= 365 * 86_400
+    assert len(claim(spool)) == 1
+
+
+def test_a_held_clip_is_looked_at_again(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    claim(spool)
+    spool.settle({1: Verdict(State.HELD, "no contract", retry_in_seconds=3600)})
+    clock.seconds += 3601
+    assert len(claim(spool)) == 1
+
+
+def test_retry_by_hand_gives_a_refused_clip_all_its_attempts_again(spool: Spool, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    claim(spool)
+    spool.settle({1: Verdict(State.REFUSED, "gave up", attempts=5, strikes=4, companions=1)})
+    assert [record.state for record in spool.retry([1])] == [State.WAITING]
+    (upload,) = claim(spool)
+    assert (upload.attempts, upload.strikes, upload.companions) == (0, 0, None)
+    assert spool.retry([1]) == []
+
+
+def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
+    spool: Spool, clock: Clock, tmp_path: Path
+) -> None:
+    footage = make_clip(tmp_path / "footage", 1).footage
+    spool.refuse(footage, "no registration", "rules-1", None)
+    assert spool.state_of(footage) is State.REFUSED
+    assert spool.forget_refusals_of_other_rules(["rules-1"]) == 0
+    assert spool.forget_refusals_of_other_rules(["rules-2"]) == 1
+    assert spool.state_of(footage) is None
+    spool.refuse(footage, "from the future", "rules-2", 3600)
+    spool.refuse(footage, "from the future", "rules-2", 3600)
+    assert [record.reason for record in spool.ledger.records()] == ["from the future"]
+    clock.seconds += 3601
+    assert spool.state_of(footage) is None
+    spool.refuse(footage, "still", "rules-2", None)
+    (record,) = spool.ledger.records()
+    spool.retry([record.id])
+    assert spool.state_of(footage) is None
+
+
+def test_the_same_recording_under_another_name_is_not_sent_twice(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    first = take(spool, clip)
+    (tmp_path / "locked").mkdir()
+    moved = clip.footage.path.rename(tmp_path / "locked" / "1.mp4")
+    again = replace(clip, footage=Footage.from_stat(moved, moved.stat()))
+    assert take(spool, again) == Taken(first.id, State.WAITING, again=True)
+    assert len(stored(settings)) == 1
+    assert spool.state_of(again.footage) is State.WAITING
+
+
+def test_another_recording_that_claims_the_same_time_is_refused_and_can_be_sent_by_hand(
+    spool: Spool, tmp_path: Path
+) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    rival = take(spool, make_clip(tmp_path / "other", 1, b"y" * 100))
+    assert rival.state is State.REFUSED
+    assert "same registration, camera and times" in rival.reason
+    spool.retry([rival.id])
+    assert {upload.id for upload in claim(spool)} == {1, rival.id}
+
+
+def test_new_footage_under_a_used_name_is_new(spool: Spool, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    take(spool, clip)
+    clip.footage.path.unlink()
+    clip.footage.path.write_bytes(b"new" * 50)
+    assert spool.state_of(Footage.from_stat(clip.footage.path, clip.footage.path.stat())) is None
+
+
+def test_a_stored_file_without_a_row_is_adopted_with_all_its_values(
+    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "footage", 1, priority=EVENT_PRIORITY)
+    take(spool, clip)
+    spool.close()
+    for file in settings.directory.glob("clips.db*"):
+        file.unlink()
+    clip.footage.path.unlink()
+    spool = Spool(settings, clock)
+    assert spool.recover() == Recovery(adopted=1)
+    (upload,) = claim(spool)
+    assert upload.video == clip.video
+    assert upload.file.read_bytes() == b"x" * 100
+    assert spool.state_of(clip.footage) is State.SENDING
+    spool.close()
+
+
+def test_the_file_of_a_delivered_clip_that_a_crash_left_is_removed(
+    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
+) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    take(spool, clip)
+    (file,) = stored(settings)
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    os.link(clip.footage.path, file)
+    spool = reopen(spool, settings, clock)
+    assert spool.recover() == Recovery(removed=1)
+    assert stored(settings) == []
+    spool.close()
+
+
+def test_a_clip_whose_file_is_gone_starts_anew_from_its_footage_or_is_lost_and_says_so(
+    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
+) -> None:
+    with_footage, without = make_clip(tmp_path / "footage", 1), make_clip(tmp_path / "footage", 2)
+    take(spool, with_footage)
+    take(spool, without)
+    for file in stored(settings):
+        file.unlink()
+    without.footage.path.unlink()
+    spool = reopen(spool, settings, clock)
+    assert spool.recover() == Recovery(requeued=1, lost=1)
+    assert spool.state_of(with_footage.footage) is None
+    (record,) = spool.ledger.records([State.LOST])
+    assert "neither the spool nor the footage" in record.reason
+    spool.close()
+
+
+def test_the_ledger_forgets_delivered_clips_only_when_their_footage_is_gone(
+    spool: Spool, clock: Clock, tmp_path: Path
+) -> None:
+    gone, there = make_clip(tmp_path / "footage", 1), make_clip(tmp_path / "footage", 2)
+    for clip in (gone, there):
+        take(spool, clip)
+    spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool)})
+    gone.footage.path.unlink()
+    assert spool.forget_delivered() == 0
+    clock.seconds += 31 * 86_400
+    assert spool.forget_delivered() == 1
+    assert [record.footage for record in spool.ledger.records()] == [there.footage]
+
+
+def test_a_damaged_row_stops_nothing_and_stays_in_sight(
+    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        take(spool, make_clip(tmp_path / "footage", number))
+    spool.close()
+    with sqlite3.connect(settings.directory / "clips.db") as database:
+        database.execute("UPDATE spool_clips SET data = X'FF00' WHERE _id = 1")
+    spool = Spool(settings, clock)
+    assert [upload.id for upload in claim(spool)] == [2]
+    damaged = spool.ledger.record(1)
+    assert damaged is not None
+    assert (damaged.state, "damaged" in damaged.reason) == (State.LOST, True)
+    spool.close()
+
+
+def test_a_path_that_is_no_text_survives(spool: Spool, tmp_path: Path) -> None:
+    (tmp_path / "footage").mkdir()
+    path = tmp_path / "footage" / os.fsdecode(b"odd\xff\n\x1b[31m.mp4")
+    path.write_bytes(b"x")
+    clip = replace(make_clip(tmp_path / "footage", 1), footage=Footage.from_stat(path, path.stat()))
+    take(spool, clip)
+    (record,) = spool.ledger.records()
+    assert record.footage == clip.footage
+
+
+def test_a_second_process_is_kept_out_with_the_first_ones_number(spool: Spool, settings: SpoolSettings) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from agent.config import SpoolSettings; from agent.spool import "
+        "Spool; Spool(SpoolSettings(Path(sys.argv[1])), time.time)"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", code, str(settings.directory)], capture_output=True, text=True, check=False
+    )
+    assert "SpoolLocked" in second.stderr
+    assert f"process {os.getpid()}" in second.stderr
+    with pytest.raises(SpoolLocked):
+        Spool(settings, Clock())
+
+
+def test_every_commit_is_synced_and_there_is_one_connection(spool: Spool) -> None:
+    queue = spool._queue
+    assert queue._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert queue._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert queue._getter is queue._putter is queue._conn is queue._db  # type: ignore[comparison-overlap]
+
+
+def test_the_directories_are_for_their_owner_only(spool: Spool, settings: SpoolSettings) -> None:
+    assert settings.directory.stat().st_mode & 0o777 == 0o700
+    assert (settings.directory / "clips").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_librarys_own_operations_still_work_on_the_table(spool: Spool) -> None:
+    queue = spool._queue
+    queue.put({"by": "the library"})
+    assert queue.qsize() == 1
+    assert queue.get(block=False) == {"by": "the library"}
+
+
+def test_the_ledger_can_be_read_beside_the_daemon_and_says_why_it_cannot(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    with open_ledger(settings.directory) as ledger:
+        assert [record.id for record in ledger.records()] == [1]
+    with pytest.raises(SpoolError, match="holds no spool yet"), open_ledger(tmp_path):
+        pass
+    (tmp_path / "clips.db").write_bytes(b"this is no database, and long enough to be looked at as one" * 20)
+    with pytest.raises(SpoolError, match="cannot be read"), open_ledger(tmp_path):
+        pass
+
+
+def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match="file/spool"):
+        Spool(SpoolSettings(tmp_path / "file" / "spool"), Clock())
