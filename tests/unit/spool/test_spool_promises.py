@@ -375,7 +375,7 @@ def test_every_commit_is_synced_and_there_is_one_connection(spool: Spool) -> Non
     queue = spool._queue
     assert queue._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert queue._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert queue._getter is queue._putter is queue._conn is queue._db  # type: ignore[comparison-overlap]
+    assert queue._getter is queue._putter is queue._conn is queue._db
 
 
 def test_the_directories_are_for_their_owner_only(spool: Spool, settings: SpoolSettings) -> None:

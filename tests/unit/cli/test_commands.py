@@ -1,0 +1,336 @@
+"""The commands as a technician types them, on a real spool and a simulated API."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import structlog
+
+from agent.cli import COMMANDS, build_parser, main
+from agent.cli.requests import wait_for
+from agent.clip import Clip, Footage, State, Verdict, Video
+from agent.config import load
+from agent.simulator.lifecycle import Life, Status
+from agent.simulator.recorder import recording
+from agent.simulator.settings import Settings
+from agent.simulator.simulator import Simulator
+from agent.spool import Spool
+from agent.vision.client import VisionClient
+
+START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture(autouse=True)
+def account(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    simulator.settings = Settings()
+    monkeypatch.setenv("VISION_INGEST_PASSWORD", "bench")
+    monkeypatch.setenv("COLUMNS", "200")
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def config(tmp_path: Path, simulator: Simulator) -> Path:
+    (tmp_path / "footage").mkdir()
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f'[api]\nbase_url = "{simulator.base_url}"\nusername = "bench"\n'
+        f'[[footage]]\npath = "footage"\n[spool]\ndirectory = "spool"\nmin_free_bytes = 0\n'
+        f'[upload]\nlinger_seconds = 0\n[log]\nformat = "json"\n'
+    )
+    return file
+
+
+@pytest.fixture
+def spool(config: Path) -> Iterator[Spool]:
+    spool = Spool(load(config).spool, time.time)
+    yield spool
+    spool.close()
+
+
+def take(spool: Spool, config: Path, number: int, name: str | None = None) -> int:
+    path = config.parent / "footage" / (name or f"clip-{number}.mp4")
+    path.write_bytes(recording(1.0, seed=f"{config} {number}"))
+    start = START + timedelta(minutes=number)
+    video = Video("CLI123X", 1, start, start + timedelta(seconds=1))
+    clip = Clip(Footage.from_stat(path, path.stat()), video, sources={"start": "file name"})
+    (taken,) = spool.take_in([(clip, path)])
+    return taken.id
+
+
+def settle(spool: Spool, verdict: Verdict) -> None:
+    (upload,) = spool.claim(lambda ready: [next(ready)])
+    spool.settle({upload.id: verdict})
+
+
+def run(config: Path, *words: str) -> int:
+    return main([words[0], "--config", str(config), *words[1:]])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
+    shown = capsys.readouterr().out
+    module = importlib.import_module(f"agent.cli.{command}")
+    assert str(module.__doc__).splitlines()[0] in shown
+    assert "--config FILE" in shown
+
+
+def test_the_overview_lists_every_command_with_a_line() -> None:
+    overview = build_parser().format_help()
+    assert [command for command in COMMANDS if not re.search(rf"^    {command}\s+\w", overview, re.MULTILINE)] == []
+
+
+def test_a_configuration_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path / "none.toml", "run") == 2
+    assert "none.toml" in capsys.readouterr().err
+
+
+def test_status_tells_that_the_daemon_is_not_running(
+    spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 1)
+    assert run(config, "status") == 1
+    shown = capsys.readouterr().out
+    assert "not running" in shown
+    assert re.search(r"waiting +1 ", shown)
+    assert run(config, "status", "--json") == 1
+    assert json.loads(capsys.readouterr().out)["clips"]["waiting"]["clips"] == 1
+
+
+def test_status_points_to_what_a_person_must_look_at(
+    spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 1)
+    settle(spool, Verdict(State.HELD, "no contract", retry_in_seconds=60))
+    run(config, "status")
+    assert "vision-ingest clips --state refused --state held" in capsys.readouterr().out
+
+
+def test_commands_on_a_spool_that_never_was_say_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config, "clips") == 1
+    assert "never run" in capsys.readouterr().err
+
+
+def test_clips_are_listed_by_state(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    take(spool, config, 1)
+    settle(spool, Verdict(State.REFUSED, "wrong format"))
+    take(spool, config, 2)
+    assert run(config, "clips") == 0
+    shown = capsys.readouterr().out
+    assert "clip-1.mp4" in shown
+    assert "wrong format" in shown
+    run(config, "clips", "--state", "waiting", "--json")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(row["state"], row["registration"]) for row in rows] == [("waiting", "CLI123X")]
+    run(config, "clips", "--state", "lost")
+    assert capsys.readouterr().out == "No clips that are lost.\n"
+
+
+def test_a_file_name_cannot_forge_what_is_shown(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    take(spool, config, 1, "evil\x1b[31m\n[red]x.mp4")
+    run(config, "clips")
+    run(config, "why", "1")
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "[red]x.mp4" in shown
+    assert "evil\\x1b[31m\\n" in shown
+
+
+def test_why_tells_the_story_and_what_to_do(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    take(spool, config, 1)
+    settle(spool, Verdict(State.WAITING, "the API said: try again", retry_in_seconds=60, attempts=1))
+    assert run(config, "why", "clip-1.mp4") == 0
+    shown = capsys.readouterr().out
+    assert "start from  file name" in shown
+    assert "the API said: try again" in shown
+    assert "next look" in shown
+    assert "Nothing to do" in shown
+    assert run(config, "why", "1", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["attempts"] == 1
+    assert run(config, "why", "nothing.mp4") == 1
+    assert "«nothing.mp4»" in capsys.readouterr().err
+
+
+def test_retry_without_a_daemon_changes_the_queue_itself(
+    spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 1)
+    settle(spool, Verdict(State.REFUSED, "gave up"))
+    assert run(config, "retry", "1") == 1
+    assert "cannot be changed without it" in capsys.readouterr().err
+    spool.close()
+    assert run(config, "retry", "--all-refused") == 0
+    assert capsys.readouterr().out == "1 of 1 will be tried again.\n"
+    run(config, "clips", "--state", "waiting")
+    assert "clip-1.mp4" in capsys.readouterr().out
+
+
+def test_retry_of_a_delivered_clip_changes_nothing_and_says_so(
+    spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 1)
+    settle(spool, Verdict(State.DELIVERED))
+    spool.close()
+    assert run(config, "retry", "1") == 1
+    assert "Not changed" in capsys.readouterr().out
+
+
+def test_drain_delivers_what_waits(
+    spool: Spool, config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [take(spool, config, number) for number in range(3)]
+    spool.close()
+    before = len(simulator.received)
+    assert run(config, "drain") == 0
+    assert "Nothing waits any more." in capsys.readouterr().out
+    assert len(simulator.received) - before == len(numbers)
+
+
+def test_drain_ends_when_a_person_must_act(
+    spool: Spool, config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 50)
+    spool.close()
+    simulator.settings = replace(simulator.settings, option_active=False)
+    assert run(config, "drain") == 1
+    assert "1 clips still wait" in capsys.readouterr().out
+
+
+def test_check_is_content_when_all_is_in_order(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(config, "check") == 0
+    assert "FIX" not in capsys.readouterr().out
+    assert run(config, "check", "--json", "--offline") == 0
+    assert {finding["ok"] for finding in json.loads(capsys.readouterr().out)} == {True}
+
+
+def test_check_shows_every_mistake_at_once(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text() + 'levl = "info"\n[uplod]\n')
+    assert run(config, "check") == 2
+    shown = capsys.readouterr().out
+    assert 'did you mean "level"' in shown
+    assert shown.count("FIX") == 2
+
+
+def test_check_misses_a_folder_and_an_option(
+    config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator.settings = replace(simulator.settings, option_active=False)
+    assert run(config, "check") == 1
+    assert "Vision API option" in capsys.readouterr().out
+    (config.parent / "footage").rmdir()
+    assert run(config, "check") == 2
+    assert "footage[0].path" in capsys.readouterr().out
+
+
+def test_requests_are_created_listed_and_waited_for(
+    config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator.settings = replace(simulator.settings, request_life=Life(0.0))
+    arguments = [
+        "requests",
+        "create",
+        "REQ1",
+        "2026-07-28T14:14:41+02:00",
+        "60",
+        "--camera",
+        "2",
+        "--config",
+        str(config),
+    ]
+    assert main(arguments) == 0
+    (id,) = capsys.readouterr().out.split()
+    assert main(["requests", "list", "--config", str(config), "--registration", "REQ1", "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)
+    assert (listed["request_id"], listed["camera"]) == (id, 2)
+    assert "2026-07-28 12:14:41" in listed["start"]
+    assert main(["requests", "list", "--config", str(config)]) == 0
+    assert "complete" in capsys.readouterr().out
+    assert main(["requests", "wait", id, "--config", str(config)]) == 0
+    assert f"{id}: complete https://" in capsys.readouterr().out
+
+
+def test_wait_polls_every_30_seconds_until_the_end_and_fails_with_the_request(
+    config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator.settings = replace(simulator.settings, request_life=Life(3600.0, Status.DOES_NOT_EXIST))
+    client = VisionClient(load(config).api)
+    (id,) = client.create_request("REQ2", START, 60, [1])
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        simulator.settings = replace(simulator.settings, request_life=Life(0.0, Status.DOES_NOT_EXIST))
+        client.create_request("REQ2", START, 60, [1])
+
+    assert wait_for(client, [id], pause) == 1
+    assert pauses == [30.0]
+    assert "does not exist" in capsys.readouterr().out
+    client.close()
+
+
+def test_an_instant_that_is_none_is_refused_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["requests", "create", "REQ1", "yesterday", "60"])
+    assert "2026-07-28T14:14:41" in capsys.readouterr().err
+
+
+def test_livestream_shows_links_or_that_the_camera_is_offline(
+    config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulator.settings = replace(simulator.settings, offline=frozenset({"OFF 1"}))
+    assert run(config, "livestream", "ABC1234X", "--camera", "1", "--camera", "2") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert run(config, "livestream", "ABC1234X", "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)) == 1
+    asked = len(simulator.requests)
+    assert run(config, "livestream", "OFF 1") == 1
+    assert "camera is offline" in capsys.readouterr().err
+    assert len(simulator.requests) == asked + 1
+
+
+@pytest.mark.parametrize("command", ["simulate", "demo"])
+def test_without_its_libraries_the_simulator_says_how_to_get_them(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert main([command]) == 2
+    assert "pip install 'vision-ingest[simulator]'" in capsys.readouterr().err
+
+
+def test_simulate_prints_the_lines_for_the_configuration_and_stops_on_sigterm() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent.cli", "simulate", "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout as shown:
+        assert shown.readline() == "[api]\n"
+        assert re.fullmatch(r'base_url = "http://127\.0\.0\.1:\d+/rest"\n', shown.readline())
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["fly"])
+    assert exit.value.code == 2
+    assert isinstance(build_parser(), argparse.ArgumentParser)
