@@ -124,6 +124,8 @@ class Intake:
                 found = examine(path)
                 if isinstance(found, Footage):
                     self._note(folder, found, closed=closed)
+                elif found is not None:
+                    self._tell("footage_skipped", found.path, found.reason)
 
     def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
@@ -198,7 +200,8 @@ class Intake:
             clips = self._inspect(inspector, footage)
             for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
                 event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-                log.info(event, clip=taken.id, footage=str(footage.path), reason=taken.reason or None)
+                why = {"reason": taken.reason} if taken.reason else {}
+                log.info(event, clip=taken.id, footage=str(footage.path), **why)
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
         except SpoolFull as exc:

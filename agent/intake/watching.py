@@ -7,6 +7,7 @@ were written into a new directory before it was watched. The scan finds all of t
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -82,6 +83,9 @@ class Watcher:
         observer = self._observer
         if observer is None or not observer.is_alive() or not all(e.is_alive() for e in observer.emitters):
             self.stop()
+            # Folders made in quick succession make watchdog 7.1 warn of its own double bookkeeping, at great length;
+            # where warnings are errors that ends its reading thread.
+            warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             observer = Observer()
             observer.start()
             self._observer = observer

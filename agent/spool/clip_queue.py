@@ -197,7 +197,8 @@ class ClipQueue(SQLiteAckQueue):
         settled = []
         with self._transaction() as db:
             for id, verdict in verdicts.items():
-                record = self._row(db, id)
+                row = db.execute(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (id,)).fetchone()
+                record = decode(row)
                 due = now if verdict.state is State.DELIVERED else _due(now, verdict.retry_in_seconds)
                 record = record.after(verdict, _utc(now), due)
                 self._update(db, record)
@@ -213,7 +214,10 @@ class ClipQueue(SQLiteAckQueue):
         changed = []
         with self._transaction() as db:
             for id in ids:
-                record = self._row(db, id)
+                row = db.execute(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (id,)).fetchone()
+                if row is None:
+                    continue
+                record = decode(row)
                 if record.state not in (State.REFUSED, State.HELD, State.WAITING):
                     continue
                 if record.stored is None:
@@ -255,23 +259,20 @@ class ClipQueue(SQLiteAckQueue):
         with self._transaction() as db:
             return self._forget(db, f"rules IS NOT NULL AND rules NOT IN ({marks})", current)
 
-    def forget_delivered(self, before: float, gone: Callable[[Record], bool], limit: int = 1000) -> int:
+    def forget_delivered(self, before: float, gone: Callable[[Record], bool]) -> int:
         """Prunes the ledger of delivered clips whose footage is gone, so that no scan can take it in again.
 
         Args:
             before: Unix seconds; clips delivered later are remembered whatever became of their footage.
             gone: tells whether the footage of a clip is gone for good.
-            limit: the most rows to look at in one call.
         """
-        query = f"SELECT {COLUMNS} FROM {TABLE} WHERE status = {DELIVERED} AND due < ? ORDER BY due LIMIT ?"
-        with self.tran_lock:
-            rows = self._db.execute(query, (before, limit)).fetchall()
-        ids = [record.id for record in map(decode, rows) if gone(record)]
-        with self._transaction() as db:
-            for id in ids:
-                db.execute("DELETE FROM sighting WHERE clip = ?", (id,))
-                self._forget(db, "_id = ?", (id,))
-        return len(ids)
+        forgotten = 0
+        for record in self.ledger.records([State.DELIVERED]):
+            if record.due < before and gone(record):
+                with self._transaction() as db:
+                    db.execute("DELETE FROM sighting WHERE clip = ?", (record.id,))
+                    forgotten += self._forget(db, "_id = ?", (record.id,))
+        return forgotten
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -294,9 +295,6 @@ class ClipQueue(SQLiteAckQueue):
                 yield decode(row).upload(self._clips_directory)
             except RowUnreadable:
                 damaged.append(row[0])
-
-    def _row(self, db: sqlite3.Connection, id: int) -> Record:
-        return decode(db.execute(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (id,)).fetchone())
 
     def _insert(
         self, db: sqlite3.Connection, record: Record, *, rules: str | None = None, identity: str | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from agent.clip import Clip, Video
-from agent.errors import FootageGone, SpoolFull
+from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.spool.records import Stored
 
 COPY_CHUNK_BYTES = 1 << 20
@@ -26,6 +26,9 @@ SAMPLE_BYTES = 64 << 10
 # too many links, or a filesystem that does not know the call.
 LINK_IMPOSSIBLE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
 SOURCE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# A bad sector, or a link put in the file's place. If it is the spool's own disk that fails, its next fsync tells.
+SOURCE_UNREADABLE = {errno.EIO, errno.ELOOP}
+LOOK_AGAIN_SECONDS = 600.0
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 _NAME = re.compile(
@@ -92,6 +95,7 @@ class ClipFiles:
 
         Raises:
             FootageGone: the source vanished or changed since it was inspected.
+            FootageRefused: the source cannot be read.
             SpoolFull: a copy is needed and there is no room for it.
             OSError: the disk failed.
         """
@@ -204,6 +208,9 @@ def _copy(source: Path, target: Path, max_bytes: int) -> None:
     except OSError as exc:
         if exc.errno in NO_SPACE:
             raise SpoolFull(f"the card is full: no room for a copy of {source.name}") from exc
+        if exc.errno in SOURCE_UNREADABLE:
+            reason = f"it cannot be read ({exc.strerror}): the card may be failing"
+            raise FootageRefused(reason, LOOK_AGAIN_SECONDS) from exc
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent.clip import Clip, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
-from agent.errors import FootageGone, SpoolError, SpoolFull
+from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, StoredName, make_directory, read_name
 from agent.spool.lock import SpoolLock
@@ -98,6 +98,7 @@ class Spool:
 
         Raises:
             FootageGone: the file vanished or changed since it was inspected.
+            FootageRefused: the file cannot be read.
             SpoolFull: there is no room now.
             SpoolError: the disk failed.
         """
@@ -107,7 +108,7 @@ class Spool:
                 stored.append(self._files.store(clip, source, max_copy_bytes=self._room(clip)))
             self._files.sync()
             return self._enter([clip for clip, _ in pieces], stored)
-        except (FootageGone, SpoolFull):
+        except (FootageGone, FootageRefused, SpoolFull):
             self._discard(stored)
             raise
         except (OSError, sqlite3.Error) as exc:

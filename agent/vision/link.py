@@ -33,7 +33,8 @@ from agent.errors import LinkDown, Stopped
 # How often a wait is interrupted to look whether anything moved and whether to stop.
 TICK_SECONDS = 0.25
 
-# One TLS record: Python's TLS sockets send all of what they are given or nothing, so it has to be little.
+# One TLS record. A TLS socket of Python's sends all that it is given before it returns, and the server's voice is only
+# heard in between.
 SLICE_BYTES = 16 * 1024
 
 # What may wait in the kernel unsent. Without a limit it is megabytes, and progress would be shown that is none.

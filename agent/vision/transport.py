@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
@@ -196,4 +195,4 @@ def _content(response: requests.Response) -> bytes:
 
 def _place(url: str) -> str:
     """Host and port of a URL; the URL may hold a password."""
-    return urlsplit(url).netloc.rpartition("@")[2] or "an address without a host"
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "an address without a host"

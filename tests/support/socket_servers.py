@@ -73,13 +73,13 @@ class Peer:
         self.requests[-1] = Request(head.method, head.target, head.headers, bytes(body))
         return self.requests[-1]
 
-    def count_request(self) -> int:
-        """Read a whole request without keeping its body.
+    def drain(self) -> int:
+        """Read the body of the request whose head was read, without keeping it.
 
         Returns:
             The bytes of the body.
         """
-        length = int(self.read_head().headers.get("content-length", "0"))
+        length = int(self.requests[-1].headers.get("content-length", "0"))
         count = len(self._received)
         self._received.clear()
         buffer = bytearray(1 << 20)
@@ -111,6 +111,29 @@ class Peer:
 
 
 Script = Callable[[Peer], object]
+
+
+def tunnelling_to(port: int) -> Script:
+    """An HTTP proxy that makes a tunnel to this port on loopback, whatever it is asked for."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        with socket.create_connection(("127.0.0.1", port)) as target:
+            peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_copy, args=(target, peer.sock), daemon=True)
+            back.start()
+            _copy(peer.sock, target)
+            back.join(5)
+
+    return script
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        socket.socket.shutdown(sink, socket.SHUT_WR)
 
 
 class ScriptedServer:

@@ -69,7 +69,9 @@ def test_names_of_any_bytes_are_footage(tmp_path: Path, name: str) -> None:
     assert footage_names(FootageFolder(tmp_path)) == {name}
 
 
-@pytest.mark.parametrize("name", ["a.avi", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"])
+@pytest.mark.parametrize(
+    "name", ["a.avi", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"]
+)
 def test_what_is_not_included_or_is_excluded_is_no_footage(name: str) -> None:
     assert not wanted(FootageFolder(Path("/card")), name)
 

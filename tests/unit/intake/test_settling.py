@@ -30,9 +30,7 @@ def first_seen(footage: Footage = SMALL, *, closed: bool = False, now: float = 1
 def writer(file: Path) -> Iterator[None]:
     """Another process that holds the file open for writing and does nothing."""
     code = "import sys; file = open(sys.argv[1], 'r+b'); print('open', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"open\n"
         yield

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 
 from agent.clip import EVENT_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
 from agent.config import SpoolSettings
-from agent.errors import FootageGone, SpoolError, SpoolFull, SpoolLocked
+from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.ledger import open_ledger
@@ -117,6 +117,23 @@ def test_a_copy_needs_room_and_a_full_spool_takes_nothing(
     assert list(spool.ledger.records()) == []
 
 
+def test_footage_on_a_failing_card_is_refused_and_looked_at_again(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int) -> Callable[..., int]:
+        def call(*_: object, **__: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr(os, "link", fail(errno.EXDEV))
+    monkeypatch.setattr(os, "sendfile", fail(errno.EIO))
+    with pytest.raises(FootageRefused, match="card may be failing") as refusal:
+        take(spool, make_clip(tmp_path / "footage", 1))
+    assert refusal.value.look_again_seconds == 600
+    assert stored(settings) == []
+
+
 def test_footage_that_changed_since_its_inspection_is_not_taken(
     spool: Spool, settings: SpoolSettings, tmp_path: Path
 ) -> None:
@@ -213,6 +230,7 @@ def test_retry_by_hand_gives_a_refused_clip_all_its_attempts_again(spool: Spool,
     (upload,) = claim(spool)
     assert (upload.attempts, upload.strikes, upload.companions) == (0, 0, None)
     assert spool.retry([1]) == []
+    assert spool.retry([999]) == []
 
 
 def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(

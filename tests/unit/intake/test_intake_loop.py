@@ -1,0 +1,478 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.clip import Footage, State, Verdict
+from agent.config import (
+    Api,
+    Config,
+    Conform,
+    FootageFolder,
+    Limits,
+    LogSettings,
+    Secret,
+    SpoolSettings,
+    UploadSettings,
+    Vehicle,
+)
+from agent.intake.loop import Intake
+from agent.simulator.recorder import recording
+from agent.spool import Spool
+
+NOW = 1_790_000_000.0  # 2026-09-21, after the times in the names
+WHOLE = recording(2, size_bytes=20_000, seed="clip")
+Logged = list[MutableMapping[str, Any]]
+
+
+class Bench:
+    """An intake with a real spool, a card, and clocks that only the test moves."""
+
+    def __init__(self, place: Path) -> None:
+        self.card = place / "card"
+        self.card.mkdir()
+        self.seconds = 1000.0
+        self.wall = NOW
+        self.stop = threading.Event()
+        self.taken = 0
+        self.settings = SpoolSettings(place / "spool", min_free_bytes=0)
+        self.folder = FootageFolder(self.card)
+        self.vehicle = Vehicle()
+        self.limits = Limits()
+        self.spool = Spool(self.settings, lambda: self.wall)
+        self._intakes: list[Intake] = []
+
+    @property
+    def config(self) -> Config:
+        return Config(
+            file=Path("config.toml"),
+            api=Api("https://127.0.0.1:1/rest", "fleet", Secret("secret")),
+            vehicle=self.vehicle,
+            footage=(self.folder,),
+            limits=self.limits,
+            conform=Conform(),
+            spool=self.settings,
+            upload=UploadSettings(),
+            log=LogSettings(),
+        )
+
+    def intake(self) -> Intake:
+        def count() -> None:
+            self.taken += 1
+
+        made = Intake(
+            self.config, self.spool, self.stop, on_taken=count, monotonic=lambda: self.seconds, now=lambda: self.wall
+        )
+        self._intakes.append(made)
+        return made
+
+    def close(self) -> None:
+        for intake in self._intakes:
+            intake._watcher.stop()
+        self.spool.close()
+
+    def record(self, second: int = 41, content: bytes = b"", name: str = "") -> Path:
+        path = self.card / (name or f"ABC1234X_1_20260728_1414{second:02d}.mp4")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content or recording(2, size_bytes=20_000, seed=str(second)))
+        return path
+
+    def states(self) -> list[State]:
+        return [record.state for record in self.spool.ledger.records()]
+
+    def names(self) -> list[str]:
+        return sorted(record.footage.path.name for record in self.spool.ledger.records())
+
+    def pass_time(self, intake: Intake, seconds: float, step: float = 1.0) -> None:
+        """Steps as the loop does, second by second."""
+        end = self.seconds + seconds
+        while self.seconds < end:
+            self.seconds += step
+            intake.step()
+
+    def deliver_all(self) -> None:
+        batch = self.spool.claim(list)
+        self.spool.settle({upload.id: Verdict(State.DELIVERED) for upload in batch})
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+@contextmanager
+def running(intake: Intake, stop: threading.Event, alive: Callable[[], None] = lambda: None) -> Iterator[None]:
+    thread = threading.Thread(target=intake.run, args=(alive,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        intake.wake()
+        thread.join(5.0)
+    assert not thread.is_alive()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 8.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def events(logged: Logged, name: str) -> Logged:
+    return [entry for entry in logged if entry["event"] == name]
+
+
+def test_footage_that_stood_still_is_taken_in(bench: Bench) -> None:
+    path = bench.record()
+    intake = bench.intake()
+    assert intake.step() == 5.0
+    bench.pass_time(intake, 4.0)
+    assert bench.states() == []
+    bench.pass_time(intake, 1.0)
+    (record,) = bench.spool.ledger.records()
+    assert (record.state, record.footage.path) == (State.WAITING, path)
+    assert bench.taken == 1
+
+
+def test_footage_in_the_spool_is_not_taken_again_by_any_later_scan_or_start(bench: Bench) -> None:
+    bench.record()
+    for intake in (bench.intake(), bench.intake()):
+        intake.step()
+        bench.pass_time(intake, 200.0, step=5.0)
+    bench.deliver_all()
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 200.0, step=5.0)
+    assert bench.states() == [State.DELIVERED]
+    assert bench.taken == 1
+
+
+def test_a_growing_file_is_never_taken(bench: Bench) -> None:
+    path = bench.record(content=WHOLE)
+    intake = bench.intake()
+    intake.step()
+    for size in range(40):
+        path.write_bytes(WHOLE + b"\0\0\0\x08free" * (size + 1))
+        bench.pass_time(intake, 4.0)
+    assert bench.states() == []
+    bench.pass_time(intake, 5.0)
+    assert bench.states() == [State.WAITING]
+
+
+def test_a_file_still_open_for_writing_waits_although_it_stands_still(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.record()
+    intake = bench.intake()
+    open_for_writing = True
+    monkeypatch.setattr("agent.intake.loop.is_being_written", lambda path: open_for_writing)
+    intake.step()
+    bench.pass_time(intake, 300.0, step=5.0)
+    assert bench.states() == []
+    open_for_writing = False
+    bench.pass_time(intake, 5.0)
+    assert bench.states() == [State.WAITING]
+
+
+def test_a_file_that_changes_between_settling_and_inspection_is_left_for_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bench.record()
+
+    def written_just_now(asked: Path) -> bool:
+        os.utime(asked, ns=(1, path.stat().st_mtime_ns + 1))
+        return False
+
+    monkeypatch.setattr("agent.intake.loop.is_being_written", written_just_now)
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 10.0)
+    assert bench.states() == []
+
+
+def test_footage_that_vanishes_while_it_settles_is_forgotten(bench: Bench) -> None:
+    path = bench.record()
+    intake = bench.intake()
+    intake.step()
+    path.unlink()
+    bench.pass_time(intake, 10.0)
+    assert bench.states() == []
+    assert intake.step() > 5.0
+
+
+def test_an_incomplete_file_is_taken_for_damaged_only_after_patience(bench: Bench) -> None:
+    bench.record(content=WHOLE[: len(WHOLE) // 2])
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 29.0)
+    assert bench.states() == []
+    bench.pass_time(intake, 6.0)
+    assert bench.states() == [State.REFUSED]
+
+
+def test_an_incomplete_file_that_is_completed_in_time_is_taken(bench: Bench) -> None:
+    path = bench.record(content=WHOLE[: len(WHOLE) // 2])
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 20.0)
+    path.write_bytes(WHOLE)
+    bench.pass_time(intake, 60.0)
+    assert bench.states() == [State.WAITING]
+
+
+def test_refused_footage_is_listed_and_logged_once_and_stays_on_disk(bench: Bench) -> None:
+    path = bench.record(name="no time in it.mp4")
+    bench.record(42, content=b"\0\0\0\x0cftypisom" + b"x" * 100)
+    bench.limits = Limits(max_seconds=1)
+    big = bench.record(43)
+    intake = bench.intake()
+    with capture_logs() as logged:
+        intake.step()
+        bench.pass_time(intake, 400.0, step=5.0)
+    assert bench.states() == [State.REFUSED] * 3
+    refused = [entry["footage"] for entry in events(logged, "footage_refused")]
+    assert refused.count(str(big)) == 1
+    assert len(refused) == 3
+    assert path.exists()
+
+
+def test_footage_refused_under_other_settings_is_looked_at_again_at_start(bench: Bench) -> None:
+    bench.record()
+    bench.limits = Limits(max_seconds=1)
+    stopped = threading.Event()
+    stopped.set()
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 10.0)
+    assert bench.states() == [State.REFUSED]
+    bench.stop = stopped
+    bench.intake().run()
+    assert bench.states() == [State.REFUSED]
+    bench.limits = Limits()
+    bench.intake().run()
+    assert bench.states() == []
+    bench.stop = threading.Event()
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 10.0)
+    assert bench.states() == [State.WAITING]
+
+
+def test_footage_rewritten_under_the_same_name_is_new(bench: Bench) -> None:
+    path = bench.record()
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 10.0)
+    bench.deliver_all()
+    path.unlink()
+    path.write_bytes(recording(5, size_bytes=30_000, seed="second"))
+    bench.pass_time(intake, 70.0, step=5.0)
+    assert bench.states() == [State.DELIVERED, State.WAITING]
+
+
+def test_only_delivered_footage_that_is_unchanged_is_deleted(bench: Bench) -> None:
+    bench.folder = replace(bench.folder, after_delivery="delete")
+    delivered, rewritten = bench.record(41), bench.record(42)
+    refused = bench.record(name="no time in it.mp4")
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 120.0, step=5.0)
+    assert delivered.exists()
+    bench.deliver_all()
+    waiting = bench.record(43)
+    rewritten.unlink()
+    rewritten.write_bytes(recording(7, seed="rewritten"))
+    with capture_logs() as logged:
+        bench.pass_time(intake, 120.0, step=5.0)
+    assert [entry["footage"] for entry in events(logged, "footage_deleted")] == [str(delivered)]
+    assert not delivered.exists()
+    assert all(path.exists() for path in (rewritten, refused, waiting))
+
+
+def test_footage_that_changes_at_the_last_moment_is_not_deleted(bench: Bench) -> None:
+    path = bench.record()
+    intake = bench.intake()
+    intake._delete(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
+    assert path.exists()
+
+
+def test_delivered_footage_that_cannot_be_deleted_is_told_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.folder = replace(bench.folder, after_delivery="delete")
+    bench.record()
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 10.0)
+    bench.deliver_all()
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with capture_logs() as logged:
+        monkeypatch.setattr(Path, "unlink", read_only)
+        bench.pass_time(intake, 200.0, step=5.0)
+        monkeypatch.undo()
+    assert [entry["reason"] for entry in events(logged, "footage_not_deleted")] == ["Read-only file system"]
+
+
+def test_a_full_spool_leaves_footage_where_it_is_and_tells_so_once(bench: Bench) -> None:
+    bench.spool.close()
+    bench.settings = replace(bench.settings, max_bytes=30_000)
+    bench.spool = Spool(bench.settings, lambda: bench.wall)
+    bench.record(41)
+    bench.record(45)
+    intake = bench.intake()
+    with capture_logs() as logged:
+        intake.step()
+        bench.pass_time(intake, 300.0, step=5.0)
+    assert bench.states() == [State.WAITING]
+    assert len(events(logged, "spool_full")) == 1
+    bench.deliver_all()
+    bench.pass_time(intake, 70.0, step=5.0)
+    assert bench.states() == [State.DELIVERED, State.WAITING]
+
+
+def test_what_is_no_footage_is_told_once(bench: Bench) -> None:
+    (bench.card / "link.mp4").symlink_to("/etc/passwd")
+    os.mkfifo(bench.card / "pipe.mp4")
+    intake = bench.intake()
+    with capture_logs() as logged:
+        intake.step()
+        bench.pass_time(intake, 200.0, step=5.0)
+    assert len(events(logged, "footage_skipped")) == 2
+    assert bench.states() == []
+
+
+def test_names_of_any_bytes_reach_the_ledger(bench: Bench) -> None:
+    bench.record(41, name="line\nbreak \udcff/ABC1234X_1_20260728_141441.mp4")
+    bench.record(42, name="odd \udcff\n.mp4")
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 10.0)
+    assert sorted(bench.states()) == [State.REFUSED, State.WAITING]
+    assert bench.names() == ["ABC1234X_1_20260728_141441.mp4", "odd \udcff\n.mp4"]
+
+
+def test_a_folder_that_is_missing_is_told_once_and_scanned_when_it_comes(bench: Bench) -> None:
+    bench.card.rmdir()
+    intake = bench.intake()
+    with capture_logs() as logged:
+        intake.step()
+        bench.pass_time(intake, 200.0, step=5.0)
+    assert len(events(logged, "folder_missing")) == 1
+    bench.record()
+    bench.pass_time(intake, 70.0, step=5.0)
+    assert bench.states() == [State.WAITING]
+
+
+def test_waking_scans_at_once(bench: Bench) -> None:
+    intake = bench.intake()
+    intake.step()
+    intake._watcher.stop()
+    bench.record()
+    intake.wake()
+    intake._listen(0.0)
+    intake.step()
+    bench.pass_time(intake, 5.0)
+    assert bench.states() == [State.WAITING]
+
+
+def test_the_loop_gives_a_sign_of_life_with_each_file(bench: Bench) -> None:
+    for second in range(10):
+        bench.record(second)
+    intake = bench.intake()
+    signs: list[int] = []
+    intake.step(lambda: signs.append(1))
+    assert len(signs) > 10
+    signs.clear()
+    bench.seconds += 5.0
+    intake.step(lambda: signs.append(1))
+    assert len(bench.states()) == 10
+    assert len(signs) > 10
+
+
+def test_a_stop_in_the_middle_of_a_scan_ends_it(bench: Bench) -> None:
+    for second in range(10):
+        bench.record(second)
+    intake = bench.intake()
+    signs: list[int] = []
+
+    def stop_soon() -> None:
+        signs.append(1)
+        if len(signs) == 4:
+            bench.stop.set()
+
+    intake.run(stop_soon)
+    assert len(signs) == 4
+    assert bench.states() == []
+
+
+def test_a_stop_in_the_middle_of_taking_in_ends_it(bench: Bench) -> None:
+    for second in range(10):
+        bench.record(second)
+    intake = bench.intake()
+    intake.step()
+    bench.seconds += 5.0
+    intake._on_taken = bench.stop.set
+    intake.step()
+    assert len(bench.states()) == 1
+
+
+def test_a_closed_file_is_taken_at_once(bench: Bench) -> None:
+    bench.folder = replace(bench.folder, settle_seconds=3600.0, rescan_seconds=3600.0)
+    with running(bench.intake(), bench.stop):
+
+        def recorded() -> bool:
+            bench.record(content=WHOLE)
+            return eventually(lambda: bench.states() != [], 0.3)
+
+        assert eventually(recorded)
+    assert bench.states()[0] is State.WAITING
+
+
+def test_a_closed_file_that_is_no_whole_mp4_is_refused_at_once(bench: Bench) -> None:
+    bench.folder = replace(bench.folder, settle_seconds=3600.0, rescan_seconds=3600.0)
+    with running(bench.intake(), bench.stop):
+
+        def recorded() -> bool:
+            bench.record(content=WHOLE[:10_000])
+            return eventually(lambda: bench.states() != [], 0.3)
+
+        assert eventually(recorded)
+    assert bench.states()[0] is State.REFUSED
+
+
+def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> None:
+    intake = bench.intake()
+    intake.step()
+    bench.record(41, name=".Trash/ABC1234X_1_20260728_141441.mp4")
+    seen = bench.record(42)
+    assert eventually(lambda: intake._hints.qsize() >= 4)
+    intake._listen(0.0)
+    assert [path for _, path in intake._pending] == [seen]
+
+
+def test_a_burst_of_files_in_new_folders_is_found_whole(bench: Bench) -> None:
+    bench.folder = replace(bench.folder, settle_seconds=0.2, rescan_seconds=3600.0)
+    stop = bench.stop
+    intake = Intake(bench.config, bench.spool, stop, now=lambda: NOW)
+    with running(intake, stop):
+        for second in range(100):
+            name = f"trip {second}/cam/ABC1234X_1_20260728_14{second // 60:02d}{second % 60:02d}.mp4"
+            bench.record(name=name, content=recording(1, seed=name))
+        assert eventually(lambda: len(bench.states()) == 100)
+    assert bench.states() == [State.WAITING] * 100

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from agent.clip import Upload
+from agent.errors import (
+    CameraOffline,
+    ClipUnreadable,
+    CredentialsRejected,
+    DeliveryError,
+    LinkDown,
+    RateLimited,
+    RequestRejected,
+    Stopped,
+    TooLarge,
+)
+from agent.vision.client import VisionClient
+from tests.support.socket_servers import Peer, Request, Script, ScriptedServer, scripted_server
+from tests.support.vision_cases import API_ERROR, START, answering, answering_with, api, certificate, stored_clip
+
+TIMES = {"start_timestamp": "2026-03-01 12:00:00", "end_timestamp": "2026-03-01 12:01:00"}
+encodings = pytest.mark.parametrize("encoding", ["json", "multipart"])
+Encoding = Literal["json", "multipart"]
+
+
+@contextmanager
+def vision(
+    folder: Path, *scripts: Script, stopping: Callable[[], bool] = lambda: False, **settings: Any
+) -> Iterator[tuple[VisionClient, ScriptedServer]]:
+    with scripted_server(*scripts, certificate=certificate()) as server:
+        account = api(server.url, folder, **settings)
+        with closing(VisionClient(account, stopping=stopping, now=lambda: 1_000.0)) as client:
+            yield client, server
+
+
+def sent(request: Request) -> Any:
+    return json.loads(request.body)
+
+
+class TestTheBulkUpload:
+    @encodings
+    def test_each_clip_gets_its_result(self, tmp_path: Path, encoding: Encoding) -> None:
+        data = [
+            {
+                "registration": "ABC1234X",
+                "videos": [
+                    {"camera": "1", **TIMES, "errors": "Not MP4."},
+                    {"camera": 2, **TIMES, "request_id": 15139},
+                ],
+            }
+        ]
+        uploads = [stored_clip(tmp_path, id=10 + camera, camera=camera) for camera in (1, 2, 3)]
+        with vision(tmp_path, answering(200, {"data": data})) as (client, server):
+            results = client.upload_bulk(uploads, encoding=encoding).results
+            (request,) = server.requests
+        assert results[11].errors == ("Not MP4.",)
+        assert results[12].request_id == "15139"
+        assert results.keys() == {11, 12}
+        assert (request.method, request.target) == ("POST", "/rest/vision/video/bulk-upload")
+        assert request.headers["content-type"].startswith(
+            {"json": "application/json", "multipart": "multipart/form-data; boundary="}[encoding]
+        )
+        assert "transfer-encoding" not in request.headers
+
+    @encodings
+    def test_the_same_batch_can_be_sent_again_after_the_link_broke(self, tmp_path: Path, encoding: Encoding) -> None:
+        def break_down(peer: Peer) -> None:
+            peer.read_head()
+            peer.receive()
+            peer.reset()
+
+        uploads = [stored_clip(tmp_path, bytes(2_000_000))]
+        with vision(tmp_path, break_down, answering(200, {"data": None})) as (client, server):
+            with pytest.raises(LinkDown):
+                client.upload_bulk(uploads, encoding=encoding)
+            assert client.upload_bulk(uploads, encoding=encoding).results == {}
+            request = server.requests[1]
+        assert len(request.body) == int(request.headers["content-length"]) > 2_000_000
+
+    @encodings
+    def test_a_file_that_vanished_is_told_as_that_and_nothing_is_sent(self, tmp_path: Path, encoding: Encoding) -> None:
+        upload = stored_clip(tmp_path)
+        upload.file.unlink()
+        with (
+            vision(tmp_path, answering(200, {"data": None})) as (client, _),
+            pytest.raises(ClipUnreadable) as caught,
+        ):
+            client.upload_bulk([upload], encoding=encoding)
+        assert caught.value.file == upload.file
+
+    @encodings
+    def test_a_file_that_changes_is_told_as_that_and_the_request_does_not_end(
+        self, tmp_path: Path, encoding: Encoding
+    ) -> None:
+        upload = stored_clip(tmp_path, bytes(2_000_000))
+
+        def swallow(peer: Peer) -> None:
+            peer.read_head()
+            peer.receive()
+            with upload.file.open("r+b") as file:
+                file.truncate(10)
+            peer.drain()
+            pytest.fail("the request arrived whole")
+
+        with vision(tmp_path, swallow) as (client, _), pytest.raises(ClipUnreadable):
+            client.upload_bulk([upload], encoding=encoding, progress=lambda *_: time.sleep(0.01))
+
+    @encodings
+    def test_a_wish_to_stop_ends_it_and_the_request_does_not_end(self, tmp_path: Path, encoding: Encoding) -> None:
+        stop = threading.Event()
+
+        def swallow(peer: Peer) -> None:
+            peer.read_head()
+            stop.set()
+            peer.drain()
+            pytest.fail("the request arrived whole")
+
+        with vision(tmp_path, swallow, stopping=stop.is_set) as (client, _), pytest.raises(Stopped):
+            client.upload_bulk([stored_clip(tmp_path, bytes(60_000_000))], encoding=encoding)
+
+    def test_progress_is_told(self, tmp_path: Path) -> None:
+        told: list[tuple[int, int]] = []
+        uploads = [stored_clip(tmp_path, bytes(400_000), id=id) for id in (1, 2)]
+        with vision(tmp_path, answering(200, {"data": None})) as (client, server):
+            client.upload_bulk(uploads, encoding="json", progress=lambda *now: told.append(now))
+            assert told[-1] == (int(server.requests[0].headers["content-length"]), 1)
+
+    def test_a_webhook_is_asked_for(self, tmp_path: Path) -> None:
+        with vision(tmp_path, answering(200, {"data": None})) as (client, server):
+            client.upload_bulk([stored_clip(tmp_path)], encoding="json", webhook_url="https://hook.example/")
+            assert sent(server.requests[0])["webhook_url"] == "https://hook.example/"
+
+    def test_a_front_server_that_refuses_the_size_is_heard(self, tmp_path: Path) -> None:
+        def refuse(peer: Peer) -> None:
+            peer.read_head()
+            peer.answer(413, "<html>Request Entity Too Large</html>")
+
+        with vision(tmp_path, refuse) as (client, _), pytest.raises(TooLarge):
+            client.upload_bulk([stored_clip(tmp_path, bytes(20_000_000))], encoding="json")
+
+    def test_items_that_are_refused_are_named(self, tmp_path: Path) -> None:
+        payload = {"error": {"code": 422, "message": "Bad."}, "errors": {"data.0.video_file": ["Not MP4."]}}
+        with vision(tmp_path, answering(422, payload)) as (client, _), pytest.raises(RequestRejected) as caught:
+            client.upload_bulk([stored_clip(tmp_path)], encoding="json")
+        assert caught.value.items == {0: "Not MP4."}
+
+
+class TestTheSingleUpload:
+    def upload(self, folder: Path, payload: object) -> tuple[Any, Request]:
+        with vision(folder, answering(200, payload)) as (client, server):
+            return client.upload_single(stored_clip(folder)), server.requests[0]
+
+    def test_it_is_a_form_with_a_file(self, tmp_path: Path) -> None:
+        _, request = self.upload(tmp_path, {"data": {}})
+        assert (request.method, request.target) == ("POST", "/rest/vision/video/upload")
+        assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+
+    def test_no_errors_mean_success(self, tmp_path: Path) -> None:
+        result, _ = self.upload(tmp_path, {"data": {"request_id": 4}})
+        assert (result.request_id, result.errors) == ("4", ())
+
+    def test_errors_in_an_answer_that_says_done_are_errors(self, tmp_path: Path) -> None:
+        result, _ = self.upload(tmp_path, {"data": {"errors": {"video_file": ["Not MP4."]}}})
+        assert result.errors == ("video_file: Not MP4.",)
+
+
+class TestTheListOfRequests:
+    def test_filters_and_page_are_in_the_query(self, tmp_path: Path) -> None:
+        with vision(tmp_path, answering(200, {"data": [{"request_id": 1}]})) as (client, server):
+            page = client.requests(registration="A B", request_ids=["1", "2"], start_from=START, page=2, limit=15)
+            target = server.requests[0].target
+        assert [item.request_id for item in page.items] == ["1"]
+        assert target == (
+            "/rest/vision/videos/requests?filter%5Bregistration%5D=A+B&filter%5Brequest_id%5D%5B%5D=1"
+            "&filter%5Brequest_id%5D%5B%5D=2&filter%5Bvideo_start_ts_from%5D=2026-03-01+12%3A00%3A00&page=2&limit=15"
+        )
+
+    def pages(self, folder: Path, last_page: int) -> list[str | None]:
+        def page(request: Request) -> object:
+            number = request.target.partition("page=")[2].partition("&")[0]
+            items = [{"request_id": number}] if int(number) <= 3 else []
+            return {"data": items, "meta": {"current_page": number, "last_page": last_page}}
+
+        with vision(folder, answering_with(page)) as (client, _):
+            return [item.request_id for item in client.all_requests(camera=1)]
+
+    def test_all_pages_are_read(self, tmp_path: Path) -> None:
+        assert self.pages(tmp_path, last_page=2) == ["1", "2"]
+
+    def test_an_empty_page_is_the_last_whatever_is_promised(self, tmp_path: Path) -> None:
+        assert self.pages(tmp_path, last_page=1_000_000) == ["1", "2", "3"]
+
+
+class TestARequestForFootage:
+    @pytest.mark.parametrize(
+        ("data", "ids"),
+        [
+            ({"request_id": 7}, ("7",)),
+            ([{"request_id": 7, "camera": 1}, {"request_id": "8"}], ("7", "8")),
+            ({"requests": [{"request_id": 7}, {"request_id": 7}]}, ("7",)),
+            ("ok", ()),
+        ],
+    )
+    def test_its_numbers_are_read_wherever_they_stand(self, tmp_path: Path, data: object, ids: tuple[str, ...]) -> None:
+        with vision(tmp_path, answering(201, {"data": data})) as (client, server):
+            assert client.create_request("ABC1234X", START, 30, [1, 2], "please") == ids
+            (request,) = server.requests
+        assert (request.method, request.target) == ("POST", "/rest/vision/videos/requests")
+        assert sent(request) == {
+            "registration": "ABC1234X",
+            "start_timestamp": "2026-03-01 12:00:00",
+            "duration": 30,
+            "camera": [1, 2],
+            "comments": "please",
+        }
+
+
+class TestALivestream:
+    @pytest.mark.parametrize(
+        "payload", [{"data": ["https://a", "https://b"]}, ["https://a", "https://b"]], ids=["in data", "bare"]
+    )
+    def test_its_links_are_returned(self, tmp_path: Path, payload: object) -> None:
+        with vision(tmp_path, answering(200, payload)) as (client, server):
+            assert client.livestream("AB/1", [1, 2]) == ("https://a", "https://b")
+            (request,) = server.requests
+        assert (request.method, request.target) == ("POST", "/rest/vision/livestream/AB%2F1")
+        assert sent(request) == {"camera": [1, 2]}
+
+    def test_a_503_of_the_api_says_that_the_camera_is_offline(self, tmp_path: Path) -> None:
+        payload = {"error": {"code": 503, "message": "Digital Video Recorder is not online"}}
+        with (
+            vision(tmp_path, answering(503, payload)) as (client, _),
+            pytest.raises(CameraOffline, match="Recorder is not online"),
+        ):
+            client.livestream("A", [1])
+
+    def test_a_503_of_something_else_says_that_the_link_is_down(self, tmp_path: Path) -> None:
+        with vision(tmp_path, answering(503, "<html>")) as (client, _), pytest.raises(LinkDown):
+            client.livestream("A", [1])
+
+
+class TestHealth:
+    def test_it_is_asked_without_credentials(self, tmp_path: Path) -> None:
+        with vision(tmp_path, answering(200, {"status": "ok"})) as (client, server):
+            client.health()
+            assert server.requests[0].target == "/rest/health"
+            assert "authorization" not in server.requests[0].headers
+
+    @pytest.mark.parametrize(("status", "payload"), [(200, "<html>login</html>"), (500, API_ERROR), (503, "<html>")])
+    def test_anything_else_is_not_well(self, tmp_path: Path, status: int, payload: object) -> None:
+        with vision(tmp_path, answering(status, payload)) as (client, _), pytest.raises(LinkDown):
+            client.health()
+
+
+def test_the_status_table_is_the_cheap_check(tmp_path: Path) -> None:
+    with vision(tmp_path, answering(200, {"data": []})) as (client, server):
+        client.videos_status()
+        assert (server.requests[0].method, server.requests[0].target) == ("GET", "/rest/vision/videos/status")
+
+
+@pytest.mark.parametrize(
+    "payload", ["<html>Welcome to the hotel</html>", "", "null", "[]", {"login": 1}, {"data": 1, "error": {"code": 1}}]
+)
+def test_a_200_that_is_not_the_apis_is_a_link_that_is_down(tmp_path: Path, payload: object) -> None:
+    with vision(tmp_path, answering(200, payload)) as (client, _), pytest.raises(LinkDown):
+        client.videos_status()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"data": ', b"[" * 100_000, b'{"data": ' + b"9" * 5000 + b"}"])
+def test_an_answer_that_is_no_json_is_a_link_that_is_down(tmp_path: Path, content: bytes) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.answer_bytes(200, content, {"Content-Type": "application/json"})
+
+    with vision(tmp_path, script) as (client, _), pytest.raises(LinkDown):
+        client.videos_status()
+
+
+def test_an_error_of_the_api_is_its_decision(tmp_path: Path) -> None:
+    with vision(tmp_path, answering(401, API_ERROR)) as (client, _), pytest.raises(CredentialsRejected):
+        client.videos_status()
+
+
+def test_a_429_that_names_an_instant_is_counted_from_now_if_it_has_no_date(tmp_path: Path) -> None:
+    headers = {"X-RateLimit-Retry-At": "1060"}
+    with vision(tmp_path, answering(429, API_ERROR, headers)) as (client, _), pytest.raises(RateLimited) as caught:
+        client.videos_status()
+    assert caught.value.retry_after_seconds == 60
+
+
+def test_an_abort_ends_what_another_thread_waits_for(tmp_path: Path) -> None:
+    def silent(peer: Peer) -> None:
+        peer.read_head()
+        threading.Timer(0.05, client.abort).start()
+        peer.hang()
+
+    with vision(tmp_path, silent) as (client, _), pytest.raises(Stopped):
+        client.videos_status()
+
+
+def every_call(upload: Upload) -> list[Callable[[VisionClient], object]]:
+    return [
+        lambda client: client.upload_bulk([upload], encoding="json"),
+        lambda client: client.upload_bulk([upload], encoding="multipart"),
+        lambda client: client.upload_single(upload),
+        lambda client: client.videos_status(),
+        lambda client: client.requests(),
+        lambda client: list(client.all_requests()),
+        lambda client: client.create_request("A", START, 1, [1]),
+        lambda client: client.livestream("A", [1]),
+        lambda client: client.health(),
+    ]
+
+
+@pytest.mark.parametrize("base_url", ["https://nowhere.invalid/rest", "http://a..b/rest", "nonsense"])
+def test_no_call_lets_a_foreign_error_escape(tmp_path: Path, base_url: str) -> None:
+    with closing(VisionClient(api(base_url, tmp_path))) as client:
+        for call in every_call(stored_clip(tmp_path)):
+            with pytest.raises(DeliveryError):
+                call(client)

@@ -1,0 +1,374 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.errors import DeliveryError, LinkDown, Stopped
+from agent.vision import transport as transport_module
+from agent.vision.link import PatientConnection
+from agent.vision.transport import Transport
+from tests.support.socket_servers import Peer, Script, ScriptedServer, scripted_server
+from tests.support.vision_cases import API_ERROR, answering, api, certificate
+
+DONE = {"data": None}
+both = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+
+
+class Bytes:
+    """A body of so many bytes, in pieces of 256 KiB."""
+
+    content_type = "application/octet-stream"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.sent = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.sent = 0
+        while self.sent < self.count:
+            piece = b"\x5a" * min(256 * 1024, self.count - self.sent)
+            yield piece
+            self.sent += len(piece)
+
+
+@contextmanager
+def link(
+    folder: Path,
+    *scripts: Script,
+    secure: bool = False,
+    stall_seconds: float = 5.0,
+    stopping: threading.Event | None = None,
+    receive_buffer_bytes: int | None = None,
+) -> Iterator[tuple[Transport, ScriptedServer]]:
+    leaf = certificate() if secure else None
+    with scripted_server(*scripts, certificate=leaf, receive_buffer_bytes=receive_buffer_bytes) as server:
+        account = api(server.url, folder, stall_timeout_seconds=stall_seconds)
+        with closing(Transport(account, (stopping or threading.Event()).is_set)) as transport:
+            yield transport, server
+
+
+def slowly(peer: Peer) -> None:
+    peer.read_request(at_most_bytes=8192, pause_seconds=0.01)
+    peer.answer(200, DONE)
+
+
+@both
+def test_a_slow_link_that_moves_is_not_given_up(tmp_path: Path, secure: bool) -> None:
+    with link(tmp_path, slowly, secure=secure, stall_seconds=0.3, receive_buffer_bytes=16384) as (transport, _):
+        started = time.monotonic()
+        assert transport.exchange("POST", "/upload", body=Bytes(400 * 1024)).status == 200
+        assert time.monotonic() - started > 0.4
+
+
+@both
+def test_bytes_that_still_leave_the_device_count_while_the_answer_is_awaited(tmp_path: Path, secure: bool) -> None:
+    def very_slowly(peer: Peer) -> None:
+        peer.read_request(at_most_bytes=1024, pause_seconds=0.01)
+        peer.answer(200, DONE)
+
+    body = Bytes(60 * 1024)
+    with link(tmp_path, very_slowly, secure=secure, stall_seconds=0.3, receive_buffer_bytes=4096) as (transport, _):
+        started = time.monotonic()
+        assert transport.exchange("POST", "/upload", body=body).status == 200
+        assert time.monotonic() - started > 0.5
+
+
+@both
+def test_a_server_that_stops_reading_is_given_up(tmp_path: Path, secure: bool) -> None:
+    def deaf(peer: Peer) -> None:
+        peer.read_head()
+        peer.hang()
+
+    with (
+        link(tmp_path, deaf, secure=secure, stall_seconds=0.2) as (transport, _),
+        pytest.raises(LinkDown, match=r"nothing moved for 0\.2 s while sending"),
+    ):
+        transport.exchange("POST", "/upload", body=Bytes(20_000_000))
+
+
+@both
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, secure: bool) -> None:
+    def mute(peer: Peer) -> None:
+        peer.read_head()
+        peer.drain()
+        peer.hang()
+
+    with (
+        link(tmp_path, mute, secure=secure, stall_seconds=0.2) as (transport, _),
+        pytest.raises(LinkDown, match=r"nothing moved for 0\.2 s while waiting for the answer"),
+    ):
+        transport.exchange("POST", "/upload", body=Bytes(1_000_000))
+
+
+@both
+def test_an_answer_that_stalls_half_way_is_given_up(tmp_path: Path, secure: bool) -> None:
+    def half(peer: Peer) -> None:
+        peer.read_request()
+        peer.sock.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"data"')
+        peer.hang()
+
+    with link(tmp_path, half, secure=secure, stall_seconds=0.2) as (transport, _), pytest.raises(LinkDown):
+        transport.exchange("GET", "/status")
+
+
+@both
+def test_a_refusal_before_the_body_was_read_is_heard_though_the_server_hangs_up(tmp_path: Path, secure: bool) -> None:
+    def refuse(peer: Peer) -> None:
+        peer.read_head()
+        peer.answer(413, API_ERROR)
+
+    body = Bytes(50_000_000)
+    with link(tmp_path, refuse, secure=secure) as (transport, _):
+        assert transport.exchange("POST", "/upload", body=body).status == 413
+    assert body.sent < 20_000_000
+
+
+@both
+def test_a_refusal_before_the_body_was_read_ends_the_sending_and_the_connection(tmp_path: Path, secure: bool) -> None:
+    def refuse_and_wait(peer: Peer) -> None:
+        peer.read_head()
+        peer.answer(401, API_ERROR)
+        while True:
+            peer.receive()
+
+    body = Bytes(50_000_000)
+    with link(tmp_path, refuse_and_wait, answering(200, DONE), secure=secure) as (transport, server):
+        assert transport.exchange("POST", "/upload", body=body).status == 401
+        assert transport.exchange("GET", "/status").status == 200
+        assert len(server.peers) == 2
+    assert body.sent < 20_000_000
+
+
+@both
+def test_a_refusal_is_heard_though_a_failing_send_notices_it_first(
+    tmp_path: Path, secure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(peer: Peer) -> None:
+        peer.read_head()
+        peer.answer(413, API_ERROR)
+
+    monkeypatch.setattr(PatientConnection, "_hears_answer", lambda _connection: False)
+    with link(tmp_path, refuse, secure=secure) as (transport, _):
+        assert transport.exchange("POST", "/upload", body=Bytes(50_000_000)).status == 413
+
+
+@both
+def test_a_refusal_on_a_slow_link_is_heard_before_the_piece_is_through(tmp_path: Path, secure: bool) -> None:
+    received = []
+
+    def refuse_soon(peer: Peer) -> None:
+        peer.read_head()
+        while True:
+            received.append(len(peer.receive(8192)))
+            time.sleep(0.005)
+            if len(received) == 3:
+                peer.answer(401, API_ERROR)
+
+    with link(tmp_path, refuse_soon, secure=secure, receive_buffer_bytes=16384) as (transport, _):
+        assert transport.exchange("POST", "/upload", body=Bytes(4 * 256 * 1024)).status == 401
+    assert sum(received) < 128 * 1024
+
+
+@both
+def test_an_unasked_100_continue_is_no_answer(tmp_path: Path, secure: bool) -> None:
+    def encourage(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        peer.drain()
+        peer.answer(200, DONE)
+
+    with link(tmp_path, encourage, secure=secure) as (transport, _):
+        assert transport.exchange("POST", "/upload", body=Bytes(5_000_000)).status == 200
+
+
+def reset_at_once(peer: Peer) -> None:
+    peer.reset()
+
+
+def reset_during_the_body(peer: Peer) -> None:
+    peer.read_head()
+    peer.receive()
+    peer.reset()
+
+
+def reset_after_the_body(peer: Peer) -> None:
+    peer.read_request()
+    peer.reset()
+
+
+def hang_up_during_the_body(peer: Peer) -> None:
+    peer.read_head()
+
+
+@both
+@pytest.mark.parametrize(
+    "script", [reset_at_once, reset_during_the_body, reset_after_the_body, hang_up_during_the_body]
+)
+def test_a_broken_connection_is_the_links_fault(tmp_path: Path, script: Script, secure: bool) -> None:
+    with link(tmp_path, script, secure=secure) as (transport, _), pytest.raises(LinkDown, match=r"127\.0\.0\.1"):
+        transport.exchange("POST", "/upload", body=Bytes(3_000_000))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 999999 Odd\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n123",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 70_000,
+        b"HTTP/1.1 200 OK\r\n" + b"X-Many: 1\r\n" * 200 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n" + b" " * 5_000_000,
+        b"\x00\xff\xfe",
+    ],
+    ids=[
+        "no HTTP",
+        "odd status",
+        "too short",
+        "odd chunk",
+        "short chunk",
+        "no gzip",
+        "long header",
+        "many headers",
+        "too long",
+        "binary",
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_no_garbage_makes_a_foreign_error_escape(tmp_path: Path, garbage: bytes) -> None:
+    def babble(peer: Peer) -> None:
+        peer.read_request()
+        peer.sock.sendall(garbage)
+
+    with link(tmp_path, babble) as (transport, _), pytest.raises(LinkDown):
+        transport.exchange("GET", "/status")
+
+
+def test_a_connection_is_kept_for_the_next_request(tmp_path: Path) -> None:
+    with link(tmp_path, answering(200, DONE), secure=True) as (transport, server):
+        for _ in range(3):
+            transport.exchange("GET", "/status")
+        assert len(server.peers) == 1
+
+
+def test_a_connection_that_was_idle_for_long_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with link(tmp_path, answering(200, DONE)) as (transport, server):
+        transport.exchange("GET", "/status")
+        monkeypatch.setattr(transport_module, "MAX_IDLE_SECONDS", -1.0)
+        transport.exchange("GET", "/status")
+        assert len(server.peers) == 2
+
+
+def test_a_connection_that_the_server_closed_is_replaced(tmp_path: Path) -> None:
+    with link(tmp_path, answering(200, DONE, closing=True)) as (transport, server):
+        transport.exchange("GET", "/status")
+        while server.peers[0].sock.fileno() != -1:
+            time.sleep(0.005)
+        assert transport.exchange("GET", "/status").status == 200
+
+
+def deaf(peer: Peer) -> None:
+    peer.read_head()
+    peer.hang()
+
+
+def seconds_to_abort(transport: Transport, body: Bytes | None) -> float:
+    """How long a request goes on after another thread has called `abort`; it must end with Stopped."""
+    outcome: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            transport.exchange("POST", "/upload", body=body)
+        except DeliveryError as exc:
+            outcome.append(exc)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    time.sleep(0.15)
+    aborted = time.monotonic()
+    transport.abort()
+    worker.join(10)
+    seconds = time.monotonic() - aborted
+    assert [type(exc) for exc in outcome] == [Stopped]
+    return seconds
+
+
+@both
+def test_abort_ends_a_blocked_upload_at_once(tmp_path: Path, secure: bool) -> None:
+    with link(tmp_path, deaf, secure=secure, stall_seconds=30) as (transport, _):
+        assert seconds_to_abort(transport, Bytes(50_000_000)) < 1
+
+
+@both
+def test_abort_ends_the_wait_for_an_answer_at_once(tmp_path: Path, secure: bool) -> None:
+    with link(tmp_path, deaf, secure=secure, stall_seconds=30) as (transport, _):
+        assert seconds_to_abort(transport, None) < 1
+
+
+def test_abort_ends_a_tls_handshake_at_once(tmp_path: Path) -> None:
+    with scripted_server(lambda peer: peer.hang()) as server:
+        account = api(f"https://127.0.0.1:{server.port}/rest", tmp_path, connect_timeout_seconds=30.0)
+        with closing(Transport(account, lambda: False)) as transport:
+            assert seconds_to_abort(transport, None) < 1
+
+
+def full_listener() -> tuple[socket.socket, list[socket.socket]]:
+    """A listener whose queue is full: further connections hang while they are made."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    waiting = []
+    for _ in range(4):
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(listener.getsockname())
+        waiting.append(sock)
+    return listener, waiting
+
+
+def test_abort_ends_the_making_of_a_connection_at_once(tmp_path: Path) -> None:
+    listener, waiting = full_listener()
+    with listener:
+        account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=30.0)
+        with closing(Transport(account, lambda: False)) as transport:
+            assert seconds_to_abort(transport, None) < 1
+    for sock in waiting:
+        sock.close()
+
+
+def test_a_connection_that_cannot_be_made_in_time_is_the_links_fault(tmp_path: Path) -> None:
+    listener, waiting = full_listener()
+    with listener:
+        account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=0.2)
+        with closing(Transport(account, lambda: False)) as transport, pytest.raises(LinkDown, match="time allowed"):
+            transport.exchange("GET", "/status")
+    for sock in waiting:
+        sock.close()
+
+
+def test_nothing_is_sent_after_an_abort(tmp_path: Path) -> None:
+    with link(tmp_path, answering(200, DONE)) as (transport, server):
+        transport.abort()
+        with pytest.raises(Stopped):
+            transport.exchange("GET", "/status")
+        assert not server.peers
+
+
+@both
+def test_a_wish_to_stop_is_noticed_without_an_abort(tmp_path: Path, secure: bool) -> None:
+    stop = threading.Event()
+    with link(tmp_path, deaf, secure=secure, stall_seconds=30, stopping=stop) as (transport, _):
+        threading.Timer(0.1, stop.set).start()
+        started = time.monotonic()
+        with pytest.raises(Stopped):
+            transport.exchange("GET", "/status")
+        assert time.monotonic() - started < 1
