@@ -102,7 +102,9 @@ class Server:
         if fault is not None and fault.after_bytes == 0:
             return await self._befall(request, fault)
         try:
-            response = self._refusal(request) or await handler(request)
+            # Not `or`: an answer is a mapping, and an empty one counts as false.
+            refusal = self._refusal(request)
+            response = await handler(request) if refusal is None else refusal
         except web.HTTPNotFound:
             response = _error(404, "Not found")
         except _Befallen as befallen:

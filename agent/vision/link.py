@@ -289,6 +289,5 @@ class _PatientReader(io.RawIOBase):
         return self._link.patiently(self._sock, receive, "waiting for the answer")
 
     def close(self) -> None:
-        if not self.closed:
-            self._original.close()
+        self._original.close()
         super().close()

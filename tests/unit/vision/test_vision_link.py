@@ -110,10 +110,11 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, secure: bool) -
 
 
 @both
-def test_an_answer_that_stalls_half_way_is_given_up(tmp_path: Path, secure: bool) -> None:
+@pytest.mark.parametrize("header", ["Connection: keep-alive", "Connection: close"])
+def test_an_answer_that_stalls_half_way_is_given_up(tmp_path: Path, header: str, secure: bool) -> None:
     def half(peer: Peer) -> None:
         peer.read_request()
-        peer.sock.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{"data"')
+        peer.sock.sendall(f'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n{header}\r\n\r\n{{"data"'.encode())
         peer.hang()
 
     with link(tmp_path, half, secure=secure, stall_seconds=0.2) as (transport, _), pytest.raises(LinkDown):
