@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_demo_proves_that_what_arrived_is_what_was_recorded(tmp_path: Path) -> None:
     place = tmp_path / "demo"
     demo = subprocess.run(
