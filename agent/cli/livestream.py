@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 
 from agent.errors import CameraOffline
+from agent.host.logs import harmless
 
 HELP = "links to a vehicle's live cameras"
 
@@ -29,10 +30,12 @@ def run(args: argparse.Namespace) -> int:
         try:
             links = client.livestream(args.registration, args.camera or [1])
         except CameraOffline as exc:
-            print(f"The camera is offline: {args.registration} ({exc})", file=sys.stderr)
+            print(f"The camera is offline: {harmless(args.registration)} ({exc})", file=sys.stderr)
             return FAILED
     if args.json:
         print(json.dumps(links))
-    else:
-        print("\n".join(links) if links else "The API gave no link.")
+    for link in () if args.json else links:
+        print(harmless(link))
+    if not links:
+        print(f"The API gave no link for {harmless(args.registration)}.", file=sys.stderr)
     return DONE if links else FAILED

@@ -6,20 +6,30 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
-from datetime import datetime, timezone
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from agent.cli.tables import console
+from agent.errors import LinkDown, RateLimited
 from agent.host.logs import harmless
-from agent.vision.client import VideoRequest, VisionClient
-from agent.vision.readings import COMPLETE, FINAL_FAILURES, STATUSES
+from agent.vision.readings import STATUSES
+
+if TYPE_CHECKING:
+    from agent.vision.client import VideoRequest, VisionClient
 
 HELP = "list, create or wait for requests for footage"
+
 # The API asks not to be polled faster.
 POLL_SECONDS = 30.0
+
+# A new request may take a moment to be listed; a mistyped number never is.
+MOST_POLLS_UNLISTED = 3
+
+UTC = ZoneInfo("UTC")
 
 
 def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
@@ -28,15 +38,27 @@ def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) 
     listing = actions.add_parser("list", parents=[common], help="the newest entries of the account's list")
     listing.add_argument("--registration", metavar="REGISTRATION", help="only this vehicle")
     listing.add_argument("--camera", type=int, metavar="N", help="only this channel")
-    listing.add_argument("--status", type=int, choices=STATUSES, help="only this status, by number")
-    listing.add_argument("--page", type=int, default=1, metavar="N", help="page of the list (default: 1)")
+    statuses = ", ".join(f"{number} {words}" for number, words in STATUSES.items())
+    listing.add_argument(
+        "--status", type=int, choices=STATUSES, metavar="N", help=f"only this status, by number: {statuses}"
+    )
+    listing.add_argument("--from", dest="start_from", type=_time, metavar="TIME", help="only what starts then or later")
+    listing.add_argument("--to", dest="start_to", type=_time, metavar="TIME", help="only what starts then or earlier")
+    listing.add_argument("--page", type=_positive, default=1, metavar="N", help="page of the list (default: 1)")
     listing.add_argument("--json", action="store_true", help="as JSON, for other programs")
     create = actions.add_parser("create", parents=[common], help="ask a vehicle's camera for footage")
     create.add_argument("registration", metavar="REGISTRATION", help="the vehicle, as the account knows it")
-    create.add_argument("start", type=_instant, metavar="START", help="e.g. 2026-07-28T14:14:41 (UTC) or …+02:00")
-    create.add_argument("seconds", type=int, metavar="SECONDS", help="how much footage")
+    create.add_argument("start", type=_time, metavar="START", help="e.g. 2026-07-28T14:14:41, or …+02:00")
+    create.add_argument("seconds", type=_positive, metavar="SECONDS", help="how much footage")
     create.add_argument(
         "--camera", type=int, action="append", metavar="N", help="channel; may be given several times (default: 1)"
+    )
+    create.add_argument(
+        "--timezone",
+        type=_zone,
+        default=UTC,
+        metavar="ZONE",
+        help="of a START without an offset, e.g. Africa/Johannesburg (default: UTC)",
     )
     create.add_argument("--comments", default="", metavar="TEXT", help="free text that goes with it")
     wait = actions.add_parser("wait", parents=[common], help="wait until requests are complete or have failed")
@@ -45,6 +67,7 @@ def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) 
 
 def run(args: argparse.Namespace) -> int:
     from agent.app import read_config
+    from agent.vision.client import VisionClient
 
     with closing(VisionClient(read_config(args.config).api)) as client:
         match args.action:
@@ -56,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wait_for(client: VisionClient, ids: Sequence[str], pause: Callable[[float], Any]) -> int:
-    """Polls until every request is in a final state.
+    """Polls until every request is in a final state; trouble of the link is waited out.
 
     Args:
         pause: waits so many seconds; called between two polls.
@@ -64,56 +87,89 @@ def wait_for(client: VisionClient, ids: Sequence[str], pause: Callable[[float], 
     Returns:
         The exit code: 0 if all are complete.
     """
+    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from agent.cli import DONE, FAILED
 
     seen: dict[str, VideoRequest] = {}
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=console()) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("asking", total=None)
+        polls = 0
         while True:
-            page = client.requests(request_ids=ids)
-            seen |= {item.request_id: item for item in page.items if item.request_id is not None}
-            open_ones = [id for id in ids if id not in seen or not _is_final(seen[id])]
-            words = ", ".join(f"{id} {_status(seen.get(id))}" for id in ids)
-            progress.update(bar, description=words)
-            if not open_ones:
+            seconds = POLL_SECONDS
+            try:
+                seen |= _listed(client, ids)
+                polls += 1
+                words = ", ".join(f"{id} {_status(seen.get(id))}" for id in ids)
+            except LinkDown as exc:
+                words = str(exc)
+            except RateLimited as exc:
+                words = str(exc)
+                seconds = max(seconds, exc.retry_after_seconds or 0.0)
+            progress.update(bar, description=harmless(words))
+            if all(_is_decided(seen.get(id), polls) for id in ids):
                 break
-            pause(POLL_SECONDS)
+            pause(seconds)
     for id in ids:
-        print(f"{id}: {_status(seen[id])}" + (f" {harmless(seen[id].url or '')}" if seen[id].url else ""))
-    return DONE if all(seen[id].status_id == COMPLETE for id in ids) else FAILED
+        print(_outcome(id, seen.get(id)))
+    return DONE if all(id in seen and seen[id].is_complete for id in ids) else FAILED
+
+
+def _listed(client: VisionClient, ids: Sequence[str]) -> Mapping[str, VideoRequest]:
+    return {item.request_id: item for item in client.all_requests(request_ids=ids) if item.request_id is not None}
+
+
+def _is_decided(item: VideoRequest | None, polls: int) -> bool:
+    return polls >= MOST_POLLS_UNLISTED if item is None else item.is_final
+
+
+def _outcome(id: str, item: VideoRequest | None) -> str:
+    link = f" {harmless(item.url)}" if item is not None and item.url else ""
+    return f"{id}: {_status(item)}{link}"
 
 
 def _list(client: VisionClient, args: argparse.Namespace) -> int:
     from agent.cli import DONE
 
     page = client.requests(
-        registration=args.registration, camera=args.camera, status_id=args.status, page=args.page, limit=15
+        registration=args.registration,
+        camera=args.camera,
+        status_id=args.status,
+        start_from=_instant(args.start_from, UTC) if args.start_from else None,
+        start_to=_instant(args.start_to, UTC) if args.start_to else None,
+        page=args.page,
+        limit=15,
     )
     if args.json:
         print(json.dumps([asdict(item) for item in page.items], default=str, indent=2))
         return DONE
+    _show(page.items)
+    print(f"Page {page.current_page} of {page.last_page}, {page.total} in all.")
+    return DONE
+
+
+def _show(items: Iterable[VideoRequest]) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("number", "vehicle", "cam", "start (UTC)", "status", "link", box=box.SIMPLE_HEAD)
-    for item in page.items:
-        start = f"{item.start:%Y-%m-%d %H:%M:%S}" if item.start else "–"
-        cells = (item.request_id, item.registration, str(item.camera or "–"), start, _status(item), item.url)
-        table.add_row(*(Text(harmless(cell or "–")) for cell in cells))
+    table = Table("number", "vehicle", "cam", "start (UTC)", "s", "status", "link", box=box.SIMPLE_HEAD)
+    for item in items:
+        start = f"{item.start:%Y-%m-%d %H:%M:%S}" if item.start else None
+        cells = (item.request_id, item.registration, item.camera, start, item.duration_seconds, item.status, item.url)
+        table.add_row(*(Text("–" if cell is None else harmless(str(cell)), overflow="fold") for cell in cells))
     console().print(table)
-    print(f"Page {page.current_page} of {page.last_page}, {page.total} in all.")
-    return DONE
 
 
 def _create(client: VisionClient, args: argparse.Namespace) -> int:
     from agent.cli import DONE
 
-    ids = client.create_request(args.registration, args.start, args.seconds, args.camera or [1], args.comments)
-    print("\n".join(ids))
+    start = _instant(args.start, args.timezone)
+    ids = client.create_request(args.registration, start, args.seconds, args.camera or [1], args.comments)
+    for id in ids:
+        print(id)
     if ids:
         print(f"Wait for it with: vision-ingest requests wait {' '.join(ids)}", file=sys.stderr)
     else:
@@ -121,19 +177,29 @@ def _create(client: VisionClient, args: argparse.Namespace) -> int:
     return DONE
 
 
-def _is_final(item: VideoRequest) -> bool:
-    return item.status_id == COMPLETE or item.status_id in FINAL_FAILURES
-
-
 def _status(item: VideoRequest | None) -> str:
-    if item is None:
-        return "not listed yet"
-    return STATUSES.get(item.status_id or 0, f"status {item.status_id}")
+    return "not listed" if item is None else item.status
 
 
-def _instant(text: str) -> datetime:
+def _time(text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        return datetime.fromisoformat(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"«{text}» is no time such as 2026-07-28T14:14:41") from exc
-    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _instant(time: datetime, zone: ZoneInfo) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=zone)
+
+
+def _zone(text: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(text)
+    except (KeyError, OSError, ValueError) as exc:
+        raise argparse.ArgumentTypeError(f"«{text}» is no time zone such as Africa/Johannesburg") from exc
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"«{text}» is no whole number from 1 on")
+    return int(text)

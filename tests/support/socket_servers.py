@@ -7,6 +7,7 @@ the client hung up ends that connection only; anything else fails the test when 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 import struct
@@ -120,20 +121,16 @@ def tunnelling_to(port: int) -> Script:
         peer.read_head()
         with socket.create_connection(("127.0.0.1", port)) as target:
             peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=_copy, args=(target, peer.sock), daemon=True)
-            back.start()
-            _copy(peer.sock, target)
-            back.join(5)
+            # In one thread: a TLS socket does not bear two.
+            while True:
+                readable, _, _ = select.select([peer.sock, target], [], [], 30)
+                for source in readable:
+                    received = source.recv(65536)
+                    if not received:
+                        return
+                    (target if source is peer.sock else peer.sock).sendall(received)
 
     return script
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    with suppress(OSError):
-        socket.socket.shutdown(sink, socket.SHUT_WR)
 
 
 class ScriptedServer:
