@@ -90,7 +90,7 @@ class Link:
             self._forget()
 
     def check(self) -> None:
-        """Raises: Stopped."""
+        """Raise Stopped if the link is not to be used any more."""
         if self.stopping:
             raise Stopped("asked to stop")
 
@@ -175,8 +175,9 @@ class PatientConnection(HTTPConnection):
         super().__init__(*args, **kwargs)
         self.link = link
         self.response_class = functools.partial(_Answer, self)  # type: ignore[assignment]
+        # The server did not take the whole request: it would read the next one as a part of this one.
+        self.cut_short = False
         self._heard = b""
-        self._cut_short = False
 
     def _new_conn(self) -> socket.socket:
         """As urllib3's, but the socket can be cut while it connects."""
@@ -205,7 +206,7 @@ class PatientConnection(HTTPConnection):
     def close(self) -> None:
         self.link.detach()
         self._heard = b""
-        self._cut_short = False
+        self.cut_short = False
         super().close()
 
     def send(self, data: Any) -> None:
@@ -224,7 +225,7 @@ class PatientConnection(HTTPConnection):
                 send = functools.partial(self.sock.send, view[:SLICE_BYTES])
                 view = view[self.link.patiently(self.sock, send, "sending") :]
         except (ConnectionError, ssl.SSLError) as exc:
-            self._cut_short = True
+            self.cut_short = True
             raise BrokenPipeError(str(exc)) from exc
 
     def _hears_answer(self) -> bool:
@@ -243,11 +244,6 @@ class PatientConnection(HTTPConnection):
         """What came of the answer while the request was sent; once."""
         heard, self._heard = self._heard, b""
         return heard
-
-    @property
-    def cut_short(self) -> bool:
-        """The server did not take the whole request: it would read the next one as a part of this one."""
-        return self._cut_short
 
 
 class PatientTlsConnection(PatientConnection, HTTPSConnection):
