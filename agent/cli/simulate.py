@@ -19,7 +19,7 @@ import threading
 from pathlib import Path
 
 HELP = "a Vision API on this computer, to try things"
-MISSING = "the simulator needs two more libraries: pip install 'vision-ingest[simulator]'"
+MISSING = "the simulator needs one more library: pip install 'vision-ingest[simulator]'"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +43,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def is_installed() -> bool:
-    """Whether the simulator's own libraries are there."""
-    return all(importlib.util.find_spec(name) is not None for name in ("aiohttp", "ijson"))
+    """Whether the simulator's own library is there."""
+    return importlib.util.find_spec("aiohttp") is not None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,123 +1,201 @@
-"""Reads upload bodies from a file, clip by clip: memory holds one clip at most, however large the request is."""
+"""Reads upload bodies without holding them: fields at once, files only when they are asked for."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import json
 import mmap
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
-from typing import BinaryIO
-
-import ijson  # type: ignore[import-untyped]  # has no type hints of its own
+from typing import Any, BinaryIO
 
 _BRACKETS = re.compile(r"data\[(\d+)\]\[(\w+)\]")
+_JSON_FILE = re.compile(rb'"video_file"\s*:\s*"')
+_FILE = "video_file"
 
 
 class BodyError(Exception):
     """The body is not of a form that the contract knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Enclosed:
+    """A file within a body.
+
+    Args:
+        body: the whole body.
+        start, end: where the file stands in it.
+        is_base64: whether it stands there as base64 in a JSON string.
+    """
+
+    body: mmap.mmap
+    start: int
+    end: int
+    is_base64: bool
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            BodyError: what stands there is not base64.
+        """
+        content = self.body[self.start : self.end]
+        if not self.is_base64:
+            return content
+        try:
+            # JSON may write a slash as "\/", and PHP does.
+            return base64.b64decode(content.replace(b"\\/", b"/"), validate=True)
+        except binascii.Error as exc:
+            raise BodyError(f"the file is not base64: {exc}") from exc
+
+
 @dataclass(slots=True)
 class Part:
-    """One record of an upload: its fields as they came, and the file's bytes."""
+    """One record of an upload: its fields as they came, and the file."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    video: bytes | None = None
+    video: Enclosed | None = None
 
 
-def read_json(file: BinaryIO, outside: dict[str, str]) -> Iterator[Part]:
-    """The records of `{"data": [...]}`; fields beside `data` go into `outside`.
+@dataclass(slots=True)
+class Bulk:
+    """A bulk upload.
+
+    Args:
+        outside: the fields beside `data`.
+    """
+
+    parts: list[Part] = field(default_factory=list)
+    outside: dict[str, str] = field(default_factory=dict)
+
+
+def read_bulk(file: BinaryIO, content_type: str) -> Bulk:
+    """The records of a bulk upload in either encoding. The file may be closed afterwards.
 
     Raises:
-        BodyError: not JSON of that form, or a file that is not base64.
+        BodyError: neither JSON of the form `{"data": [...]}` nor multipart/form-data.
     """
-    part: Part | None = None
-    try:
-        for prefix, event, value in ijson.parse(file):
-            if prefix == "data.item" and event == "start_map":
-                part = Part()
-            elif prefix == "data.item" and event == "end_map" and part is not None:
-                yield part
-                part = None
-            elif part is not None and event in ("string", "number"):
-                name = prefix.removeprefix("data.item.")
-                if name == "video_file":
-                    part.video = base64.b64decode(value, validate=True)
-                else:
-                    part.fields[name] = str(value)
-            elif event == "string":
-                outside[prefix] = value
-    except (ijson.JSONError, binascii.Error, UnicodeDecodeError) as exc:
-        raise BodyError(f"the body is not the JSON of a bulk upload: {exc}") from exc
-
-
-def read_multipart(file: BinaryIO, content_type: str, outside: dict[str, str]) -> Iterator[Part]:
-    """The records of `data[0][registration]=…`, in order; other fields go into `outside`.
-
-    Raises:
-        BodyError: not multipart/form-data.
-    """
-    part, current = Part(), 0
-    for name, value in _parts(file, content_type):
-        named = _BRACKETS.fullmatch(name)
-        if named is None:
-            outside[name] = value.decode("utf-8", "replace")
-            continue
-        if int(named[1]) != current:
-            yield part
-            part, current = Part(), int(named[1])
-        _set(part, named[2], value)
-    if part.fields or part.video is not None:
-        yield part
+    body = _mapped(file)
+    return _read_json(body) if content_type.startswith("application/json") else _read_multipart(body, content_type)
 
 
 def read_single(file: BinaryIO, content_type: str) -> Part:
-    """The one record of a single upload.
+    """The one record of a single upload. The file may be closed afterwards.
 
     Raises:
         BodyError: not multipart/form-data.
     """
     part = Part()
-    for name, value in _parts(file, content_type):
+    for name, value in _form_fields(_mapped(file), content_type):
         _set(part, name, value)
     return part
 
 
-def _set(part: Part, name: str, value: bytes) -> None:
-    if name == "video_file":
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError as exc:
+        raise BodyError("the body is empty") from exc
+
+
+def _read_json(body: mmap.mmap) -> Bulk:
+    text, files = _without_files(body)
+    try:
+        document = json.loads(text)
+    except ValueError as exc:
+        raise BodyError(f"the body is not JSON: {exc}") from exc
+    records = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise BodyError('the body is not of the form {"data": [{...}, ...]}')
+    bulk = Bulk(outside=_texts(document))
+    for record in records:
+        video = files.get(str(record.pop(_FILE, None)))
+        bulk.parts.append(Part(_texts(record), video))
+    return bulk
+
+
+def _without_files(body: mmap.mmap) -> tuple[bytes, dict[str, Enclosed]]:
+    """The JSON with a number in place of each file: parsing gigabytes of base64 would take a minute.
+
+    Returns:
+        What is left, and the files by the numbers that stand for them.
+    """
+    files: dict[str, Enclosed] = {}
+    left: list[bytes] = []
+    done = 0
+    while (key := _JSON_FILE.search(body, done)) is not None:
+        end = body.find(b'"', key.end())
+        if end < 0:
+            raise BodyError("the body ends within a file")
+        number = f"file {len(files)}"
+        files[number] = Enclosed(body, key.end(), end, is_base64=True)
+        left += [body[done : key.end()], number.encode()]
+        done = end
+    left.append(body[done:])
+    return b"".join(left), files
+
+
+def _texts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that are texts or numbers, as texts."""
+    return {
+        name: str(value)
+        for name, value in record.items()
+        if isinstance(value, str | int | float) and not isinstance(value, bool)
+    }
+
+
+def _read_multipart(body: mmap.mmap, content_type: str) -> Bulk:
+    """The records of `data[0][registration]=…`, in the order of their first fields."""
+    outside: dict[str, str] = {}
+    parts: dict[int, Part] = {}
+    for name, value in _form_fields(body, content_type):
+        named = _BRACKETS.fullmatch(name)
+        if named is None:
+            outside[name] = _text(value)
+        else:
+            _set(parts.setdefault(int(named[1]), Part()), named[2], value)
+    return Bulk(list(parts.values()), outside)
+
+
+def _set(part: Part, name: str, value: Enclosed) -> None:
+    if name == _FILE:
         part.video = value
     else:
-        part.fields[name] = value.decode("utf-8", "replace")
+        part.fields[name] = _text(value)
 
 
-def _parts(file: BinaryIO, content_type: str) -> Iterator[tuple[str, bytes]]:
+def _text(value: Enclosed) -> str:
+    return value.read().decode("utf-8", "replace")
+
+
+def _form_fields(body: mmap.mmap, content_type: str) -> Iterator[tuple[str, Enclosed]]:
+    """The fields of multipart/form-data (RFC 7578) by name, in order."""
     boundary = _parameters(content_type).get("boundary")
     if not boundary:
         raise BodyError("the content type names no boundary")
     mark = f"--{boundary}".encode()
-    try:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError as exc:
-        raise BodyError("the body is empty") from exc
-    with data:
-        start = data.find(mark)
-        while start >= 0:
-            start += len(mark)
-            end = data.find(b"\r\n" + mark, start)
-            head = data.find(b"\r\n\r\n", start)
-            if end < 0 or head < 0:
-                break
-            header = Message()
-            for line in data[start:head].decode("utf-8", "replace").strip().split("\r\n"):
-                key, _, value = line.partition(":")
-                header[key] = value.strip()
-            yield _parameters(str(header["Content-Disposition"])).get("name", ""), data[head + 4 : end]
-            start = end + 2
-        if start < 0 or data[start : start + 2] != b"--":
-            raise BodyError("the body ends before its closing boundary")
+    start = body.find(mark)
+    while start >= 0:
+        start += len(mark)
+        head = body.find(b"\r\n\r\n", start)
+        end = body.find(b"\r\n" + mark, start)
+        if end < 0 or not 0 <= head <= end:
+            break
+        yield _field_name(body[start:head]), Enclosed(body, head + 4, end, is_base64=False)
+        start = end + 2
+    if start < 0 or body[start : start + 2] != b"--":
+        raise BodyError("the body ends before its closing boundary")
+
+
+def _field_name(head: bytes) -> str:
+    for line in head.decode("utf-8", "replace").strip().split("\r\n"):
+        key, _, value = line.partition(":")
+        if key.lower() == "content-disposition":
+            return _parameters(value.strip()).get("name", "")
+    return ""
 
 
 def _parameters(header: str) -> Mapping[str, str]:

@@ -5,9 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, get_args
 
 Action = Literal["reset", "stall", "slow", "answer", "complain", "silence", "drop"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+_TYPES: Mapping[str, type | UnionType] = {
+    "action": str,
+    "times": int,
+    "path": str,
+    "clip": str,
+    "after_bytes": int | None,
+    "seconds": int | float,
+    "bytes_per_second": int,
+    "status": int,
+    "content": str,
+    "content_type": str,
+    "headers": Mapping,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +38,8 @@ class Fault:
         path: only requests whose path contains this.
         clip: only requests with a clip whose "registration camera start" contains this; known only after the body
             was read.
-        after_bytes: reset, stall or answer when so many bytes of the body were read; None: after the whole body.
+        after_bytes: reset, stall or answer when so many bytes of an upload were read; None: after the whole body.
+            Requests that upload nothing are struck at once.
     """
 
     action: Action
@@ -38,17 +55,27 @@ class Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Fault:
+    def from_json(cls, value: Any) -> Fault:
         """A fault as the command's user posts it.
 
         Raises:
-            TypeError: a field is unknown, or `action` is missing.
+            TypeError, ValueError: with what is wrong, and what is allowed.
         """
+        if not isinstance(value, Mapping):
+            raise TypeError('a fault is a JSON object such as {"action": "reset"}')
         known = {item.name for item in fields(cls)}
         unknown = set(value) - known
         if unknown:
-            raise TypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-        return cls(**value)
+            raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+        if value.get("action") not in ACTIONS:
+            raise ValueError(f"action must be one of: {', '.join(ACTIONS)}")
+        for name, given in value.items():
+            if not isinstance(given, _TYPES[name]) or isinstance(given, bool):
+                raise TypeError(f"{name} has a value of the wrong type: {given!r}")
+        fault = cls(**value)
+        if fault.action == "slow" and fault.bytes_per_second <= 0:
+            raise ValueError("slow needs bytes_per_second, a number above 0")
+        return fault
 
 
 class Faults:

@@ -115,3 +115,4 @@ class Simulator:
             self._started.set()
         finally:
             await runner.cleanup()
+            await self._loop.shutdown_default_executor()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent import mp4
@@ -48,7 +49,23 @@ class ReceivedVideo:
         return name_of(self.registration, str(self.camera), self.start)
 
     def status(self) -> int:
-        return int(self.life.status(time.monotonic() - self.asked_at))
+        return int(self.life.status(self._age_seconds()))
+
+    def asked(self) -> str:
+        """When it came, as the API writes instants."""
+        return _ago(self._age_seconds())
+
+    def updated(self) -> str:
+        """When its status last changed, as the API writes instants."""
+        age = self._age_seconds()
+        return _ago(age - self.life.last_change_seconds(age))
+
+    def _age_seconds(self) -> float:
+        return time.monotonic() - self.asked_at
+
+
+def _ago(seconds: float) -> str:
+    return timestamps.write(datetime.now(tz=timezone.utc) - timedelta(seconds=seconds))
 
 
 def name_of(registration: str, camera: str, start: str) -> str:
@@ -69,10 +86,8 @@ class Store:
         with self._lock:
             return list(self._videos.values())
 
-    def take(self, part: Part, endpoint: str, settings: Settings) -> ReceivedVideo:
+    def take(self, values: Mapping[str, str], video: bytes, endpoint: str, settings: Settings) -> ReceivedVideo:
         """Takes an uploaded video that `complaint` found nothing wrong with; the same one again is an update."""
-        video = part.video or b""
-        values = part.fields
         received = ReceivedVideo(
             0,
             values["registration"],
@@ -111,12 +126,10 @@ class Store:
         return video
 
 
-def complaint(part: Part, settings: Settings) -> str | None:
+def complaint(fields: Mapping[str, str], video: bytes, settings: Settings) -> str | None:
     """What the API would say against a file; None if it takes it."""
-    fields: Mapping[str, str] = part.fields
     if settings.registrations is not None and fields["registration"] not in settings.registrations:
         return "The registration does not exist or has no active contract."
-    video = part.video or b""
     if len(video) > settings.max_file_bytes:
         return f"The file is larger than {settings.max_file_bytes} bytes."
     start, end = timestamps.read(fields["start_timestamp"]), timestamps.read(fields["end_timestamp"])
@@ -137,7 +150,7 @@ def invalid(part: Part, index: int | None) -> dict[str, list[str]]:
     wrong = {f"{prefix}{name}": [f"The {name} field is required."] for name in REQUIRED if not part.fields.get(name)}
     if part.video is None:
         wrong[f"{prefix}video_file"] = ["The video_file field is required."]
-    if not wrong and not part.fields["camera"].isdigit():
+    if not wrong and not part.fields["camera"].isdecimal():
         wrong[f"{prefix}camera"] = ["The camera must be an integer."]
     for name in () if wrong else ("start_timestamp", "end_timestamp"):
         try:

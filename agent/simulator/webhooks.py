@@ -1,0 +1,72 @@
+"""Calls the webhook of an upload with the results, signed; only on this computer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PATIENCE_SECONDS = 5.0
+
+
+class Webhooks:
+    """The calls that are under way, and those that were made.
+
+    Args:
+        tell: called with a sentence for a person when an address is not called.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.made: list[dict[str, Any]] = []
+        self._tell = tell
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def call(self, url: str, results: Any, api_key: str) -> None:
+        """Posts results in the background.
+
+        Args:
+            api_key: the key of the signature (HMAC-SHA256 of the body as it is sent).
+        """
+        if not _is_on_this_computer(url):
+            self._tell(f"  webhook {url} is not called: only addresses on this computer are")
+            return
+        task = asyncio.get_running_loop().create_task(self._post(url, json.dumps(results).encode(), api_key))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def close(self) -> None:
+        """Gives up what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _post(self, url: str, body: bytes, api_key: str) -> None:
+        signature = hmac.new(api_key.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-Webhook-Signature": signature, "Content-Type": "application/json"}
+        call: dict[str, Any] = {"url": url, "signature": signature, "body": body.decode()}
+        try:
+            timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+            # A redirect could lead off this computer.
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(url, data=body, headers=headers, allow_redirects=False) as answer,
+            ):
+                call["status"] = answer.status
+        except (aiohttp.ClientError, asyncio.TimeoutError) as exc:
+            call["error"] = str(exc) or type(exc).__name__
+        self.made.append(call)
+
+
+def _is_on_this_computer(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.hostname in LOOPBACK

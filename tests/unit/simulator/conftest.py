@@ -1,0 +1,23 @@
+"""A simulator and a client of it, anew for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from agent.simulator.simulator import Simulator
+from tests.support.simulated_account import Account
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def account(simulator: Simulator) -> Iterator[Account]:
+    account = Account(simulator)
+    yield account
+    account.session.close()

@@ -1,0 +1,158 @@
+"""What goes wrong on demand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+
+from agent.simulator.faults import Fault
+from agent.simulator.settings import AnswerShape
+from agent.simulator.simulator import Simulator
+from tests.support.simulated_account import BULK, LIST, STATUS, Account, clip, fields, record
+
+BIG = b"x" * 3_000_000
+
+
+def test_an_answer_comes_in_place_of_the_servers_own_so_many_times(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("answer", times=2, status=502, content="<html>", content_type="text/html"))
+    answers = [account.get(STATUS) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [502, 502, 200]
+    assert (answers[0].text, answers[0].headers["Content-Type"]) == ("<html>", "text/html; charset=utf-8")
+    assert [request.status for request in simulator.requests] == [502, 502, 200]
+
+
+def test_an_answer_carries_headers_and_waits_for_the_body(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("answer", status=503, headers={"Retry-After": "7"}))
+    answer = account.bulk(record())
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    assert simulator.requests[-1].body_bytes > len(clip())
+    assert simulator.received == []
+
+
+def test_a_fault_without_a_number_of_times_stays_until_it_is_cleared(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("answer", times=0))
+    assert [account.get(STATUS).status_code for _ in range(3)] == [500, 500, 500]
+    simulator.faults.clear()
+    assert account.get(STATUS).status_code == 200
+
+
+def test_a_reset_cuts_the_connection_without_an_answer(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("reset"))
+    with pytest.raises(requests.ConnectionError):
+        account.bulk(record())
+    assert simulator.requests[-1].status == 0
+    assert account.bulk(record()).status_code == 200
+
+
+def test_a_reset_may_strike_in_the_middle_of_the_body(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("reset", after_bytes=1_000_000))
+    with pytest.raises(requests.ConnectionError):
+        account.bulk(record(video=BIG))
+    assert 1_000_000 <= simulator.requests[-1].body_bytes < len(BIG)
+
+
+def test_a_fault_strikes_only_requests_with_its_path(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("answer", path="bulk-upload", after_bytes=0))
+    assert account.get(LIST).status_code == 200
+    assert account.bulk(record()).status_code == 500
+
+
+def test_a_fault_strikes_only_requests_with_its_clip(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("answer", clip=f"ABC1234X 1 {fields(1)['start_timestamp']}"))
+    assert account.bulk(record(0), record(2)).status_code == 200
+    assert account.bulk(record(0), record(1)).status_code == 500
+    assert account.bulk(record(0), record(1)).status_code == 200
+
+
+def test_a_stall_keeps_the_client_waiting_then_cuts(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("stall", seconds=0.2))
+    started = time.monotonic()
+    with pytest.raises(requests.ConnectionError):
+        account.bulk(record())
+    assert time.monotonic() - started >= 0.2
+
+
+def test_a_slow_link_takes_its_time_and_arrives(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("slow", bytes_per_second=20_000_000))
+    started = time.monotonic()
+    answer = account.bulk(record(video=BIG))
+    assert time.monotonic() - started >= len(BIG) * 4 / 3 / 20_000_000
+    assert answer.status_code == 200
+
+
+def test_a_slow_link_may_also_break(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("slow", bytes_per_second=50_000_000))
+    simulator.faults.add(Fault("answer", clip="ABC1234X", status=500))
+    assert account.bulk(record()).status_code == 500
+
+
+def test_a_dropped_link_cuts_everything_until_it_is_back(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("drop", seconds=0.3))
+    dropped_at = time.monotonic()
+    failures = 0
+    while True:
+        try:
+            assert account.get(STATUS).status_code == 200
+            break
+        except requests.ConnectionError:
+            failures += 1
+    assert failures >= 2
+    assert time.monotonic() - dropped_at >= 0.3
+
+
+def test_a_complaint_is_about_its_clip_alone(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("complain", clip=fields(1)["start_timestamp"], content="Storage failure."))
+    (group,) = account.results(record(0), record(1))
+    assert [video.get("errors") for video in group["videos"]] == [None, "Storage failure."]
+    assert len(simulator.received) == 1
+
+
+def test_silence_takes_a_clip_and_says_nothing_of_it(simulator: Simulator, account: Account) -> None:
+    simulator.settings = replace(simulator.settings, answer=AnswerShape("flat"))
+    simulator.faults.add(Fault("silence", clip=fields(0)["start_timestamp"]))
+    results = account.results(record(0), record(1))
+    assert [result["start_timestamp"] for result in results] == [fields(1)["start_timestamp"]]
+    assert len(simulator.received) == 2
+
+
+def test_faults_are_armed_and_cleared_over_http(account: Account) -> None:
+    assert account.fault(action="answer", status=418, times=0).status_code == 200
+    assert account.get(STATUS).status_code == 418
+    assert account.fault("DELETE").status_code == 200
+    assert account.get(STATUS).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"action": "explode"}, "action must be one of: reset, stall"),
+        ({}, "action must be one of"),
+        ({"action": "reset", "tims": 3}, "unknown: tims; known: action, after_bytes"),
+        ({"action": "reset", "times": "3"}, "times has a value of the wrong type"),
+        ({"action": "reset", "times": True}, "times has a value of the wrong type"),
+        ({"action": "slow"}, "slow needs bytes_per_second"),
+    ],
+)
+def test_a_wrong_fault_is_refused_with_what_is_allowed(account: Account, fault: dict[str, Any], words: str) -> None:
+    answer = account.fault(**fault)
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]["message"]
+
+
+def test_a_fault_that_is_no_object_is_refused(simulator: Simulator, account: Account) -> None:
+    root = simulator.base_url.removesuffix("/rest")
+    for text in ("[1]", "{"):
+        assert account.session.post(f"{root}/_simulator/faults", data=text, timeout=10).status_code == 422
+
+
+def test_an_early_answer_leaves_the_rest_of_the_body_unread(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("answer", after_bytes=500_000, status=401))
+    try:
+        assert account.post(BULK, data=BIG).status_code == 401
+    except requests.ConnectionError:
+        assert simulator.requests[-1].status == 401
+    assert simulator.requests[-1].body_bytes < len(BIG)
