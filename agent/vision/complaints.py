@@ -19,15 +19,20 @@ class About(Enum):
 
 
 _REGISTRATION = re.compile(r"registration|vehicle|contract|terminal", re.I)
+# "Try again in 5 minutes" says that it will pass, whatever else it mentions: it must never refuse a clip for good.
+_PASSING = re.compile(r"try again|retry|temporar|timed? ?out|unavailable|too many", re.I)
 _FILE = re.compile(
-    r"\bformat|\bmp4\b|h\.?26[45]|codec|too (large|big|long)|file size|\bsize\b|\bMB\b|duration|minutes|"
+    r"\bformat|\bmp4\b|h\.?26[45]|codec|too (large|big|long)|file size|\bsize\b|\bMB\b|duration|"
+    r"(longer|more) than \d+ minutes|minutes apart|"
     r"video.file.*(required|invalid|must be)",
     re.I,
 )
 
 
 def about(words: str) -> About:
-    """Sorts a per-file error by its words. A word about the vehicle wins: "not on a contract of this format"."""
+    """Sorts a per-file error by its words. What will pass wins, then a word about the vehicle."""
+    if _PASSING.search(words):
+        return About.UNKNOWN
     if _REGISTRATION.search(words):
         return About.REGISTRATION
     if _FILE.search(words):
