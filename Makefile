@@ -26,8 +26,8 @@ check: $(READY)  ## style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test-slow: $(READY)  ## the tests that take long
-	$(BIN)/python -m pytest -m slow -v || [ $$? -eq 5 ]
+test-slow: $(READY)  ## the tests that take long; their figures are printed at the end
+	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1
 
 test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv build/lowest
