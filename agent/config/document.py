@@ -1,9 +1,11 @@
-"""The configuration file as the table that TOML says it is."""
+"""The configuration as the tables that TOML says it is: the file, and the drop-ins that stand beside it."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,55 @@ EXAMPLE = Path("/usr/share/doc/vision-ingest/examples/vision-ingest.toml")
 _PLACE = re.compile(r"(?P<wrong>.*) \(at (?P<place>[^()]*)\)", re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What the files say together.
+
+    Args:
+        tables: the sections; a key of a later file goes before that of an earlier one, and each [[footage]] of any
+            file is one more folder.
+        origins: which file a section or key comes from, such as "api.username" or "footage[1]".
+    """
+
+    tables: dict[str, Any] = field(default_factory=dict)
+    origins: Mapping[str, Path] = field(default_factory=dict)
+
+
+def drop_ins(file: Path) -> list[Path]:
+    """The further files of a configuration, in their order: for config.toml, those of config.d/ that end in .toml.
+
+    The package's file stays as it was installed, and an upgrade has nothing to ask; what a fleet has in common and
+    what is one vehicle's own can come from different hands.
+    """
+    return sorted(file.with_suffix(".d").glob("[!.]*.toml"))
+
+
+def read_documents(file: Path) -> Document:
+    """Read and parse the file and its drop-ins.
+
+    Raises:
+        ConfigError: as for `read_document`, for the first file that cannot be read.
+    """
+    tables: dict[str, Any] = {}
+    origins: dict[str, Path] = {}
+    for part in (file, *drop_ins(file)):
+        for name, value in read_document(part).items():
+            before = tables.get(name)
+            if isinstance(value, dict) and isinstance(before, dict):
+                tables[name] = before | value
+            elif isinstance(value, list) and isinstance(before, list):
+                origins |= {f"{name}[{len(before) + index}]": part for index in range(len(value))}
+                tables[name] = before + value
+            else:
+                tables[name] = value
+            if isinstance(value, dict):
+                origins |= {f"{name}.{key}": part for key in value}
+            origins.setdefault(name, part)
+    return Document(tables, origins)
+
+
 def read_document(file: Path) -> dict[str, Any]:
-    """Read and parse the file.
+    """Read and parse one file.
 
     Raises:
         ConfigError: the file is missing, may not be read, or is not TOML; says which command or place repairs it.

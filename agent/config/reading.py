@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.consistency import check_folders, check_sizes
-from agent.config.document import read_document
+from agent.config.document import read_documents
 from agent.config.mistakes import Mistakes
 from agent.config.password import read_password
 from agent.config.regions import BASE_URLS
@@ -47,7 +47,7 @@ def load(
     """Read the configuration.
 
     Args:
-        file: the TOML file; relative paths in it start at its folder.
+        file: the TOML file; its drop-ins (see `drop_ins`) are read too, and relative paths start at its folder.
         environ: where the password is looked up, beside the file that the configuration names.
         with_password: False leaves the password empty: for commands of users who may not read it.
         presets: the names that `footage.preset` may have.
@@ -56,9 +56,10 @@ def load(
         ConfigError: with every mistake that was found. Footage folders need not exist: a card may be mounted later.
     """
     file = file.absolute()
-    document = read_document(file)
+    read = read_documents(file)
+    document = read.tables
     keys = schema(file.parent, presets)
-    mistakes = Mistakes(file)
+    mistakes = Mistakes(file, read.origins)
     check_sections(document, keys, mistakes)
 
     def values(name: str) -> dict[str, Any]:
