@@ -54,20 +54,20 @@ def completion() -> str:
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
     """The commands of a parser, each with its line of help."""
-    for action in parser._actions:  # noqa: SLF001  # argparse has no other way to ask
-        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}  # noqa: SLF001
+    for action in parser._actions:  # argparse has no other way to ask
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
             return {name: (command, helps.get(name, "")) for name, command in action.choices.items()}
     return {}
 
 
 def _words(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:  # noqa: SLF001
+    for action in parser._actions:
         yield from action.option_strings[-1:]
         if action.choices is not None:
             yield from map(str, action.choices)
     for nested, _ in _commands(parser).values():
-        for action in nested._actions:  # noqa: SLF001
+        for action in nested._actions:
             yield from action.option_strings[-1:]
 
 
@@ -113,8 +113,8 @@ def _commands_page() -> Iterator[str]:
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    for action in parser._actions:  # noqa: SLF001
-        if isinstance(action, (argparse._SubParsersAction, argparse._HelpAction)):  # noqa: SLF001
+    for action in parser._actions:
+        if isinstance(action, (argparse._SubParsersAction, argparse._HelpAction)):
             continue
         value = str(action.metavar or (action.dest.upper() if action.nargs != 0 else ""))
         if action.choices is not None and action.metavar is None:

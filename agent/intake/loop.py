@@ -26,6 +26,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 NEW_DIRECTORY_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+# The longest wait: a worker that does not move for long counts as hung.
+IDLE_SECONDS = 15.0
 
 
 class Intake:
@@ -77,7 +79,7 @@ class Intake:
         """Takes footage in until `stop` is set.
 
         Args:
-            alive: called at least each minute and with each file, as a sign that the loop moves.
+            alive: called several times a minute and with each file, as a sign that the loop moves.
         """
         self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
         try:
@@ -103,7 +105,7 @@ class Intake:
         self._take_settled(alive)
         self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
-        return min(60.0, max(0.0, due - self._monotonic()))
+        return min(IDLE_SECONDS, max(0.0, due - self._monotonic()))
 
     def _listen(self, seconds: float) -> None:
         """Waits for hints; those that came together are noted together."""
