@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -207,8 +207,9 @@ def test_a_hung_worker_is_noticed_and_the_service_started_anew(device: Device, p
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "vision-ingest")
     process = device.await_running()
-    with _stopped_workers(machine.host_pid(process)):
-        device.await_running(other_than=process)
+    with _stopped_workers(machine.host_pid(process)) as reap:
+        await_until(lambda: reap() or device.main_pid() not in (0, process), "the watchdog", PATIENCE_SECONDS)
+    device.await_running(other_than=process)
     assert "watchdog" in machine.output("journalctl", "--no-pager", "-u", "vision-ingest", "-o", "cat").lower()
     device.record(1)
     device.await_all_delivered()
@@ -252,13 +253,26 @@ def test_the_unit_is_valid_and_exposes_little(device: Device, package: Path) -> 
 
 
 @contextmanager
-def _stopped_workers(pid: int) -> Iterator[None]:
-    """Stops every thread of a process but the main one, as a driver that never returns would: traced, not let go on."""
+def _stopped_workers(pid: int) -> Iterator[Callable[[], bool]]:
+    """Stops every thread of a process but the main one, as a driver that never returns would: traced, not let go on.
+
+    Yields:
+        What must be called again and again: the process is gone only when its tracer has heard of each thread's end.
+        Returns False.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
-    threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir() if int(task.name) != pid]
+    threads = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}
     for thread in threads:
         assert libc.ptrace(PTRACE_ATTACH, thread, 0, 0) == 0, os.strerror(ctypes.get_errno())
         os.waitpid(thread, WAIT_FOR_THREADS)
-    yield
+
+    def reap() -> bool:
+        for thread in list(threads):
+            ended, status = os.waitpid(thread, WAIT_FOR_THREADS | os.WNOHANG)
+            if ended and not os.WIFSTOPPED(status):
+                threads.discard(thread)
+        return False
+
+    yield reap
     for thread in threads:
-        libc.ptrace(PTRACE_DETACH, thread, 0, 0)  # fails for those that are gone, as they should be
+        libc.ptrace(PTRACE_DETACH, thread, 0, 0)
