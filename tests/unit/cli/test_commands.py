@@ -53,7 +53,7 @@ def config(tmp_path: Path, simulator: Simulator) -> Path:
     file.write_text(
         f'[api]\nbase_url = "{simulator.base_url}"\nusername = "bench"\n'
         f'[[footage]]\npath = "footage"\n[spool]\ndirectory = "spool"\nmin_free_bytes = 0\n'
-        f'[upload]\nlinger_seconds = 0\n[log]\nformat = "json"\n'
+        f'[upload]\nlinger_seconds = 0\n[clock]\ntrust = "always"\n[log]\nformat = "json"\n'
     )
     return file
 
