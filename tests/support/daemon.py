@@ -43,6 +43,7 @@ class DaemonProcess:
         self.spool = place / "spool"
         self.log_file = place / "daemon.log"
         self.config = place / "config.toml"
+        self.program = ["-m", "agent.cli", "run", "--config", str(self.config)]
         self.footage.mkdir(exist_ok=True)
         self.environ = os.environ | {"VISION_INGEST_PASSWORD": PASSWORD}
         self._process: subprocess.Popen[bytes] | None = None
@@ -80,9 +81,7 @@ class DaemonProcess:
     def start(self) -> None:
         started = self.log.count('"event": "started"')
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)], stderr=log, env=self.environ
-            )
+            self._process = subprocess.Popen([sys.executable, *self.program], stderr=log, env=self.environ)
         await_until(
             lambda: self.log.count('"event": "started"') > started or self.process.poll() is not None,
             "the start-up line",
