@@ -154,8 +154,9 @@ class ClipQueue(SQLiteAckQueue):
             " AND NOT (rules IS NOT NULL AND due > 0 AND (due <= ? OR due > ?))"
             f" UNION SELECT status FROM sighting JOIN {TABLE} ON _id = clip WHERE sighting.identity = ?"
         )
+        values = (identity, now, now + MAX_LOOK_AGAIN_SECONDS, identity)
         with self.tran_lock:
-            codes = {code for (code,) in self._db.execute(query, (identity, now, now + MAX_LOOK_AGAIN_SECONDS, identity))}
+            codes = {code for (code,) in self._db.execute(query, values)}
         if not codes:
             return None
         return STATES[min(codes - {DELIVERED} or codes)]
