@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 from agent.clip import State
+from agent.simulator.faults import Fault
 from agent.simulator.recorder import recording
 from agent.simulator.simulator import Simulator
 from agent.spool.records import Record
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 YEAR = 365 * 86_400.0
 SECONDS = 120.0
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 def film(daemon: DaemonProcess, start: float, *, written: float | None = None, camera: int = 1) -> Path:
@@ -143,6 +145,36 @@ def test_a_step_of_a_year_while_it_runs_delays_what_it_dates_and_nothing_else(tm
         assert starts(simulator) == [began, began - 2 * YEAR, pytest.approx(began, abs=2.0)]
         assert daemon.log.count("clock_stepped") == 2
         assert all(record.attempts == 0 for record in daemon.records())
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian package libfaketime)")
+@pytest.mark.parametrize("step", ["+365d", "-365d"])
+def test_a_step_of_a_year_of_all_clocks_but_the_monotonic_one_delays_no_retry(tmp_path: Path, step: str) -> None:
+    """The daemon as it is, with every library in it under the changed time."""
+    stepped = tmp_path / "step"
+    stepped.write_text("+0\n")
+    with Simulator() as simulator:
+        daemon = DaemonProcess(tmp_path, simulator.base_url)
+        daemon.environ |= {
+            "LD_PRELOAD": str(FAKETIME),
+            "FAKETIME_TIMESTAMP_FILE": str(stepped),
+            "FAKETIME_NO_CACHE": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+        with daemon:
+            began = 1_750_000_000
+            simulator.faults.add(Fault("complain", content="Temporary failure, try again."))
+            film(daemon, began)
+            await_until(
+                lambda: [r.attempts for r in daemon.records(State.WAITING)] == [1], "the first failure", SECONDS
+            )
+            stepped.write_text(f"{step}\n")
+            await_until(lambda: daemon.log.count("clock_stepped") == 1, "the step to be noticed", SECONDS)
+            film(daemon, began, camera=2)
+            daemon.await_records(2, State.DELIVERED, seconds=SECONDS)
+            assert sorted(record.attempts for record in daemon.records()) == [0, 1]
+            assert len(simulator.received) == 2
+            assert sum(video.updates for video in simulator.received) == 0
 
 
 def test_a_clock_that_is_always_to_be_trusted_holds_nothing(tmp_path: Path) -> None:
