@@ -128,10 +128,10 @@ def fill_with_hostile_files(folder: Path, outside: Path) -> int:
         '{"camera": ' + "9" * 5000 + "}",
         '{"start": "\\ud800\\n"}',
     )
-    for number, content in enumerate(sidecars):
+    for number, said in enumerate(sidecars):
         path = folder / f"ABC1234X_2_20260728_18000{number}.mp4"
-        path.with_suffix(".json").write_text(content)
-        path.write_bytes(recording(1.0, seed=content))
+        path.with_suffix(".json").write_text(said)
+        path.write_bytes(recording(1.0, seed=said))
     (folder / "ABC1234X_1_20260728_190000.mp4").symlink_to(outside)
     (folder / "ABC1234X_1_20260728_190001.mp4").symlink_to("ABC1234X_1_20260728_190001.mp4")
     (folder / "folder").symlink_to("/")

@@ -64,8 +64,8 @@ def main(reader: str, count: int, seed: int) -> None:
     threading.stack_size(1 << 20)  # address space that a thread reserves and never uses is no memory
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used_bytes + MEMORY_BYTES, used_bytes + MEMORY_BYTES))
-    with tempfile.TemporaryDirectory(prefix="hostile-") as place:
-        print(json.dumps(asdict(feed_many(READERS[reader](Path(place)), reader, count, seed))))
+    with tempfile.TemporaryDirectory(prefix="hostile-") as place, READERS[reader](Path(place)) as feed:
+        print(json.dumps(asdict(feed_many(feed, reader, count, seed))))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import os
 import random
 import socket
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
@@ -165,7 +169,8 @@ def feed_row(rng: random.Random) -> str:
     return "read"
 
 
-def feed_configuration(place: Path) -> Feed:
+@contextmanager
+def configurations(place: Path) -> Iterator[Feed]:
     file = place / "config.toml"
 
     def feed(rng: random.Random) -> str:
@@ -176,10 +181,11 @@ def feed_configuration(place: Path) -> Feed:
             return {_said(error, str(problem), 2000) for problem in error.problems}.pop()
         return "read"
 
-    return feed
+    yield feed
 
 
-def feed_sidecar(place: Path) -> Feed:
+@contextmanager
+def sidecars(place: Path) -> Iterator[Feed]:
     file = place / "clip.json"
 
     def feed(rng: random.Random) -> str:
@@ -192,60 +198,65 @@ def feed_sidecar(place: Path) -> Feed:
         sidecar.comments.encode()
         return "passed over" if sidecar.note else "read"
 
-    return feed
+    yield feed
 
 
-def feed_log(place: Path) -> Feed:
+@contextmanager
+def log_lines(place: Path) -> Iterator[Feed]:
     """Each event is one line, in each form, whatever its fields hold."""
-    streams = {form: io.StringIO() for form in ("json", "console", "journal")}
+    with (place / "log").open("w+", encoding="utf-8") as stream:
+        status = os.fstat(stream.fileno())
+        journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        forms: tuple[LogSettings, ...] = (LogSettings(format="json"), LogSettings(format="console"), LogSettings())
+
+        def feed(rng: random.Random) -> str:
+            form = rng.choice(forms)
+            stream.seek(0)
+            stream.truncate()
+            logs.configure(form, secrets=(), stream=stream, environ=journal)
+            fields = {rng.choice(("footage", "reason", "clip")): text(rng) if rng.random() < 0.6 else document(rng)}
+            structlog.get_logger().warning("footage_refused", **fields)
+            stream.seek(0)
+            written = stream.read()
+            assert written.count("\n") == 1
+            assert written.endswith("\n")
+            assert written[:-1].isprintable()
+            assert form.format != "json" or json.loads(written)["event"] == "footage_refused"
+            return "journal" if written.startswith("<4>footage_refused ") else form.format
+
+        with _logging_restored():
+            yield feed
+
+
+@contextmanager
+def control_requests(_: Path) -> Iterator[Feed]:
+    """Questions to a real socket, one after the other: whatever the one was, the next is answered."""
 
     def feed(rng: random.Random) -> str:
-        form = rng.choice(list(streams))
-        stream = streams[form]
-        stream.seek(0)
-        stream.truncate()
-        _log_in(form, stream)
-        fields = {rng.choice(("footage", "reason", "clip")): text(rng) if rng.random() < 0.6 else document(rng)}
-        structlog.get_logger().warning("footage_refused", **fields)
-        written = stream.getvalue()
-        assert written.endswith("\n")
-        assert written.count("\n") == 1
-        assert written[:-1].isprintable(), written
-        assert form != "json" or json.loads(written)["event"] == "footage_refused"
-        return form
-
-    return feed
-
-
-def _log_in(form: str, stream: io.StringIO) -> None:
-    if form == "journal":
-        structlog.configure(
-            processors=[structlog.processors.add_log_level, logs._Harmless(()), logs._journal_line],
-            logger_factory=lambda *_: logs._Lines(stream),
-        )
-    elif form == "json":
-        logs.configure(LogSettings(format="json"), secrets=(), stream=stream)
-    else:
-        logs.configure(LogSettings(format="console"), secrets=(), stream=stream)
-
-
-def feed_control(place: Path) -> Feed:
-    """Questions to a real socket, one after the other: whatever the one was, the next is heard."""
-    logs.configure(LogSettings(format="json"), secrets=(), stream=io.StringIO())
-    server = ControlServer(place, _answer)
-
-    def feed(rng: random.Random) -> str:
-        question = json_bytes(rng).replace(b"\n", b" ")
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
-            connection.connect(str(place / NAME))
-            connection.sendall(question + b"\n")
+            connection.settimeout(60)
+            connection.connect(f"{place}/{NAME}")
+            connection.sendall(json_bytes(rng).replace(b"\n", b" ") + b"\n")
             connection.shutdown(socket.SHUT_WR)
             answered = b"".join(iter(lambda: connection.recv(65536), b""))
-        assert server._thread.is_alive()
         return "answered" if answered and isinstance(json.loads(answered), dict) else "not answered"
 
-    return feed
+    with _logging_restored(), tempfile.TemporaryDirectory() as place:  # an address has 107 bytes at most
+        logs.configure(LogSettings(format="json"), secrets=(), stream=io.StringIO())
+        with closing(ControlServer(Path(place), _answer)):
+            yield feed
+
+
+@contextmanager
+def _logging_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, [*root.handlers]
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
 
 
 def _answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -257,14 +268,15 @@ def _answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
     raise VisionIngestError(f"unknown request {request}")
 
 
-READERS: Mapping[str, Callable[[Path], Feed]] = {
-    "box reader": lambda _: feed_boxes,
-    "names": lambda _: feed_name,
-    "stored names": lambda _: feed_stored_name,
-    "answers": lambda _: feed_answer,
-    "rows of the queue": lambda _: feed_row,
-    "sidecars": feed_sidecar,
-    "configurations": feed_configuration,
-    "log lines": feed_log,
-    "control requests": feed_control,
+READERS: Mapping[str, Callable[[Path], AbstractContextManager[Feed]]] = {
+    "box reader": lambda _: nullcontext(feed_boxes),
+    "names": lambda _: nullcontext(feed_name),
+    "stored names": lambda _: nullcontext(feed_stored_name),
+    "answers": lambda _: nullcontext(feed_answer),
+    "rows of the queue": lambda _: nullcontext(feed_row),
+    "sidecars": sidecars,
+    "configurations": configurations,
+    "log lines": log_lines,
+    "control requests": control_requests,
 }
+"""What is fed, given a directory to work in."""
