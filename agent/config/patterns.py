@@ -84,7 +84,7 @@ def _explodes(group: str) -> bool:
         doomed = re.compile(f"{group}(?!)", re.IGNORECASE)
     except (re.error, Warning):
         return False  # it refers to what stands outside of it
-    for piece in sorted({*_PROBES, *re.findall(r"\w", group), *re.findall(r"\w{2,}", group)}):
+    for piece in sorted({*_PROBES, *group, *re.findall(r"\w{2,}", group)}):
         for length in range(1, _PROBE_LENGTH):
             begin = time.thread_time()
             doomed.match(piece * length)

@@ -222,9 +222,10 @@ def log_lines(place: Path) -> Iterator[Feed]:
             assert written.endswith("\n")
             assert written[:-1].isprintable()
             assert form.format != "json" or json.loads(written)["event"] == "footage_refused"
-            return "journal" if written.startswith("<4>footage_refused ") else form.format
+            assert form.format != "auto" or written.startswith("<4>footage_refused ")
+            return form.format
 
-        with _logging_restored():
+        with logging_restored():
             yield feed
 
 
@@ -241,14 +242,15 @@ def control_requests(_: Path) -> Iterator[Feed]:
             answered = b"".join(iter(lambda: connection.recv(65536), b""))
         return "answered" if answered and isinstance(json.loads(answered), dict) else "not answered"
 
-    with _logging_restored(), tempfile.TemporaryDirectory() as place:  # an address has 107 bytes at most
+    with logging_restored(), tempfile.TemporaryDirectory() as place:  # an address has 107 bytes at most
         logs.configure(LogSettings(format="json"), secrets=(), stream=io.StringIO())
         with closing(ControlServer(Path(place), _answer)):
             yield feed
 
 
 @contextmanager
-def _logging_restored() -> Iterator[None]:
+def logging_restored() -> Iterator[None]:
+    """Whatever is configured within is forgotten."""
     root = logging.getLogger()
     level, handlers = root.level, [*root.handlers]
     try:
