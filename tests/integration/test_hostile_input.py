@@ -181,9 +181,9 @@ def test_good_clips_arrive_from_a_card_full_of_hostile_ones_and_no_name_forges_a
         status = daemon.log_file.stat()
         daemon.environ["JOURNAL_STREAM"] = f"{status.st_dev}:{status.st_ino}"
         with daemon:
-            delivered = daemon.await_records(len(GOOD), State.DELIVERED, seconds=120)
-            refused = daemon.await_records(hostile, State.REFUSED, seconds=120)
-            await_until(lambda: daemon.log.count("footage_skipped") >= 5, "links and pipes to be skipped", 120)
+            delivered = daemon.await_records(len(GOOD), State.DELIVERED, seconds=300)
+            refused = daemon.await_records(hostile, State.REFUSED, seconds=300)
+            await_until(lambda: daemon.log.count("footage_skipped") >= 5, "links and pipes to be skipped", 300)
             asked = [
                 daemon.command("status"),
                 daemon.command("clips", "--last", "0"),
