@@ -178,7 +178,7 @@ def configurations(place: Path) -> Iterator[Feed]:
         try:
             load(file, environ={"VISION_INGEST_PASSWORD": "hunter2"})
         except ConfigError as error:
-            return {_said(error, str(problem), 2000) for problem in error.problems}.pop()
+            return {_said(error, str(problem), 100_000) for problem in error.problems}.pop()
         return "read"
 
     yield feed
