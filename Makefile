@@ -27,13 +27,16 @@ check: $(READY)  ## style, types and layers
 	$(BIN)/lint-imports
 
 test-slow: $(READY)  ## the tests that take long; their figures are printed at the end
-	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1
+	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1 tests/unit tests/integration
 
 test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/pip install -q -r requirements/lowest.txt -r requirements/lowest-tools.txt
 	build/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
 	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 tests/unit
+
+test-system: $(READY)  ## the package in real Debian 12 and 13 machines (as root; needs debootstrap, systemd-nspawn, lintian)
+	$(BIN)/python -m pytest -m slow -v -n 2 --timeout 1200 --reruns 1 tests/system
 
 deb: $(READY)  ## build dist/vision-ingest_VERSION_all.deb (needs dpkg-deb)
 	$(BIN)/python packaging/build-deb
@@ -54,4 +57,4 @@ $(READY): requirements/dev.txt pyproject.toml packaging/make-venv
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test check test-slow test-lowest deb lock clean
+.PHONY: help demo test check test-slow test-system test-lowest deb lock clean

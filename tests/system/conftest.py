@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,22 +9,9 @@ import pytest
 
 from agent.simulator.simulator import Simulator
 from tests.support.debian_machine import DebianMachine
+from tests.support.package import build
 
-ROOT = Path(__file__).parents[2]
 SUITES = ("bookworm", "trixie")
-
-
-def build(target: Path, *options: str) -> Path:
-    """The package, as `make deb` builds it."""
-    built = subprocess.run(
-        [sys.executable, ROOT / "packaging" / "build-deb", target, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    (package,) = target.glob("*.deb")
-    return package
 
 
 @pytest.fixture(scope="session")

@@ -129,3 +129,7 @@ def test_a_mistake_names_the_drop_in_that_it_stands_in(tmp_path: Path) -> None:
         (str(wrong), "vehicle.camera"),
         (str(wrong), "footage[1].settle_seconds"),
     }
+
+
+def test_a_file_that_cannot_be_a_configuration_is_not_read_to_its_end() -> None:
+    assert "is larger than 262,144 bytes" in message(Path("/dev/zero"))
