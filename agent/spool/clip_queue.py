@@ -26,6 +26,7 @@ from agent.spool.ledger import (
     DELIVERED,
     HELD,
     LOST,
+    PAGE_ROWS,
     READY,
     SENDING,
     STATES,
@@ -139,20 +140,36 @@ class ClipQueue(SQLiteAckQueue):
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
 
-    def state_of(self, identity: str) -> State | None:
-        """What became of footage: None if it is to be inspected, else the state that is furthest from delivered.
+    def states_of(self, identities: Sequence[str]) -> dict[str, State]:
+        """What became of pieces of footage, of each the state that is furthest from delivered.
 
-        A footage-level refusal that has lapsed counts as never seen.
+        A footage-level refusal that has lapsed counts as never seen. Footage that is to be inspected is not in it.
         """
-        query = (
-            f"SELECT status FROM {TABLE} WHERE identity = ? AND NOT (rules IS NOT NULL AND due > 0 AND due <= ?)"
-            f" UNION SELECT status FROM sighting JOIN {TABLE} ON _id = clip WHERE sighting.identity = ?"
-        )
+        found: dict[str, set[int]] = {}
+        for first in range(0, len(identities), PAGE_ROWS):
+            page = identities[first : first + PAGE_ROWS]
+            marks = ",".join("?" * len(page))
+            query = (
+                f"SELECT identity, status FROM {TABLE} WHERE identity IN ({marks})"
+                " AND NOT (rules IS NOT NULL AND due > 0 AND due <= ?)"
+                f" UNION ALL SELECT sighting.identity, status FROM sighting JOIN {TABLE} ON _id = clip"
+                f" WHERE sighting.identity IN ({marks})"
+            )
+            with self.tran_lock:
+                for identity, code in self._db.execute(query, (*page, self._now(), *page)):
+                    found.setdefault(identity, set()).add(code)
+        return {identity: STATES[min(codes - {DELIVERED} or codes)] for identity, codes in found.items()}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever a row changes: what was read from the rows holds as long as it stays."""
+        return self._db.total_changes
+
+    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+        """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds."""
+        query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND due > ? AND due <= ? LIMIT 1"
         with self.tran_lock:
-            codes = {code for (code,) in self._db.execute(query, (identity, self._now(), identity))}
-        if not codes:
-            return None
-        return STATES[min(codes - {DELIVERED} or codes)]
+            return self._db.execute(query, (CODES[State.REFUSED], after, until)).fetchone() is not None
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
         """Takes the next batch: its clips are SENDING when this returns.
