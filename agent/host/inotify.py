@@ -1,4 +1,4 @@
-"""Which directories the kernel watches for this process, asked of the kernel itself (proc(5), /proc/PID/fdinfo).
+"""Which directories the kernel watches for a process, asked of the kernel itself (proc(5), /proc/PID/fdinfo).
 
 A watch ends without a word when its card is unmounted or its directory deleted, and libraries leave out directories
 that the kernel had no watch for: only the kernel's own list tells what is watched.
@@ -11,8 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_DESCRIPTORS = Path("/proc/self/fd")
-_DETAILS = Path("/proc/self/fdinfo")
+_PROCESSES = Path("/proc")
 _WATCH = re.compile(r"^inotify wd:\S+ ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MULTILINE)
 # Within the kernel a device number has 20 bits for its minor part.
 _MINOR_BITS = 20
@@ -39,17 +38,18 @@ class Inode:
         return cls(os.major(found.st_dev) << _MINOR_BITS | os.minor(found.st_dev), found.st_ino)
 
 
-def watched() -> frozenset[Inode]:
-    """All that this process watches now; nothing where /proc does not tell."""
+def watched(process: str = "self") -> frozenset[Inode]:
+    """All that a process watches now; nothing where /proc does not tell."""
     found: set[Inode] = set()
+    place = _PROCESSES / process
     try:
-        descriptors = list(_DESCRIPTORS.iterdir())
+        descriptors = list((place / "fd").iterdir())
     except OSError:
         return frozenset()
     for descriptor in descriptors:
         try:
             if str(descriptor.readlink()) == "anon_inode:inotify":
-                text = (_DETAILS / descriptor.name).read_text()
+                text = (place / "fdinfo" / descriptor.name).read_text()
                 found.update(Inode(int(device, 16), int(number, 16)) for number, device in _WATCH.findall(text))
         except OSError:
             continue  # closed meanwhile

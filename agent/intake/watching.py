@@ -153,23 +153,23 @@ class Watcher:
     def _must_renew(self) -> bool:
         """Whether a watch is deaf, or a thread that hands its notifications on has died."""
         stale, self._is_stale = self._is_stale, False
+        dead = [thread.name for thread in self._threads if not thread.is_alive()]
         listed = inotify.watched()
         for folder, watch in self._watches.items():
             if watch.place is None:
                 continue
             place = Inode.of(folder.path)
-            is_deaf = watch.is_listed and watch.place not in listed
-            if place is not None and (place != watch.place or is_deaf):
+            has_changed = place != watch.place
+            # A card put in again may get the numbers that it had: only the kernel knows that the watch has ended.
+            is_deaf = watch.is_listed and watch.place not in listed and not dead
+            stale = stale or has_changed or is_deaf
+            if place is not None and (has_changed or is_deaf):
                 log.info("folder_changed", folder=str(folder.path), now="another card, or a folder made anew")
-            stale = stale or place != watch.place or is_deaf
-        if stale:
-            return True
-        dead = [thread.name for thread in self._threads if not thread.is_alive()]
-        if dead:
+        if dead and not stale:
             self._news.tell("watching_failed", Path("/"), f"threads of watchdog ended: {', '.join(dead)}")
-        else:
-            self._news.over("watching_failed", Path("/"))
-        return bool(dead)
+        elif not dead and self._news.over("watching_failed", Path("/")):
+            log.info("watching_again")
+        return stale or bool(dead)
 
     def _started(self) -> BaseObserver:
         """The observer, started if there is none.

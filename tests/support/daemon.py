@@ -45,6 +45,8 @@ class DaemonProcess:
         self.config = place / "config.toml"
         self.footage.mkdir(exist_ok=True)
         self.environ = os.environ | {"VISION_INGEST_PASSWORD": PASSWORD}
+        # What starts the program; a test may put another command before it.
+        self.program = [sys.executable, "-m", "agent.cli"]
         self._process: subprocess.Popen[bytes] | None = None
         self.write_config(base_url, more or {})
 
@@ -79,7 +81,7 @@ class DaemonProcess:
         started = self.log.count('"event": "started"')
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)], stderr=log, env=self.environ
+                [*self.program, "run", "--config", str(self.config)], stderr=log, env=self.environ
             )
         await_until(
             lambda: self.log.count('"event": "started"') > started or self.process.poll() is not None,
