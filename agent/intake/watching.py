@@ -148,7 +148,9 @@ class Watcher:
 
     def stop(self) -> None:
         self._stop_observer()
-        logging.getLogger("watchdog").removeHandler(self._complaints)
+        library = logging.getLogger("watchdog")
+        library.removeHandler(self._complaints)
+        library.propagate = True
 
     def _must_renew(self) -> bool:
         """Whether a watch is deaf, or a thread that hands its notifications on has died."""
