@@ -12,14 +12,17 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage
+from agent.clip import Clip, Footage, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.host.clock import AsTold, Clock
+from agent.intake.dating import dated
 from agent.intake.inspection import Inspector
 from agent.intake.news import News
 from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
 from agent.intake.survey import Survey
+from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.spool import Spool
 
@@ -28,6 +31,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+# How soon it is noticed that the clock was set, while clips may wait for that.
+CLOCK_LOOK_SECONDS = 5.0
 
 
 class Intake:
@@ -40,6 +45,7 @@ class Intake:
         on_taken: called when clips were added.
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
+        clock: this device's clock, judged; without it `now` is believed.
     """
 
     def __init__(
@@ -51,13 +57,15 @@ class Intake:
         on_taken: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._folders: Sequence[FootageFolder] = config.footage
         self._spool = spool
         self._stop = stop
         self._on_taken = on_taken
         self._monotonic = monotonic
-        self._now = now
+        self._clock = clock or Clock("always", AsTold(now))
+        self._heeded: tuple[float, bool] | None = None
         self._inspectors = {folder: Inspector(folder, config) for folder in self._folders}
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | None] = queue.SimpleQueue()
         self._watcher = Watcher(
@@ -68,7 +76,7 @@ class Intake:
         self._scan_at = dict.fromkeys(self._folders, 0.0)
         self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
         self._news = News()
-        self._surveys = {folder: Survey(folder, spool, self._news, now) for folder in self._folders}
+        self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
 
     def wake(self) -> None:
@@ -98,6 +106,7 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
                 for renewed in self._watcher.tend():
@@ -107,7 +116,28 @@ class Intake:
         self._take_settled(alive)
         self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
-        return min(60.0, max(0.0, due - self._monotonic()))
+        most = 60.0 if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
+        return min(most, max(0.0, due - self._monotonic()))
+
+    def _heed_clock(self) -> None:
+        """Once after each change of the clock: clips that wait for it may be decided."""
+        clock = self._clock.look()
+        setting = (self._clock.settings[-1].since, clock.trusted)
+        if setting == self._heeded:
+            return
+        self._heeded = setting
+        for record in self._spool.retime(clock, self._doubt):
+            log.info(
+                f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
+            )
+            self._on_taken()
+
+    def _doubt(self, video: Video) -> str | None:
+        try:
+            check_recording_time(video.start, video.end, datetime.fromtimestamp(self._clock.wall(), tz=timezone.utc))
+        except FootageRefused as refusal:
+            return refusal.reason
+        return None
 
     def _listen(self, seconds: float) -> None:
         """Waits for hints; those that came together are noted together."""
@@ -209,17 +239,18 @@ class Intake:
         del self._pending[key]
 
     def _inspect(self, inspector: Inspector, footage: Footage) -> Sequence[Clip]:
-        clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
+        clips = inspector.inspect(footage.path)
         if any(clip.footage != footage for clip in clips):
             raise FootageGone("it changed after it had settled")
-        return clips
+        return dated(clips, self._clock.settings)
 
     def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
         self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
     def _prune(self) -> None:
-        if self._monotonic() >= self._prune_at:
+        # By a clock that is ahead, all that was delivered would be long ago.
+        if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
             self._prune_at = self._monotonic() + PRUNE_SECONDS
             away = [folder.path for folder, survey in self._surveys.items() if not survey.has_footage]
             self._spool.forget_delivered(away)

@@ -31,6 +31,7 @@ from agent.spool.ledger import (
     SENDING,
     STATES,
     TABLE,
+    UNTIMED,
     Ledger,
     decode,
 )
@@ -39,6 +40,8 @@ from agent.spool.records import Record, RowUnreadable, to_json, video_key
 # No retry is ever set further ahead than this. A due time beyond it was written under a clock that has since been
 # set back, and would otherwise hold the clip for as long as the clock was wrong.
 MAX_DUE_SECONDS = 2 * 3600.0
+# The same for footage that was refused and is to be looked at again.
+MAX_LOOK_AGAIN_SECONDS = 2 * 86_400.0
 
 
 class ClipQueue(SQLiteAckQueue):
@@ -143,20 +146,23 @@ class ClipQueue(SQLiteAckQueue):
     def states_of(self, identities: Sequence[str]) -> dict[str, State]:
         """What became of pieces of footage, of each the state that is furthest from delivered.
 
-        A footage-level refusal that has lapsed counts as never seen. Footage that is to be inspected is not in it.
+        A footage-level refusal that has lapsed counts as never seen; so does one that lies further ahead than any is
+        set: the clock was set back since. Footage that is to be inspected is not in what is returned.
         """
+        now = self._now()
         found: dict[str, set[int]] = {}
         for first in range(0, len(identities), PAGE_ROWS):
             page = identities[first : first + PAGE_ROWS]
             marks = ",".join("?" * len(page))
             query = (
                 f"SELECT identity, status FROM {TABLE} WHERE identity IN ({marks})"
-                " AND NOT (rules IS NOT NULL AND due > 0 AND due <= ?)"
+                " AND NOT (rules IS NOT NULL AND due > 0 AND (due <= ? OR due > ?))"
                 f" UNION ALL SELECT sighting.identity, status FROM sighting JOIN {TABLE} ON _id = clip"
                 f" WHERE sighting.identity IN ({marks})"
             )
+            values = (*page, now, now + MAX_LOOK_AGAIN_SECONDS, *page)
             with self.tran_lock:
-                for identity, code in self._db.execute(query, (*page, self._now(), *page)):
+                for identity, code in self._db.execute(query, values):
                     found.setdefault(identity, set()).add(code)
         return {identity: STATES[min(codes - {DELIVERED} or codes)] for identity, codes in found.items()}
 
@@ -166,10 +172,11 @@ class ClipQueue(SQLiteAckQueue):
         return self._db.total_changes
 
     def has_refusal_lapsed(self, after: float, until: float) -> bool:
-        """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds."""
-        query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND due > ? AND due <= ? LIMIT 1"
+        """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds; see `states_of`."""
+        query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND (due > ? AND due <= ? OR due > ?) LIMIT 1"
+        values = (CODES[State.REFUSED], after, until, until + MAX_LOOK_AGAIN_SECONDS)
         with self.tran_lock:
-            return self._db.execute(query, (CODES[State.REFUSED], after, until)).fetchone() is not None
+            return self._db.execute(query, values).fetchone() is not None
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
         """Takes the next batch: its clips are SENDING when this returns.
@@ -241,10 +248,27 @@ class ClipQueue(SQLiteAckQueue):
                     self._forget(db, "_id = ?", (id,))
                 else:
                     again = record.changed(State.WAITING, "asked for by hand", _utc(self._now()))
-                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None)
+                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None, clock=None)
                     self._update(db, record)
                 changed.append(record)
         return changed
+
+    def decide_untimed(self, record: Record, prepare: Callable[[], None]) -> bool:
+        """Writes a clip that was held for its time as it is now.
+
+        Args:
+            prepare: called before its row is written, while nobody else can take or change the clip.
+
+        Returns:
+            Whether it was still held; if not, nothing was done.
+        """
+        with self._transaction() as db:
+            query = f"SELECT 1 FROM {TABLE} WHERE _id = ? AND status = {UNTIMED}"
+            if db.execute(query, (record.id,)).fetchone() is None:
+                return False
+            prepare()
+            self._update(db, record)
+        return True
 
     def forget(self, id: int) -> None:
         """Drops a row: the scan will take its footage for new."""
@@ -336,8 +360,15 @@ class ClipQueue(SQLiteAckQueue):
 
     def _update(self, db: sqlite3.Connection, record: Record) -> None:
         db.execute(
-            f"UPDATE {TABLE} SET data = ?, status = ?, due = ?, priority = ? WHERE _id = ?",
-            (json_serializer.dumps(to_json(record)), _code(record), record.due, record.priority, record.id),
+            f"UPDATE {TABLE} SET data = ?, status = ?, due = ?, priority = ?, video = ? WHERE _id = ?",
+            (
+                json_serializer.dumps(to_json(record)),
+                _code(record),
+                record.due,
+                record.priority,
+                video_key(record.video) if record.video else None,
+                record.id,
+            ),
         )
 
     @staticmethod
@@ -346,6 +377,8 @@ class ClipQueue(SQLiteAckQueue):
 
 
 def _code(record: Record) -> int:
+    if record.state is State.HELD and record.clock is not None:
+        return UNTIMED
     deferred = record.state is State.WAITING and record.due > 0
     return DEFERRED if deferred else CODES[record.state]
 

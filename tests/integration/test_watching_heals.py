@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Callable
@@ -58,8 +57,8 @@ class Bench:
     def limited(self, limit: str, number: int) -> None:
         """Starts the daemon in a user namespace of its own, where a limit of the kernel is low, and only there."""
         lower = f'echo {number} > /proc/sys/user/{limit} && exec "$0" "$@"'
-        self.daemon.program = ["unshare", "--user", "--map-root-user", "sh", "-c", lower, *self.daemon.program]
-        probe = subprocess.run([*self.daemon.program[:6], "true"], check=False, capture_output=True, text=True)
+        self.daemon.launcher = ["unshare", "--user", "--map-root-user", "sh", "-c", lower]
+        probe = subprocess.run([*self.daemon.launcher, "true"], check=False, capture_output=True, text=True)
         if probe.returncode != 0:
             pytest.skip(f"a user namespace with a limit of its own is not allowed here: {probe.stderr}")
 
@@ -112,8 +111,9 @@ def test_an_overflow_of_notifications_makes_the_daemon_scan_and_is_told_once(
             # While it is stopped, nobody reads what the kernel has to tell; two files in turn, for the kernel merges
             # a notification with one before it that says the same.
             made.daemon.process.send_signal(signal.SIGSTOP)
+            await_until(lambda: is_stopped(made.daemon.process.pid), "the daemon to stop", PATIENCE)
             most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
-            for number in range(most + 100):
+            for number in range(most + 1000):
                 with (made.card / f"{number % 2}.tmp").open("wb"):
                     pass
             for number in range(1, 21):
@@ -326,7 +326,7 @@ def test_a_thread_of_the_watcher_that_dies_is_replaced(
 ) -> None:
     with Simulator() as simulator:
         made = bench(simulator)
-        made.daemon.program = [sys.executable, "-c", textwrap.dedent(KILLERS)]
+        made.daemon.program = ["-c", textwrap.dedent(KILLERS), *made.daemon.program[2:]]
         with made.daemon:
             made.await_watched(made.card)
             for times in range(1, 3):
@@ -403,3 +403,11 @@ def is_idle(pid: int) -> bool:
     before = cpu_seconds(pid)
     time.sleep(2.0)
     return cpu_seconds(pid) - before < 0.02
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped each of its threads (proc(5), state T)."""
+    states = [
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
+    return set(states) == {"T"}
