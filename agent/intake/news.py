@@ -13,12 +13,12 @@ class News:
     """Warnings that are told once for as long as their cause lasts."""
 
     def __init__(self) -> None:
-        self._lasting: dict[tuple[str, Path], str] = {}
+        self._lasting: set[tuple[str, Path]] = set()
 
     def tell(self, event: str, path: Path, reason: str, **fields: str) -> None:
         """Logs a warning, unless it was told already and is not over; a new reason alone makes it no news."""
         if (event, path) not in self._lasting:
-            self._lasting[event, path] = reason
+            self._lasting.add((event, path))
             log.warning(event, path=str(path), reason=reason, **fields)
 
     def over(self, event: str, path: Path) -> bool:
@@ -27,10 +27,14 @@ class News:
         Returns:
             Whether it had been told.
         """
-        return self._lasting.pop((event, path), None) is not None
+        was_told = (event, path) in self._lasting
+        self._lasting.discard((event, path))
+        return was_told
 
     def only(self, event: str, paths: set[Path], below: Path) -> None:
         """Of all that was told under this name below a folder, only these paths still have it."""
-        for key in [key for key in self._lasting if key[0] == event and key[1].is_relative_to(below)]:
-            if key[1] not in paths:
-                del self._lasting[key]
+        self._lasting -= {
+            (told, path)
+            for told, path in self._lasting
+            if told == event and path not in paths and path.is_relative_to(below)
+        }

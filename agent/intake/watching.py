@@ -45,6 +45,8 @@ EVENTS: list[type[FileSystemEvent]] = [
 REMEDY = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)"
 # While directories stay unwatched, the watches are made anew at every tenth scan: the limit may have been raised.
 SCANS_TO_RETRY = 10
+# In place of a path, where something is true of all folders.
+EVERYWHERE = Path("all folders")
 
 OnFile = Callable[[FootageFolder, Path, bool], None]
 OnFolder = Callable[[FootageFolder], None]
@@ -132,8 +134,8 @@ class Watcher:
         watch.unwatched = unwatched
         if not lasting:
             watch.retries_in = None
-            if not unwatched and self._news.over("folder_not_watched", folder.path):
-                log.info("folder_watched", folder=str(folder.path))
+            if not unwatched:
+                self._tell_watched(folder)
             return bool(unwatched)
         if watch.retries_in is None:
             watch.retries_in = SCANS_TO_RETRY
@@ -168,8 +170,8 @@ class Watcher:
             if place is not None and (has_changed or is_deaf):
                 log.info("folder_changed", folder=str(folder.path), now="another card, or a folder made anew")
         if dead and not stale:
-            self._news.tell("watching_failed", Path("/"), f"threads of watchdog ended: {', '.join(dead)}")
-        elif not dead and self._news.over("watching_failed", Path("/")):
+            self._news.tell("watching_failed", EVERYWHERE, f"threads of watchdog ended: {', '.join(dead)}")
+        elif not dead and self._news.over("watching_failed", EVERYWHERE):
             log.info("watching_again")
         return stale or bool(dead)
 
@@ -222,7 +224,7 @@ class Watcher:
             return False
         watch.place = place
         if watch.retries_in is None:
-            self._news.over("folder_not_watched", folder.path)
+            self._tell_watched(folder)
         return True
 
     def _on_complaint(self, message: str) -> None:
@@ -235,9 +237,9 @@ class Watcher:
         lost, self._lost = self._lost, ""
         if lost:
             effect = "all folders are scanned for what they told of"
-            self._news.tell("notifications_lost", Path("/"), lost, effect=effect)
+            self._news.tell("notifications_lost", EVERYWHERE, lost, effect=effect)
         else:
-            self._news.over("notifications_lost", Path("/"))
+            self._news.over("notifications_lost", EVERYWHERE)
 
     def _tell_not_watched(self, folder: FootageFolder, why: OSError | str) -> None:
         """Says once that a folder is not watched: the scan still finds everything, only later."""
@@ -248,6 +250,10 @@ class Watcher:
             effect=f"new footage is found by the scan, every {folder.rescan_seconds:g} s",
             remedy=REMEDY,
         )
+
+    def _tell_watched(self, folder: FootageFolder) -> None:
+        if self._news.over("folder_not_watched", folder.path):
+            log.info("folder_watched", folder=str(folder.path))
 
 
 class _Complaints(logging.Handler):

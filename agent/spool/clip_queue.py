@@ -26,7 +26,6 @@ from agent.spool.ledger import (
     DELIVERED,
     HELD,
     LOST,
-    PAGE_ROWS,
     READY,
     SENDING,
     STATES,
@@ -42,6 +41,8 @@ from agent.spool.records import Record, RowUnreadable, to_json, video_key
 MAX_DUE_SECONDS = 2 * 3600.0
 # The same for footage that was refused and is to be looked at again.
 MAX_LOOK_AGAIN_SECONDS = 2 * 86_400.0
+# A query takes 999 values in the oldest SQLite, and each identity is two of them.
+IDENTITIES_AT_ONCE = 400
 
 
 class ClipQueue(SQLiteAckQueue):
@@ -151,8 +152,8 @@ class ClipQueue(SQLiteAckQueue):
         """
         now = self._now()
         found: dict[str, set[int]] = {}
-        for first in range(0, len(identities), PAGE_ROWS):
-            page = identities[first : first + PAGE_ROWS]
+        for first in range(0, len(identities), IDENTITIES_AT_ONCE):
+            page = identities[first : first + IDENTITIES_AT_ONCE]
             marks = ",".join("?" * len(page))
             query = (
                 f"SELECT identity, status FROM {TABLE} WHERE identity IN ({marks})"
