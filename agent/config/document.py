@@ -14,6 +14,9 @@ from agent.errors import ConfigError, Problem
 
 EXAMPLE = Path("/usr/share/doc/vision-ingest/examples/vision-ingest.toml")
 
+# A long one has a few kilobytes; what is larger is some other file, such as a recording or a device.
+MAX_BYTES = 256 * 1024
+
 _PLACE = re.compile(r"(?P<wrong>.*) \(at (?P<place>[^()]*)\)", re.DOTALL)
 
 
@@ -37,7 +40,11 @@ def read_document(file: Path) -> dict[str, Any]:
 def _text(file: Path) -> str:
     quoted = shlex.quote(str(file))
     try:
-        return file.read_bytes().decode("utf-8-sig")  # a byte order mark is what some editors leave
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise _problem(file, "the file", f"is larger than {MAX_BYTES:,} bytes", "name the configuration's own file")
+        return content.decode("utf-8-sig")  # a byte order mark is what some editors leave
     except FileNotFoundError as error:
         create = f"sudo install -D -m 644 {EXAMPLE} {quoted}"
         raise _problem(

@@ -29,6 +29,7 @@ from agent.config.types import (
 )
 
 SYSTEM_FILE = Path("/etc/vision-ingest/config.toml")
+MOST_FOLDERS = 100  # each is compared with each
 
 
 def default_file(environ: Mapping[str, str] = os.environ, *, system_file: Path = SYSTEM_FILE) -> Path:
@@ -119,7 +120,10 @@ def _read_footage(document: dict[str, Any], keys: Schema, mistakes: Mistakes) ->
     if not document.get("footage", []):
         mistakes.add("footage", "is missing", 'add [[footage]] and below it path = "..." with the folder to watch')
     folders = {}
-    for index, written in enumerate(sections(document, "footage", mistakes)):
+    listed = sections(document, "footage", mistakes)
+    if len(listed) > MOST_FOLDERS:
+        mistakes.add("footage", f"stands there {len(listed):,} times", f"allowed are {MOST_FOLDERS} folders")
+    for index, written in enumerate(listed[:MOST_FOLDERS]):
         label = f"footage[{index}]"
         values = read_section(written, "footage", keys, mistakes, label=label)
         if "path" not in written:

@@ -85,3 +85,7 @@ def test_a_file_that_this_user_may_not_read_is_told_with_the_command_that_allows
         user = current_user()
         told = message(file)
     assert told == f"the file: may not be read by the user {user}; allow it: sudo chmod a+r {file}"
+
+
+def test_a_file_that_cannot_be_a_configuration_is_not_read_to_its_end() -> None:
+    assert "is larger than 262,144 bytes" in message(Path("/dev/zero"))
