@@ -63,7 +63,12 @@ class Peer:
 
     def read_request(self, *, at_most_bytes: int = 65536, pause_seconds: float = 0.0) -> Request:
         """A whole request; the body in pieces of at most so many bytes, with a pause after each."""
-        head = self.read_head()
+        self.read_head()
+        return self.read_body(at_most_bytes=at_most_bytes, pause_seconds=pause_seconds)
+
+    def read_body(self, *, at_most_bytes: int = 65536, pause_seconds: float = 0.0) -> Request:
+        """The rest of the request whose head was read."""
+        head = self.requests[-1]
         length = int(head.headers.get("content-length", "0"))
         body = self._received
         while len(body) < length:
