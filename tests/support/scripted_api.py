@@ -75,10 +75,9 @@ class ScriptedApi:
         """Takes the upload whose head was read, and says so of each clip."""
         body = peer.read_body(at_most_bytes=1 << 20).body
         found = list(_clips(body))
-        peer.answer(
-            200, {"data": [record | {"request_id": len(self.videos) + n} for n, (record, _) in enumerate(found)]}
-        )
+        results = [record | {"request_id": len(self.videos) + n} for n, (record, _) in enumerate(found)]
         self.videos += [Video(str(record["start_timestamp"]), sha256) for record, sha256 in found]
+        peer.answer(200, {"data": results})
 
     def close(self) -> None:
         """Stop, and raise what a script raised."""

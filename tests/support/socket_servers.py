@@ -79,6 +79,14 @@ class Peer:
         self.requests[-1] = Request(head.method, head.target, head.headers, bytes(body))
         return self.requests[-1]
 
+    def take(self, most_bytes: int) -> None:
+        """Some more of the body of the request whose head was read; it is kept for `read_body`."""
+        self._received += self.receive(min(most_bytes, self.pending_bytes()))
+
+    def pending_bytes(self) -> int:
+        """How much of that body has not been taken yet."""
+        return int(self.requests[-1].headers.get("content-length", "0")) - len(self._received)
+
     def drain(self) -> int:
         """Read the body of the request whose head was read, without keeping it.
 

@@ -200,7 +200,7 @@ class TestAFileThatIsNotTheOneStored:
     def test_one_that_is_another_size(self, tmp_path: Path, bulk: Bulk) -> None:
         upload = stored_clip(tmp_path, b"12345")
         upload.file.write_bytes(b"1234567")
-        assert self.unreadable(upload, bulk) == "has 7 bytes instead of the 5 stored"
+        assert self.unreadable(upload, bulk) == "was written to after it was stored: it has 7 bytes instead of 5"
 
     @both
     def test_one_that_was_rewritten_in_place(self, tmp_path: Path, bulk: Bulk) -> None:
