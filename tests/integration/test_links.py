@@ -30,7 +30,7 @@ IMPATIENT = {"connect_timeout_seconds": 60.0, "stall_timeout_seconds": 0.4}
 
 
 def troubles() -> list[Any]:
-    """Whether TLS is spoken, and what happens; what is answered does not depend on TLS, so that may be tested slowly."""
+    """Whether TLS is spoken, and what happens. How answers are taken over TLS, the slow tests show."""
     plain = [pytest.param(False, how, id=f"{how}, plain") for how in (*BREAKS, *NOT_THE_API, *SERVER_ERRORS)]
     broken = [pytest.param(True, how, id=f"{how}, tls") for how in BREAKS]
     answered = [
