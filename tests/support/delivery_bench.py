@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import Counter
@@ -80,12 +81,25 @@ class Bench:
         self.spool.recover()
         self.connect(self.api)
 
-    def take(self, number: int, *, size_bytes: int | None = None, start: datetime | None = None) -> int:
-        """Takes one recording in, each number another one; returns the clip's number in the spool."""
+    def take(
+        self,
+        number: int,
+        *,
+        size_bytes: int | None = None,
+        hole_to_bytes: int | None = None,
+        start: datetime | None = None,
+    ) -> int:
+        """Takes one recording in, each number another one; returns the clip's number in the spool.
+
+        Args:
+            hole_to_bytes: the file's size, reached by a hole at its end.
+        """
         folder = self.place / "footage"
         folder.mkdir(exist_ok=True)
         path = folder / f"{number}.mp4"
         path.write_bytes(recording(1.0, seed=str(number), size_bytes=size_bytes))
+        if hole_to_bytes is not None:
+            os.truncate(path, hole_to_bytes)
         start = start or START + timedelta(minutes=number)
         video = Video("ABC1234X", 1, start, start + timedelta(seconds=1))
         (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
@@ -103,11 +117,6 @@ class Bench:
                 return
             self.step()
         raise AssertionError(f"in vain: {[(r.id, r.state, r.reason) for r in self.records()]}")
-
-    def attempt(self) -> None:
-        """Goes on until the next upload has ended or something keeps it from beginning: see `activity`."""
-        before = self.dispatcher.activity
-        self.go_on_until(lambda: self.dispatcher.activity is not before and self.dispatcher.activity.doing != "idle")
 
     def record(self, id: int) -> Record:
         record = self.spool.ledger.record(id)
