@@ -104,7 +104,7 @@ def changing(server: ScriptedApi, change: Callable[[], None], *, after_bytes: in
     return script
 
 
-@pytest.mark.parametrize("encoding", ["json", "multipart"])
+@pytest.mark.parametrize("encoding", ["json", pytest.param("multipart", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("write", WRITES)
 def test_footage_that_is_written_to_while_it_is_sent_never_makes_a_whole_request(
     tmp_path: Path, figure: Figure, write: Callable[[Path], None], encoding: str

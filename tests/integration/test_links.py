@@ -17,8 +17,10 @@ import pytest
 import trustme
 
 from agent.clip import State
+from agent.simulator.recorder import recording
 from tests.conftest import Figure
-from tests.support.delivery_bench import bench
+from tests.support.daemon import DaemonProcess, await_until
+from tests.support.delivery_bench import START, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip, both, two_clips
 from tests.support.misbehaviour import BREAKS, HTML, NOT_THE_API, SERVER_ERRORS, STALLS, reset
 from tests.support.scripted_api import scripted_api
@@ -205,3 +207,25 @@ def test_every_kind_of_trouble_one_after_the_other_loses_nothing(tmp_path: Path,
         device.deliver_all()
         assert set(server.times_received().values()) == {1}
         figure("faults survived: mixed", len(faults))
+
+
+@pytest.mark.slow
+def test_the_daemon_delivers_each_clip_once_after_a_captive_portal_and_broken_uploads(
+    tmp_path: Path, figure: Figure
+) -> None:
+    with (
+        scripted_api() as server,
+        DaemonProcess(tmp_path, server.url, {"api": "stall_timeout_seconds = 600"}) as daemon,
+    ):
+        portal = NOT_THE_API["200 with HTML"]
+        server.questions += [portal, NOT_THE_API["511"]]
+        server.uploads += [portal, BREAKS["reset after the body"]]
+        for number in range(4):
+            name = f"ABC1234X_1_{START + timedelta(seconds=5 * number):%Y%m%d_%H%M%S}.mp4"
+            (daemon.footage / name).write_bytes(recording(1.0, seed=str(number)))
+        await_until(lambda: not server.questions, "the portal to be seen", 120)
+        assert daemon.records(State.DELIVERED, State.ACCEPTED) == []
+        daemon.await_records(4, State.DELIVERED, seconds=240)
+        assert set(server.times_received().values()) == {1}
+        assert {record.attempts for record in daemon.records()} == {0}
+        figure("faults survived: captive portal, with the daemon", 1)

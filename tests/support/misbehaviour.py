@@ -11,12 +11,18 @@ HTML = "<html><title>Welcome to the network</title><form action='/login'></form>
 FOUND = {"Location": "http://login.example/"}
 
 
+def take_a_little(peer: Peer) -> None:
+    """Some of the body; a small one may have come with the head."""
+    if peer.pending_bytes() > 0:
+        peer.take(1000)
+
+
 def reset(peer: Peer) -> None:
     peer.reset()
 
 
 def reset_during_the_body(peer: Peer) -> None:
-    peer.receive(1000)
+    take_a_little(peer)
     peer.reset()
 
 
@@ -26,7 +32,7 @@ def reset_after_the_body(peer: Peer) -> None:
 
 
 def hang_up_during_the_body(peer: Peer) -> None:
-    peer.receive(1000)
+    take_a_little(peer)
     raise ConnectionAbortedError
 
 
