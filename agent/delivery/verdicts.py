@@ -173,7 +173,9 @@ def _strike(
     """The batch fails though the API answers: some clip in it may be to blame. Dividing the batch finds which."""
     if len(batch) > 1:
         part = -(-len(batch) // PARTS)
-        return {u.id: Verdict(State.WAITING, "", 0.0, u.attempts, u.strikes + 1, part) for u in batch}
+        return {
+            u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=part) for u in batch
+        }
     alone = replace(batch[0], strikes=batch[0].strikes + 1, companions=1)
     if others_pass:
         return {alone.id: own_failure(alone, f"sent alone, while other clips pass: {error}", policy, rng)}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State
+from agent.clip import Clip, Footage, State
 from agent.simulator.faults import Fault
 from agent.simulator.recorder import recording
 from agent.simulator.simulator import Simulator
@@ -168,6 +168,26 @@ def test_footage_that_is_written_to_while_it_waits_is_not_sent_and_the_others_ar
         assert "was written to after it was stored" in device.record(ids[1]).reason
         assert len(server.videos) == 2
         figure("faults survived: footage written to while it waits", 1)
+
+
+def touch(path: Path) -> None:
+    os.utime(path)
+
+
+@pytest.mark.parametrize("write", [touch, overwrite_the_beginning, append])
+def test_footage_that_was_written_to_is_a_new_clip_and_no_rival_of_the_one_that_it_spoiled(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
+        old = device.take(1)
+        path, video = footage_of(device, old), device.record(old).video
+        assert video is not None
+        write(path)
+        (taken,) = device.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
+        assert (taken.state, taken.again) == (State.WAITING, False)
+        device.go_on_until(lambda: device.states() == {State.LOST: 1, State.DELIVERED: 1})
+        assert device.record(old).state is State.LOST
+        assert [clip.sha256 for clip in server.videos] == [hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
 NAME = "ABC1234X_1_20260728_140000.mp4"
