@@ -193,7 +193,8 @@ def _strike(
 
 def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
     if error.may_pass:
-        return own_failure(upload, f"its stored file {error.reason}", policy, rng)
+        # From now on it spoils no request but its own.
+        return own_failure(replace(upload, companions=1), f"its stored file {error.reason}", policy, rng)
     return Verdict(State.LOST, f"its stored file {error.reason}", attempts=upload.attempts)
 
 
