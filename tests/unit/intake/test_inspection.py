@@ -36,7 +36,7 @@ from agent.simulator.recorder import recording
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
 START = datetime(2026, 7, 28, 14, 41, 41, tzinfo=timezone.utc)
 NAME = "ABC1234X_1_20260728_144141.mp4"
-NAMELESS = "GRMN0001.mp4"
+NAMELESS = "holiday.mp4"
 TIMED = re.compile(r"(?P<start>\d{8}_\d{6})")
 
 
@@ -104,7 +104,8 @@ def test_footage_with_a_telling_name_becomes_a_clip(card: Card) -> None:
 def test_an_event_goes_first(card: Card) -> None:
     clip = card.inspect(card.write("ABC1234X_1_20260728_144141_event.mp4"))
     assert clip.priority == EVENT_PRIORITY
-    assert clip.sources["event"] == "file name (plain)"
+    assert clip.sources["event"] == "file name (plain): event"
+    assert clip.comments == "event"
 
 
 def test_the_sidecar_goes_before_the_name(card: Card) -> None:
@@ -122,7 +123,8 @@ def test_the_sidecar_goes_before_the_name(card: Card) -> None:
         START.replace(hour=10, minute=0, second=0),
     )
     assert (clip.comments, clip.priority) == ("late delivery", EVENT_PRIORITY)
-    assert {clip.sources[key] for key in ("registration", "camera", "start", "event")} == {"sidecar"}
+    assert {clip.sources[key] for key in ("registration", "camera", "start")} == {"sidecar"}
+    assert clip.sources["event"] == "sidecar: event"
 
 
 def test_the_sidecar_mends_a_name_that_is_wrong(card: Card) -> None:
