@@ -58,11 +58,11 @@ def start_by_date(footage: Footage, duration_seconds: float) -> datetime | None:
         return None
 
 
-def keeps_local_time(path: Path, mounts: Path = MOUNTS) -> bool:
+def keeps_local_time(path: Path, mounts: Path | None = None) -> bool:
     """Whether a file lies on FAT or exFAT, as far as the system tells (proc(5), mountinfo)."""
     try:
         device = path.stat().st_dev
-        lines = mounts.read_text(errors="replace").splitlines()
+        lines = (mounts or MOUNTS).read_text(errors="replace").splitlines()
     except OSError:
         return False
     number = f"{os.major(device)}:{os.minor(device)}"

@@ -154,7 +154,7 @@ class Inspector:
             _Found(sidecar.camera, _SIDECAR),
             _named(naming, "camera", naming.camera),
             _Found(self._vehicle.camera, "vehicle.camera"),
-            _Found(naming.usual_camera, f"the only camera of preset {naming.preset.name if naming.preset else ''}"),
+            _Found(naming.usual_camera, f"the usual channel of {naming.preset.name if naming.preset else ''}"),
         )
         if found is None:
             raise FootageRefused(
