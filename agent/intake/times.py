@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from agent.errors import FootageRefused
@@ -91,25 +88,6 @@ def comes_twice(local: datetime, zone: ZoneInfo) -> bool:
         return False
     first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1))
     return first < second
-
-
-def whole_second_spans(start: datetime, boundaries: Sequence[float]) -> list[tuple[datetime, datetime]]:
-    """Start and end of the pieces of one recording, in whole seconds, as the API's timestamps are.
-
-    Each piece ends where the next one starts: none overlap, nothing is left out, and no piece is shown longer than a
-    whole number of seconds that it does not exceed. (A piece shorter than a second is shown as one second long, at the
-    cost of its neighbours.)
-
-    Args:
-        start: first instant of the recording, whole seconds.
-        boundaries: seconds into the recording at which pieces begin, and its length: 0.0, 59.97, 119.94, 123.4.
-    """
-    seconds: list[int] = []
-    for boundary in boundaries:
-        # Not round(): it goes to the even neighbour, so that 0.5 to 61.5 would become 62 seconds.
-        nearest = math.floor(boundary + 0.5)
-        seconds.append(max(nearest, seconds[-1] + 1) if seconds else nearest)
-    return [(start + timedelta(seconds=a), start + timedelta(seconds=b)) for a, b in pairwise(seconds)]
 
 
 def is_believable(start: datetime, end: datetime, now: datetime) -> bool:

@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-import math
 from datetime import datetime, timedelta, timezone
-from itertools import accumulate, pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agent.errors import FootageRefused
-from agent.intake.times import check_recording_time, comes_twice, parse_iso, to_utc, whole_second_spans
+from agent.intake.times import check_recording_time, comes_twice, parse_iso, to_utc
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 7, 28, 12, 0, tzinfo=timezone.utc)
@@ -160,33 +156,3 @@ def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_ag
 )
 def test_an_hour_that_comes_twice_is_known(local: datetime, twice: bool) -> None:
     assert comes_twice(local, BERLIN) is twice
-
-
-class TestPieces:
-    START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)
-
-    def seconds(self, boundaries: list[float]) -> list[tuple[int, int]]:
-        return [
-            (int((begin - self.START).total_seconds()), int((end - self.START).total_seconds()))
-            for begin, end in whole_second_spans(self.START, boundaries)
-        ]
-
-    def test_each_ends_where_the_next_begins(self) -> None:
-        assert self.seconds([0.0, 59.97, 119.94, 123.4]) == [(0, 60), (60, 120), (120, 123)]
-
-    def test_one_shorter_than_a_second_is_shown_as_one(self) -> None:
-        assert self.seconds([0.0, 0.2, 0.4, 10.0]) == [(0, 1), (1, 2), (2, 10)]
-
-    def test_a_whole_number_of_seconds_is_never_exceeded_by_rounding(self) -> None:
-        assert self.seconds([0.0, 0.5, 61.5]) == [(0, 1), (1, 62)]
-        assert self.seconds([0.0, 1.5, 301.5]) == [(0, 2), (2, 302)]
-
-    @given(lengths=st.lists(st.floats(1.0, 300.0), min_size=1, max_size=20))
-    def test_none_overlap_leave_a_gap_or_last_longer_than_they_are(self, lengths: list[float]) -> None:
-        boundaries = [0.0, *accumulate(lengths)]
-        spans = whole_second_spans(self.START, boundaries)
-        assert len(spans) == len(lengths)
-        assert all(end == begin for (_, end), (begin, _) in pairwise(spans))
-        for (begin, end), (exact_begin, exact_end) in zip(spans, pairwise(boundaries), strict=True):
-            assert 1 <= (end - begin).total_seconds() <= math.ceil(exact_end - exact_begin + 1e-6)
-            assert abs((begin - self.START).total_seconds() - exact_begin) <= 0.5
