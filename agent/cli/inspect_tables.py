@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from agent.cli.tables import console, size
 from agent.config import FootageFolder
 from agent.host.logs import harmless
+from agent.intake.file_dates import zone_error
 from agent.intake.fitting import codec_name
 from agent.intake.marks import Mark
 from agent.intake.recording import Recording
@@ -60,6 +61,8 @@ def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
         yield "start", _instant(recording.start), sources["start"]
         shown = f"{recording.start.astimezone(zone):%Y-%m-%d %H:%M:%S} {zone.key}"
         yield "", shown, "footage.timezone, or --timezone: the zone of the camera's clock"
+        if ahead := _zone_error(finding):
+            yield "doubt", _is_ahead(ahead), "date in the file, UTC"
     else:
         if naming.camera is not None:
             yield "camera", str(naming.camera), sources["camera"]
@@ -127,6 +130,8 @@ def show_summary(
         say(f"The registration is {NOT_SET}.", style="yellow")
     zones = ", ".join(sorted({folder.timezone.key for folder in folders}))
     say(f"The camera's clock is taken to run in {zones}.")
+    for ahead, count in Counter(filter(None, map(_zone_error, good))).most_common(1):
+        say(f"The dates in {count:,} files say otherwise: {_is_ahead(ahead)}.", style="yellow")
     for source, count in _start_sources(recordings).items():
         say(f"Start of {count:,} by: {source}.")
     if others:
@@ -137,6 +142,16 @@ def show_summary(
         f"\n[bold]{len(findings):,} files[/] in {seconds:.1f} s: [green]{len(good):,} would be delivered[/]"
         f" as {clips:,} clips, {total}; [{'red' if refused else 'dim'}]{len(refused):,} would be refused[/]."
     )
+
+
+def _zone_error(finding: Finding) -> timedelta | None:
+    recording, preset = finding.recording, finding.naming.preset
+    return zone_error(recording.start, recording.media, preset.created) if recording and preset else None
+
+
+def _is_ahead(ahead: timedelta) -> str:
+    side = "ahead of" if ahead > timedelta(0) else "behind"
+    return f"the camera's clock is {_length(abs(ahead).total_seconds())[:-3]} h {side} that zone"
 
 
 def _start_sources(recordings: Iterable[Recording]) -> dict[str, int]:

@@ -19,6 +19,9 @@ from agent.intake.recording import Media
 from agent.intake.times import Instant, is_believable, to_utc
 
 MOUNTS = Path("/proc/self/mountinfo")
+QUARTER = timedelta(minutes=15)
+LARGEST_DIFFERENCE = timedelta(hours=26)  # between two zones of the earth: UTC+14 and UTC-12
+CLOCK_TOLERANCE = timedelta(minutes=2)
 LOCAL_TIME_FILESYSTEMS = frozenset(("vfat", "msdos", "exfat"))
 
 
@@ -48,6 +51,27 @@ def start_by_file(
         raise FootageRefused("no recording time: neither the name nor the file has a date that can be right")
     doubt = ", which this card (FAT) keeps in local time, to 2 s" if keeps_local_time(footage.path) else ""
     return _whole(Instant(began)), f"date of the file less the duration{doubt}"
+
+
+def zone_error(start: datetime, media: Media, created: Created | None) -> timedelta | None:
+    """By how much the camera's clock is ahead of the zone that it was read in, where the date in the file is true UTC.
+
+    Args:
+        start: of the recording, as it was read from its name.
+
+    Returns:
+        Whole quarters of an hour, as zones differ by; None if the two agree, or if nothing can be told.
+    """
+    if created is None or created.clock != "utc" or media.created is None:
+        return None
+    length = timedelta(seconds=media.duration_seconds if created.moment == "close" else 0)
+    ahead = start - (media.created - length)
+    quarters = round(ahead / QUARTER)
+    is_a_zone = (
+        timedelta(0) < abs(quarters * QUARTER) <= LARGEST_DIFFERENCE
+        and abs(ahead - quarters * QUARTER) <= CLOCK_TOLERANCE
+    )
+    return quarters * QUARTER if is_a_zone else None
 
 
 def start_by_date(footage: Footage, duration_seconds: float) -> datetime | None:

@@ -12,7 +12,7 @@ from agent.config import FootageFolder
 from agent.config.values import HIGHEST_CAMERA
 from agent.intake.marks import EVENT, Mark, mark_of_folder
 from agent.intake.preset import Preset
-from agent.intake.presets import AUTO, PRESETS, UNUSABLE
+from agent.intake.presets import ANY_COPIES, AUTO, PRESETS, UNUSABLE
 from agent.intake.times import parse_iso
 
 # A regular expression cannot be stopped once it runs. On names of this length one that is merely quadratic stays quick;
@@ -67,7 +67,10 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
 
 def is_copy(name: str, folder: FootageFolder) -> bool:
     """Whether a file of this name is a smaller copy of a recording, or belongs to one, in this folder's presets."""
-    return any(preset.copies is not None and preset.copies.search(name) for preset in _presets(folder))
+    if folder.pattern is not None:
+        return False
+    copies = ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+    return copies is not None and copies.fullmatch(name) is not None
 
 
 def unusable(relative: str) -> str | None:

@@ -38,10 +38,11 @@ class Preset:
         cameras: the family's words for its channels, in lower case, of names and folders; "" is the channel where
             neither says one. The folder's own `cameras` goes before it.
         clock: what the time in the name means: the camera's local time, UTC, or that there is none.
-        created: what the date in the file means, for names without a time; None if that is not known.
+        created: what the date in the file means, for names without a time, and to check the zone by; None if that is
+            not known.
         marks: what the group `event` says, in lower case, to what that means; "" where it says nothing. None: anything
             at all marks an event.
-        copies: names of smaller copies of a recording, and of what else lies beside it: passed over in silence.
+        copies: whole names of smaller copies of a recording, and of what else lies beside it: passed over in silence.
         refused: why such files can never be used, and what to change on the camera.
     """
 

@@ -18,6 +18,10 @@ def _named(expression: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|/){expression}$", re.IGNORECASE | re.ASCII)
 
 
+def _copies(expression: str) -> re.Pattern[str]:
+    return re.compile(expression, re.IGNORECASE | re.ASCII)
+
+
 _DAY = r"(?P<Y>\d{4})(?P<m>\d\d)(?P<d>\d\d)"
 _SHORT_DAY = r"(?P<y>\d\d)(?P<m>\d\d)(?P<d>\d\d)"
 _DASHED_DAY = r"(?P<Y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)"
@@ -57,6 +61,7 @@ _ALL = (
             "20181026_135003_EO.mp4": "camera 4, 2018-10-26 13:50:03, event",
         },
         cameras=_FRONT_REAR_INSIDE | {"o": 4},
+        created=Created("utc", "close"),
         marks={
             "e": EVENT,
             "p": PARKING,
@@ -74,7 +79,7 @@ _ALL = (
             "y": Mark("no seat belt"),
             "f": Mark("no driver seen"),
         },
-        copies=_named(r"\d{8}_\d{6}_[A-Z](?:[FRIO](?:[LS]\.mp4|\.thm)|\.gps|\.3gf)"),
+        copies=_copies(r"\d{8}_\d{6}_[A-Z](?:[FRIO](?:[LS]\.mp4|\.thm)|\.gps|\.3gf)"),
     ),
     Preset(
         "viofo",
@@ -165,7 +170,7 @@ _ALL = (
             "240915_143027_001_RH.MP4": "camera 2, 2024-09-15 14:30:27",
         },
         cameras={"f": 1, "r": 2, "b": 3},
-        copies=_named(r"\d{6}_\d{6}_\d{3}_[BFR]L\.MP4"),
+        copies=_copies(r"\d{6}_\d{6}_\d{3}_[BFR]L\.MP4"),
     ),
     Preset(
         "mivue",
@@ -177,7 +182,7 @@ _ALL = (
             "FILE240131-101500.MP4": "camera 1, 2024-01-31 10:15:00",
         },
         cameras=_FRONT_REAR_INSIDE | {"": 1},
-        copies=_named(r"FILE\d{6}-\d{6}.*\.NMEA"),
+        copies=_copies(r"FILE\d{6}-\d{6}.*\.NMEA"),
     ),
     Preset(
         "garmin",
@@ -192,7 +197,7 @@ _ALL = (
         clock="none",
         created=Created("local", "start"),
         marks={"t": TIMELAPSE},
-        copies=_named(r"GRM[NT]\d{4}\.(?:GLV|THM)"),
+        copies=_copies(r"GRM[NT]\d{4}\.(?:GLV|THM)"),
     ),
     Preset(
         "gopro",
@@ -206,7 +211,7 @@ _ALL = (
         cameras={"": 1},
         clock="none",
         created=Created("local", "close"),
-        copies=_named(r"G[\w]{7}\.(?:LRV|THM)"),
+        copies=_copies(r"G[\w]{7}\.(?:LRV|THM)"),
     ),
     Preset(
         "70mai",
@@ -243,7 +248,7 @@ _ALL = (
             "left_pillar": 5,
             "right_pillar": 6,
         },
-        copies=_named(r"(?:event\.json|thumb\.png)"),
+        copies=_copies(r"(?:event\.json|thumb\.png)"),
     ),
     Preset(
         "dahua",
@@ -257,7 +262,6 @@ _ALL = (
             "2019-05-09/002/dav/21.04.49-21.05.14[A][0@0][0].mp4": "camera 2, 2019-05-09 21:04:49, alarm",
         },
         marks={"a": ALARM, "i": EVENT, "m": MOTION},
-        copies=re.compile(r"/dav/.*\.idx$", re.IGNORECASE),
     ),
     Preset(
         "icar",
@@ -352,4 +356,6 @@ _ALL = (
     ),
 )
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL if not preset.refused}
+# All at once, for a scan asks this of each file.
+ANY_COPIES = _copies("|".join(f"(?:{preset.copies.pattern})" for preset in PRESETS.values() if preset.copies))
 UNUSABLE = tuple(preset for preset in _ALL if preset.refused)

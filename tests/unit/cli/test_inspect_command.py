@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import structlog
 
 from agent.cli import main
 from agent.simulator.recorder import recording
+from tests.support.footage import created
 
 NAME = "DCIM/Movie/RO/2026_0728_141441_001F.MP4"
 
@@ -106,6 +108,20 @@ def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(card: Path, caps
         "3 would be refused",
     ):
         assert words in text
+
+
+def test_a_date_in_the_file_that_is_utc_tells_of_a_wrong_zone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = created(recording(60), datetime(2026, 7, 28, 12, 15, 41))
+    for name in ("20260728_141441_NF.mp4", "20260728_141441_NR.mp4"):
+        (tmp_path / name).write_bytes(content)
+    assert main(["inspect", str(tmp_path)]) == 0
+    assert "The dates in 2 files say otherwise: the camera's clock is 2:00 h ahead of that zone." in shown(capsys)
+    assert main(["inspect", str(tmp_path / "20260728_141441_NF.mp4")]) == 0
+    assert "doubt the camera's clock is 2:00 h ahead of that zone" in shown(capsys)
+    assert main(["inspect", str(tmp_path), "--timezone", "Africa/Johannesburg"]) == 0
+    assert "say otherwise" not in shown(capsys)
 
 
 def test_vehicles_are_told_apart_where_there_are_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

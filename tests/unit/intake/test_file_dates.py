@@ -9,7 +9,7 @@ import pytest
 
 from agent.clip import Footage
 from agent.errors import FootageRefused
-from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
+from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file, zone_error
 from agent.intake.preset import Created
 from agent.intake.recording import Media
 
@@ -70,6 +70,35 @@ class TestDateInTheFile:
         instant, source = start_by_file(footage(), media(self.NOTED), None, JOHANNESBURG, NOW)
         assert instant.utc == WRITTEN - timedelta(seconds=91)
         assert source == "date of the file less the duration"
+
+
+class TestZoneOfTheClock:
+    """A family that notes true UTC in the file tells whether the zone of the name is right."""
+
+    NOTED = datetime(2026, 7, 28, 12, 1, 30, tzinfo=timezone.utc)
+    START = datetime(2026, 7, 28, 12, 0, 0, tzinfo=timezone.utc)
+
+    @pytest.mark.parametrize(
+        ("off", "error"),
+        [
+            (timedelta(0), None),
+            (timedelta(seconds=40), None),
+            (timedelta(hours=2), timedelta(hours=2)),
+            (timedelta(hours=-5, minutes=-45, seconds=20), timedelta(hours=-5, minutes=-45)),
+            (timedelta(minutes=7), None),
+            (timedelta(days=3), None),
+        ],
+        ids=["none", "seconds", "a zone ahead", "a zone behind", "no zone", "a clock that was never set"],
+    )
+    def test_a_difference_of_zones_is_told_from_a_clock_that_is_wrong(
+        self, off: timedelta, error: timedelta | None
+    ) -> None:
+        assert zone_error(self.START + off, media(self.NOTED), Created("utc", "close")) == error
+
+    @pytest.mark.parametrize("created", [None, Created("local", "close")])
+    def test_where_the_date_is_not_utc_nothing_can_be_told(self, created: Created | None) -> None:
+        assert zone_error(self.START + timedelta(hours=2), media(self.NOTED), created) is None
+        assert zone_error(self.START + timedelta(hours=2), media(None), Created("utc", "close")) is None
 
 
 class TestDateOfTheFile:

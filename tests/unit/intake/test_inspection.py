@@ -33,6 +33,7 @@ from agent.intake import inspection
 from agent.intake.inspection import Inspector, rules_digest
 from agent.intake.presets import PRESETS
 from agent.simulator.recorder import recording
+from tests.support.footage import created
 
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
 START = datetime(2026, 7, 28, 14, 41, 41, tzinfo=timezone.utc)
@@ -53,15 +54,6 @@ def configuration(vehicle: Vehicle, limits: Limits) -> Config:
         UploadSettings(),
         LogSettings(),
     )
-
-
-def created(content: bytes, at: datetime) -> bytes:
-    """The recording with this date in its header, which a camera writes there as if it were UTC."""
-    seconds = int((at - datetime(1904, 1, 1)).total_seconds())
-    patched = bytearray(content)
-    field_at = patched.index(b"mvhd") + 8
-    patched[field_at : field_at + 4] = seconds.to_bytes(4, "big")
-    return bytes(patched)
 
 
 class Card:
