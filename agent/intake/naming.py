@@ -91,8 +91,9 @@ def _matches(relative: str, folder: FootageFolder) -> Iterator[tuple[Preset, re.
 
 def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, folder: FootageFolder) -> Naming:
     groups = _caught(match)
-    own_words = preset.cameras if preset else {}
-    words = {word.casefold(): number for word, number in (*own_words.items(), *folder.cameras.items())}
+    own = preset.cameras if preset else {}
+    chosen = {word.casefold(): number for word, number in folder.cameras.items()}
+    words = {**own, **chosen}
     start: datetime | None = None
     camera: int | None = None
     faults: dict[str, str] = {}
@@ -103,7 +104,9 @@ def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, fol
         faults["start"] = printable(f"the name {relative} says an impossible time ({said}): {error}")
     word = groups.get("camera") or groups.get("camera2")
     if word is None:
-        camera = _camera_of_folders(relative, folder, words)
+        # A letter alone is the family's word in its file names, but as a folder's name it may be anybody's.
+        full_words = {word: number for word, number in own.items() if len(word) > 1}
+        camera = _camera_of_folders(relative, folder, {**full_words, **chosen})
     else:
         camera = _camera(word, words)
         if camera is None:
@@ -136,11 +139,7 @@ def _caught(match: re.Match[str] | None) -> Mapping[str, str]:
 def _agreed(readings: Sequence[Naming]) -> Naming:
     """What several presets make of one name: where they differ nothing is guessed."""
     names = [reading.preset.name for reading in readings if reading.preset]
-    differing = [
-        value
-        for value in _VALUES
-        if len({(getattr(reading, value), value in reading.faults) for reading in readings}) > 1
-    ]
+    differing = [value for value in _VALUES if len({_said(reading, value) for reading in readings}) > 1]
     fault = (
         f"the name fits several cameras, {' and '.join(names)}, which read its {' and '.join(differing)} differently: "
         f'set preset = "{names[0]}", or whichever it is, for this folder ([[footage]])'
@@ -149,6 +148,13 @@ def _agreed(readings: Sequence[Naming]) -> Naming:
         return readings[0]
     unread: dict[str, Any] = dict.fromkeys((*differing, "preset", "usual_camera"))
     return replace(readings[0], faults=readings[0].faults | dict.fromkeys(differing, fault), **unread)
+
+
+def _said(reading: Naming, value: str) -> tuple[object, ...]:
+    """What a reading makes of a value, in a form to be compared."""
+    if value == "start" and reading.start is None and reading.preset:
+        return reading.preset.clock, reading.preset.created, value in reading.faults
+    return getattr(reading, value), value in reading.faults
 
 
 def _presets(folder: FootageFolder) -> Iterable[Preset]:

@@ -12,7 +12,7 @@ import pytest
 from agent.config import FootageFolder
 from agent.intake.marks import EVENT, LOCKED, PARKING, mark_of_folder
 from agent.intake.naming import Naming, printable, read_name
-from agent.intake.preset import Preset
+from agent.intake.preset import Created, Preset
 from agent.intake.presets import PRESETS
 
 AT = datetime(2026, 7, 28, 14, 41, 41)
@@ -179,6 +179,17 @@ class TestPresetsWithWordsOfTheirOwn:
         monkeypatch.setitem(PRESETS, "twin", replace(PRESETS["family"], name="twin"))
         found = read_name("family-20260728_144141_NF.mp4", folder())
         assert (found.start, found.camera, found.faults) == (AT.replace(tzinfo=timezone.utc), 1, {})
+
+    def test_a_letter_alone_is_not_its_word_for_a_folder(self) -> None:
+        assert read_name("A/20230309061733_000000.MP4", folder()).camera is None
+        assert read_name("A/20230309061733_000000.MP4", folder(cameras={"A": 4})).camera == 4
+        assert read_name("Movie_E/20230309061733_000000.MP4", folder()).camera == 2
+
+    def test_names_without_a_time_that_two_presets_date_otherwise_are_not_guessed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(PRESETS, "rival", replace(PRESETS["gopro"], name="rival", created=Created("utc", "start")))
+        assert "which read its start differently" in read_name("GX010123.MP4", folder()).faults["start"]
 
     def test_a_name_that_another_preset_reads_otherwise_is_not_guessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PRESETS, "rival", replace(PRESETS["family"], name="rival", cameras={"f": 3}))
