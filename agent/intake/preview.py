@@ -43,7 +43,7 @@ class Finding:
     refusal: str = ""
 
 
-class Survey:
+class Preview:
     """Looks at the footage below one folder, or at one file, as the daemon would.
 
     Args:
