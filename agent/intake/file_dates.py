@@ -26,14 +26,14 @@ LOCAL_TIME_FILESYSTEMS = frozenset(("vfat", "msdos", "exfat"))
 
 
 def start_by_file(
-    footage: Footage, media: Media, created: Created | None, zone: ZoneInfo, now: datetime
+    footage: Footage, media: Media, created: Created | None, zone: ZoneInfo, now: datetime | None
 ) -> tuple[Instant, str]:
     """When the recording began, and the words for where that was found.
 
     Args:
         created: what the date in the file means; None if that is not known: it is then not looked at.
         zone: that of the camera's clock.
-        now: what this device's clock says, aware.
+        now: what this device's clock says, aware; None if that is not known.
 
     Raises:
         FootageRefused: neither date can be that of a recording.

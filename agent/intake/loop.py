@@ -12,13 +12,16 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, State
+from agent.clip import Clip, Footage, State, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.host.clock import AsTold, Clock
+from agent.intake.dating import dated
 from agent.intake.inspection import Inspector
 from agent.intake.naming import unusable
 from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.spool import Spool
 
@@ -27,6 +30,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 NEW_DIRECTORY_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+# How soon it is noticed that the clock was set, while clips may wait for that.
+CLOCK_LOOK_SECONDS = 5.0
 
 
 class Intake:
@@ -39,6 +44,7 @@ class Intake:
         on_taken: called when clips were added.
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
+        clock: this device's clock, judged; without it `now` is believed.
     """
 
     def __init__(
@@ -50,13 +56,15 @@ class Intake:
         on_taken: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._folders: Sequence[FootageFolder] = config.footage
         self._spool = spool
         self._stop = stop
         self._on_taken = on_taken
         self._monotonic = monotonic
-        self._now = now
+        self._clock = clock or Clock("always", AsTold(now))
+        self._heeded: tuple[float, bool] | None = None
         self._inspectors = {folder: Inspector(folder, config) for folder in self._folders}
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | None] = queue.SimpleQueue()
         self._watcher = Watcher(
@@ -97,6 +105,7 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
                 self._watcher.tend()
@@ -104,7 +113,28 @@ class Intake:
         self._take_settled(alive)
         self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
-        return min(60.0, max(0.0, due - self._monotonic()))
+        most = 60.0 if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
+        return min(most, max(0.0, due - self._monotonic()))
+
+    def _heed_clock(self) -> None:
+        """Once after each change of the clock: clips that wait for it may be decided."""
+        clock = self._clock.look()
+        setting = (self._clock.settings[-1].since, clock.trusted)
+        if setting == self._heeded:
+            return
+        self._heeded = setting
+        for record in self._spool.retime(clock, self._doubt):
+            log.info(
+                f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
+            )
+            self._on_taken()
+
+    def _doubt(self, video: Video) -> str | None:
+        try:
+            check_recording_time(video.start, video.end, datetime.fromtimestamp(self._clock.wall(), tz=timezone.utc))
+        except FootageRefused as refusal:
+            return refusal.reason
+        return None
 
     def _listen(self, seconds: float) -> None:
         """Waits for hints; those that came together are noted together."""
@@ -238,10 +268,10 @@ class Intake:
         del self._pending[key]
 
     def _inspect(self, inspector: Inspector, footage: Footage) -> Sequence[Clip]:
-        clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
+        clips = inspector.inspect(footage.path)
         if any(clip.footage != footage for clip in clips):
             raise FootageGone("it changed after it had settled")
-        return clips
+        return dated(clips, self._clock.settings)
 
     def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
         self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
@@ -259,7 +289,8 @@ class Intake:
             log.info("footage_deleted", footage=str(footage.path), reason="delivered")
 
     def _prune(self) -> None:
-        if self._monotonic() >= self._prune_at:
+        # By a clock that is ahead, all that was delivered would be long ago.
+        if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
             self._prune_at = self._monotonic() + PRUNE_SECONDS
             self._spool.forget_delivered()
 

@@ -66,6 +66,11 @@ class TestDateInTheFile:
         assert instant.utc == WRITTEN - timedelta(seconds=91)
         assert source == "date of the file less the duration"
 
+    def test_where_this_device_does_not_know_the_time_no_future_is_doubted(self) -> None:
+        noted = NOW + timedelta(days=1)
+        instant, _ = start_by_file(footage(), media(noted), Created("utc", "start"), JOHANNESBURG, None)
+        assert instant.utc == noted
+
     def test_one_whose_meaning_is_not_known_is_not_looked_at(self) -> None:
         instant, source = start_by_file(footage(), media(self.NOTED), None, JOHANNESBURG, NOW)
         assert instant.utc == WRITTEN - timedelta(seconds=91)
