@@ -19,6 +19,7 @@ from agent.intake.recording import Media
 from agent.intake.times import Instant, is_believable, to_utc
 
 MOUNTS = Path("/proc/self/mountinfo")
+LATEST_YEAR = 2099  # a damaged header can hold any, beyond what calendars can work with
 QUARTER = timedelta(minutes=15)
 LARGEST_DIFFERENCE = timedelta(hours=26)  # between two zones of the earth: UTC+14 and UTC-12
 CLOCK_TOLERANCE = timedelta(minutes=2)
@@ -39,7 +40,7 @@ def start_by_file(
         FootageRefused: neither date can be that of a recording.
     """
     length = timedelta(seconds=media.duration_seconds)
-    if media.created is not None and created is not None:
+    if media.created is not None and media.created.year <= LATEST_YEAR and created is not None:
         noted = media.created.replace(tzinfo=None) if created.clock == "local" else media.created
         instant = to_utc(noted - length if created.moment == "close" else noted, zone)
         if is_believable(instant.utc, instant.utc + length, now):

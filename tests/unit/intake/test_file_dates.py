@@ -58,8 +58,9 @@ class TestDateInTheFile:
             datetime(2000, 1, 1, 0, 3, tzinfo=timezone.utc),
             datetime(2014, 12, 31, tzinfo=timezone.utc),
             NOW + timedelta(days=1),
+            datetime(9999, 12, 31, 23, 59, tzinfo=timezone.utc),
         ],
-        ids=["none", "clock never set", "before such cameras", "tomorrow"],
+        ids=["none", "clock never set", "before such cameras", "tomorrow", "the end of all calendars"],
     )
     def test_one_that_cannot_be_right_gives_way_to_the_date_of_the_file(self, noted: datetime | None) -> None:
         instant, source = start_by_file(footage(), media(noted), Created("utc", "start"), JOHANNESBURG, NOW)
