@@ -30,6 +30,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 NEW_DIRECTORY_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+# The longest wait: a worker that does not move for long counts as hung.
+IDLE_SECONDS = 15.0
 # How soon it is noticed that the clock was set, while clips may wait for that.
 CLOCK_LOOK_SECONDS = 5.0
 
@@ -86,7 +88,7 @@ class Intake:
         """Takes footage in until `stop` is set.
 
         Args:
-            alive: called at least each minute and with each file, as a sign that the loop moves.
+            alive: called several times a minute and with each file, as a sign that the loop moves.
         """
         self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
         try:
@@ -113,7 +115,7 @@ class Intake:
         self._take_settled(alive)
         self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
-        most = 60.0 if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
+        most = IDLE_SECONDS if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
         return min(most, max(0.0, due - self._monotonic()))
 
     def _heed_clock(self) -> None:

@@ -19,7 +19,8 @@ from agent.intake.naming import printable
 # the file itself: only time can bring it back.
 LOOK_AGAIN_SECONDS = 600.0
 
-_GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE))
+# No file can have a name that is too long: the sidecar of footage whose own name is as long as names may be.
+_GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 
