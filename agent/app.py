@@ -117,6 +117,8 @@ class Daemon:
         self._stop_asked = False
         self._reload_asked = False
         self._sent_bytes = 0
+        self._waiting = 0
+        self._counted_changes = -1
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._clock = clock or Clock(config.clock.trust)
@@ -220,7 +222,12 @@ class Daemon:
 
     def _sentence(self) -> str:
         activity = self._parts.dispatcher.activity
-        waiting = self._spool.ledger.tallies()[State.WAITING].clips
+        changes = self._spool.changes
+        if changes != self._counted_changes:
+            # Counting reads the index of all clips, and this is asked for each second.
+            self._waiting = self._spool.ledger.tallies()[State.WAITING].clips
+            self._counted_changes = changes
+        waiting = self._waiting
         doing = activity.doing
         if activity.batch_clips:
             doing = f"uploading {activity.batch_position} of {activity.batch_clips}"

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, State, Video
+from agent.clip import Clip, Footage, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
 from agent.host.clock import AsTold, Clock
 from agent.intake.dating import dated
 from agent.intake.inspection import Inspector
 from agent.intake.naming import unusable
-from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
+from agent.intake.news import News
+from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.spool import Spool
@@ -28,7 +30,7 @@ from agent.spool import Spool
 log = structlog.get_logger()
 
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
-NEW_DIRECTORY_SECONDS = 1.0
+SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
 # The longest wait: a worker that does not move for long counts as hung.
 IDLE_SECONDS = 15.0
@@ -76,8 +78,8 @@ class Intake:
         )
         self._scan_at = dict.fromkeys(self._folders, 0.0)
         self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
-        self._known: dict[FootageFolder, set[int]] = {folder: set() for folder in self._folders}
-        self._told: set[str] = set()
+        self._news = News()
+        self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
 
     def wake(self) -> None:
@@ -110,7 +112,9 @@ class Intake:
         self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
-                self._watcher.tend()
+                for renewed in self._watcher.tend():
+                    self._scan_at[renewed] = self._monotonic()
+                    self._surveys[renewed].has_footage = False
                 self._scan(folder, alive)
         self._take_settled(alive)
         self._prune()
@@ -149,51 +153,29 @@ class Intake:
             timeout = 0.0
             if hint is None:
                 self._scan_at = dict.fromkeys(self._folders, 0.0)
+                for survey in self._surveys.values():
+                    survey.revise()
                 continue
             folder, path, closed = hint
             if path is None:
-                self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + NEW_DIRECTORY_SECONDS)
+                self._scan_soon(folder)
             elif wanted(folder, path.name) and reaches(folder, path):
                 found = examine(path)
                 if isinstance(found, Footage):
-                    if not self._is_unusable(folder, found):
-                        self._note(folder, found, closed=closed)
+                    self._note(folder, found, closed=closed)
                 elif found is not None:
-                    self._tell("footage_skipped", found.path, found.reason)
+                    self._news.tell("footage_skipped", found.path, found.reason)
 
     def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
-        known: set[int] = set()
-        try:
-            for found in scan(folder):
-                if self._stop.is_set():
-                    return
-                alive()
-                if isinstance(found, Skipped):
-                    self._tell("footage_skipped", found.path, found.reason)
-                else:
-                    self._sort(folder, found, known)
-        except OSError as exc:
-            self._tell("folder_missing", folder.path, f"{unreadable(exc)}; looked for again at every scan")
-            return
-        self._told.discard(f"folder_missing {folder.path}")
-        self._known[folder] = known
-
-    def _sort(self, folder: FootageFolder, footage: Footage, known: set[int]) -> None:
-        """Passes over what the ledger knows; a memory of hashes saves asking it for each file at each scan."""
-        if self._is_unusable(folder, footage):
-            return
-        mark = hash(footage)
-        if mark in self._known[folder]:
-            known.add(mark)
-            return
-        state = self._spool.state_of(footage)
-        if state is None:
+        survey = self._surveys[folder]
+        for footage in survey.scan(alive, self._stop.is_set):
             self._note(folder, footage, closed=False)
-        elif state is State.DELIVERED and folder.after_delivery == "delete":
-            self._delete(footage)
-        elif folder.after_delivery == "keep" and state is not State.REFUSED:
-            known.add(mark)
+        if survey.is_there and self._watcher.check(folder, survey.directories):
+            self._scan_soon(folder)
+
+    def _scan_soon(self, folder: FootageFolder) -> None:
+        self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + SOON_SECONDS)
 
     def _is_unusable(self, folder: FootageFolder, footage: Footage) -> bool:
         """Whether the name alone says that the file can never be used; it is then refused.
@@ -209,6 +191,8 @@ class Intake:
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
+        if self._is_unusable(folder, footage):
+            return
         key = (folder, footage.path)
         self._pending[key] = seen(
             self._pending.get(key),
@@ -254,18 +238,21 @@ class Intake:
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
         except SpoolFull as exc:
-            self._tell("spool_full", folder.path, f"{exc}; the footage stays where it is and is taken in later")
+            reason = f"{exc}; the footage stays where it is and is taken in later"
+            self._news.tell("spool_full", folder.path, reason)
             self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
             return
-        except FootageIncomplete as exc:
-            if not is_hopeless(pending, now, folder.settle_seconds):
+        except FootageRefused as exc:
+            if examine(footage.path) != footage:
+                # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
+                log.debug("footage_gone", footage=str(footage.path), reason=exc.reason)
+            elif isinstance(exc, FootageIncomplete) and not is_hopeless(pending, now, folder.settle_seconds):
                 self._pending[key] = put_off(pending, now, folder.settle_seconds)
                 return
-            self._refuse(footage, exc, inspector.rules)
-        except FootageRefused as exc:
-            self._refuse(footage, exc, inspector.rules)
+            else:
+                self._refuse(footage, exc, inspector.rules)
         else:
-            self._told.discard(f"spool_full {folder.path}")
+            self._news.over("spool_full", folder.path)
             self._on_taken()
         del self._pending[key]
 
@@ -279,26 +266,9 @@ class Intake:
         self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
-    def _delete(self, footage: Footage) -> None:
-        """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""
-        if examine(footage.path) != footage:
-            return
-        try:
-            footage.path.unlink()
-        except OSError as exc:
-            self._tell("footage_not_deleted", footage.path, str(exc.strerror))
-        else:
-            log.info("footage_deleted", footage=str(footage.path), reason="delivered")
-
     def _prune(self) -> None:
         # By a clock that is ahead, all that was delivered would be long ago.
         if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
             self._prune_at = self._monotonic() + PRUNE_SECONDS
-            self._spool.forget_delivered()
-
-    def _tell(self, event: str, path: Path, reason: str) -> None:
-        """Logs what stays true from scan to scan only once."""
-        key = f"{event} {path}"
-        if key not in self._told:
-            self._told.add(key)
-            log.warning(event, path=str(path), reason=reason)
+            away = [folder.path for folder, survey in self._surveys.items() if not survey.has_footage]
+            self._spool.forget_delivered(away)

@@ -65,11 +65,16 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
     return readings[0] if len(readings) == 1 else _agreed(readings)
 
 
-def is_copy(name: str, folder: FootageFolder) -> bool:
-    """Whether a file of this name is a smaller copy of a recording, or belongs to one, in this folder's presets."""
+def copies_in(folder: FootageFolder) -> re.Pattern[str] | None:
+    """Whole names of smaller copies of a recording, and of what belongs to one, in this folder's presets."""
     if folder.pattern is not None:
-        return False
-    copies = ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+        return None
+    return ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+
+
+def is_copy(name: str, folder: FootageFolder) -> bool:
+    """Whether a file of this name is a smaller copy of a recording, or belongs to one."""
+    copies = copies_in(folder)
     return copies is not None and copies.fullmatch(name) is not None
 
 

@@ -47,6 +47,8 @@ class DaemonProcess:
         self.program = ["-m", "agent.cli", "run", "--config", str(self.config)]
         self.footage.mkdir(exist_ok=True)
         self.environ = os.environ | {"VISION_INGEST_PASSWORD": PASSWORD}
+        # A command that a test puts before the program's own.
+        self.launcher: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self.write_config(base_url, more or {})
 
@@ -82,7 +84,8 @@ class DaemonProcess:
     def start(self) -> None:
         started = self._starts()
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, *self.program], stderr=log, env=self.environ)
+            command = [*self.launcher, sys.executable, *self.program]
+            self._process = subprocess.Popen(command, stderr=log, env=self.environ)
         await_until(
             lambda: self._starts() > started or self.process.poll() is not None,
             "the start-up line",

@@ -50,7 +50,7 @@ def test_given_everything_it_asks_nothing_and_writes_what_load_reads(
 ) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "config.toml").write_text(
-        f'[spool]\ndirectory = "{tmp_path}/spool"\nmin_free_bytes = 0\n', encoding="utf-8"
+        f'[spool]\ndirectory = "{tmp_path}/spool"\nmin_free_bytes = 0\n[clock]\ntrust = "always"\n', encoding="utf-8"
     )
     assert main(answers(tmp_path, simulator, password)) == 0
     config = load(tmp_path / "etc" / "config.toml")

@@ -254,6 +254,53 @@ def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
     assert spool.state_of(footage) is None
 
 
+def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(3)]
+    take(spool, clips[0])
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    take(spool, clips[1])
+    os.utime(clips[1].footage.path, ns=(1, 1))
+    touched = make_clip(tmp_path / "footage", 1)
+    assert take(spool, touched).again
+    unknown = [Footage(tmp_path / "footage" / f"{number}", number, number) for number in range(1200)]
+    assert spool.states_of([*unknown, *(clip.footage for clip in (*clips, touched))]) == {
+        clips[0].footage: State.DELIVERED,
+        clips[1].footage: State.WAITING,
+        touched.footage: State.WAITING,
+    }
+
+
+def test_what_was_read_from_the_ledger_holds_until_it_changes(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    before = spool.changes
+    spool.state_of(clip.footage)
+    assert spool.changes == before
+    take(spool, clip)
+    assert spool.changes > before
+    begin = clock.seconds
+    spool.refuse(make_clip(tmp_path / "footage", 2).footage, "unreadable", "rules", 600)
+    spool.refuse(make_clip(tmp_path / "footage", 3).footage, "no name", "rules", None)
+    assert not spool.has_refusal_lapsed(begin, begin + 599)
+    assert spool.has_refusal_lapsed(begin + 599, begin + 600)
+    assert not spool.has_refusal_lapsed(begin + 600, begin + 6000)
+
+
+def test_footage_on_a_card_that_is_away_is_not_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    card = tmp_path / "footage"
+    clip = make_clip(card, 1)
+    take(spool, clip)
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    clock.seconds += 31 * 86_400
+    card.rename(tmp_path / "pulled")
+    assert spool.forget_delivered([card]) == 0
+    (tmp_path / "pulled").rename(card)
+    assert spool.state_of(clip.footage) is State.DELIVERED
+    clip.footage.path.unlink()
+    assert spool.forget_delivered() == 1
+
+
 def test_the_same_recording_under_another_name_is_not_sent_twice(
     spool: Spool, settings: SpoolSettings, tmp_path: Path
 ) -> None:
