@@ -16,6 +16,7 @@ DONE, FAILED, USAGE = 0, 1, 2
 
 # In the order in which a user meets them.
 COMMANDS = (
+    "inspect",
     "setup",
     "check",
     "run",
@@ -31,8 +32,9 @@ COMMANDS = (
 )
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or configuration
 
-Start with `sudo vision-ingest setup`: it asks for what is needed. `vision-ingest check` says what is missing, and
-`vision-ingest demo` shows the whole journey of a clip on this computer, without a camera or an account."""
+`vision-ingest inspect FOLDER` shows what would be made of a camera's footage. Start with `sudo vision-ingest setup`: it
+asks for what is needed. `vision-ingest check` says what is missing, and `vision-ingest demo` shows the whole journey of
+a clip on this computer, without a camera or an account."""
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFu
 from agent.host.clock import AsTold, Clock
 from agent.intake.dating import dated
 from agent.intake.inspection import Inspector
+from agent.intake.naming import unusable
 from agent.intake.news import News
 from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
@@ -176,7 +177,22 @@ class Intake:
     def _scan_soon(self, folder: FootageFolder) -> None:
         self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + SOON_SECONDS)
 
+    def _is_unusable(self, folder: FootageFolder, footage: Footage) -> bool:
+        """Whether the name alone says that the file can never be used; it is then refused.
+
+        Such files are blocks that a camera overwrites without end: one row a file, whatever it holds meanwhile.
+        """
+        reason = unusable(footage.path.name)
+        if reason is None:
+            return False
+        block = Footage(footage.path, 0, 0)
+        if self._spool.state_of(block) is None:
+            self._refuse(block, FootageRefused(reason), self._inspectors[folder].rules)
+        return True
+
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
+        if self._is_unusable(folder, footage):
+            return
         key = (folder, footage.path)
         self._pending[key] = seen(
             self._pending.get(key),

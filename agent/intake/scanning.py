@@ -14,6 +14,7 @@ from pathlib import Path
 from agent.clip import Footage
 from agent.config import FootageFolder
 from agent.intake.known import Known
+from agent.intake.naming import copies_in
 
 # What lstat says of a path that stood there a moment ago; a folder may even have become a file.
 GONE = (FileNotFoundError, NotADirectoryError)
@@ -79,19 +80,24 @@ def _sort(entry: os.DirEntry[str], known: Known) -> Footage | Skipped | None:
 
 
 def wanted(folder: FootageFolder, name: str) -> bool:
-    """Whether a file of this name is footage, by `include` and `exclude`; case does not count."""
+    """Whether a file of this name is footage, by `include` and `exclude`; case does not count.
+
+    The smaller copy that some cameras write of each recording is none.
+    """
     return _pattern(folder).fullmatch(name) is not None
 
 
 def _pattern(folder: FootageFolder) -> re.Pattern[str]:
-    return _compiled(folder.include, folder.exclude)
+    copies = copies_in(folder)
+    return _compiled(folder.include, folder.exclude, copies.pattern if copies else None)
 
 
 @lru_cache(maxsize=64)
-def _compiled(include: tuple[str, ...], exclude: tuple[str, ...]) -> re.Pattern[str]:
+def _compiled(include: tuple[str, ...], exclude: tuple[str, ...], copies: str | None) -> re.Pattern[str]:
     """One expression for all patterns: a scan asks for each file."""
-    included, excluded = ("|".join(map(translate, patterns)) for patterns in (include, exclude))
-    return re.compile(f"(?!{excluded})(?:{included})" if exclude else f"(?:{included})", re.IGNORECASE)
+    included = "|".join(map(translate, include))
+    excluded = "|".join([*map(translate, exclude), *([rf"(?:{copies})\Z"] if copies else [])])
+    return re.compile(f"(?!{excluded})(?:{included})" if excluded else f"(?:{included})", re.IGNORECASE)
 
 
 def reaches(folder: FootageFolder, path: Path) -> bool:
