@@ -5,23 +5,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
-from agent.clip import State, Upload
+from agent.clip import State, Upload, Verdict
 from agent.config import UploadSettings
 from agent.delivery.batching import BatchLimits, fill
 from agent.delivery.confirmation import POLL_SECONDS, confirm
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
-from agent.errors import DeliveryError, LinkDown, Stopped
+from agent.errors import DeliveryError, LinkDown, SpoolFull, Stopped
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 
 log = structlog.get_logger()
 
 IDLE_SECONDS = 60.0
+FULL_SECONDS = 10.0
 LOG_STATES = {State.REFUSED: "clip_refused", State.HELD: "clip_held", State.LOST: "clip_lost"}
 
 
@@ -86,6 +88,8 @@ class Dispatcher:
         self._paused_until = 0.0
         self._linger_until: float | None = None
         self._poll_at = 0.0
+        # What was decided but is not in the spool yet: the verdicts, and the clips of the batch.
+        self._unwritten: tuple[Mapping[int, Verdict], list[int]] = ({}, [])
 
     @property
     def activity(self) -> Activity:
@@ -106,9 +110,14 @@ class Dispatcher:
             seconds = self.step()
             if self._wake.wait(min(seconds, IDLE_SECONDS)):
                 self._wake.clear()
+        with suppress(SpoolFull):
+            self._write()
 
     def step(self) -> float:
         """One turn: at most one request that carries clips.
+
+        While the spool's disk is too full for the last batch's verdicts nothing more is sent: a verdict that is not
+        written would have its clip sent again.
 
         Returns:
             Seconds until there may be something to do; 0 to go on at once.
@@ -116,6 +125,14 @@ class Dispatcher:
         paused = self._paused_until - self._monotonic()
         if paused > 0:
             return paused
+        try:
+            self._write()
+            return self._turn()
+        except SpoolFull as exc:
+            self._pause(Pause(Cause.DISK, FULL_SECONDS, f"{exc}: nothing is sent until its result can be noted"))
+            return FULL_SECONDS
+
+    def _turn(self) -> float:
         self._poll()
         waiting = self._spool.count_ready(self._limits.clips)
         if waiting == 0:
@@ -207,15 +224,27 @@ class Dispatcher:
         self._carry_out(decision, batch)
 
     def _carry_out(self, decision: Decision, batch: list[Upload]) -> None:
-        for record in self._spool.settle(decision.verdicts):
-            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
-        untouched = [upload.id for upload in batch if upload.id not in decision.verdicts]
-        self._spool.release(untouched)
+        self._unwritten = (decision.verdicts, [upload.id for upload in batch])
         if decision.batch_bytes is not None:
             self._limits = replace(self._limits, size_bytes=decision.batch_bytes)
             log.warning("batches_made_smaller", batch_bytes=decision.batch_bytes, reason="413 from the server")
         if decision.pause is not None:
             self._pause(decision.pause)
+        self._write()
+
+    def _write(self) -> None:
+        """Notes in the spool what was decided last, and gives back the clips of which nothing was decided.
+
+        Raises:
+            SpoolFull: that must be tried again.
+        """
+        verdicts, batch = self._unwritten
+        for record in self._spool.settle(verdicts) if verdicts else ():
+            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
+        self._unwritten = ({}, batch)
+        if batch:
+            self._spool.release(id for id in batch if id not in verdicts)
+        self._unwritten = ({}, [])
 
     def _pause(self, pause: Pause) -> None:
         self._paused_until = self._monotonic() + pause.seconds

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 NEW_DIRECTORY_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+PRUNE_AGAIN_SECONDS = 10.0
+RELIEVE_SECONDS = 5.0
 
 
 class Intake:
@@ -68,6 +70,9 @@ class Intake:
         self._known: dict[FootageFolder, set[int]] = {folder: set() for folder in self._folders}
         self._told: set[str] = set()
         self._prune_at = 0.0
+        self._relieve_at = 0.0
+        self._knows_rules = False
+        self._was_full = False
 
     def wake(self) -> None:
         """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
@@ -79,7 +84,7 @@ class Intake:
         Args:
             alive: called at least each minute and with each file, as a sign that the loop moves.
         """
-        self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+        self._tend_spool()
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
@@ -96,12 +101,12 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._tend_spool()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
                 self._watcher.tend()
                 self._scan(folder, alive)
         self._take_settled(alive)
-        self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
         return min(60.0, max(0.0, due - self._monotonic()))
 
@@ -185,10 +190,18 @@ class Intake:
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
                 self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
-                self._take(folder, pending)
+                try:
+                    self._take(folder, pending)
+                except SpoolFull as exc:
+                    self._tell_full(exc)
+                    self._pending[folder, path] = replace(pending, look_at=now + folder.rescan_seconds)
 
     def _take(self, folder: FootageFolder, pending: Pending) -> None:
-        """Inspects one settled file and spools it, or says why not."""
+        """Inspects one settled file and spools it, or says why not.
+
+        Raises:
+            SpoolFull: there is no room now.
+        """
         footage = pending.footage
         key = (folder, footage.path)
         now = self._monotonic()
@@ -198,16 +211,13 @@ class Intake:
         inspector = self._inspectors[folder]
         try:
             clips = self._inspect(inspector, footage)
+            self._relieve()
             for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
                 event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
                 why = {"reason": taken.reason} if taken.reason else {}
                 log.info(event, clip=taken.id, footage=str(footage.path), **why)
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
-        except SpoolFull as exc:
-            self._tell("spool_full", folder.path, f"{exc}; the footage stays where it is and is taken in later")
-            self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
-            return
         except FootageIncomplete as exc:
             if not is_hopeless(pending, now, folder.settle_seconds):
                 self._pending[key] = put_off(pending, now, folder.settle_seconds)
@@ -216,7 +226,7 @@ class Intake:
         except FootageRefused as exc:
             self._refuse(footage, exc, inspector.rules)
         else:
-            self._told.discard(f"spool_full {folder.path}")
+            self._was_full = False
             self._on_taken()
         del self._pending[key]
 
@@ -241,10 +251,38 @@ class Intake:
         else:
             log.info("footage_deleted", footage=str(footage.path), reason="delivered")
 
-    def _prune(self) -> None:
-        if self._monotonic() >= self._prune_at:
-            self._prune_at = self._monotonic() + PRUNE_SECONDS
-            self._spool.forget_delivered()
+    def _tend_spool(self) -> None:
+        """Keeps free space on its disk, and forgets what no scan can find any more."""
+        try:
+            self._relieve()
+            if not self._knows_rules:
+                self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+                self._knows_rules = True
+            if self._monotonic() >= self._prune_at:
+                more = self._spool.prune([folder.path for folder in self._folders])
+                self._prune_at = self._monotonic() + (PRUNE_AGAIN_SECONDS if more else PRUNE_SECONDS)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+
+    def _relieve(self) -> None:
+        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays."""
+        if self._monotonic() < self._relieve_at:
+            return
+        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
+        for given_up in self._spool.relieve():
+            log.warning(
+                "clip_given_up",
+                clip=given_up.id,
+                footage=str(given_up.footage.path),
+                lost=given_up.lost,
+                reason=given_up.reason,
+            )
+
+    def _tell_full(self, error: SpoolFull) -> None:
+        """Logs once that there is no room, until something was taken in again."""
+        if not self._was_full:
+            self._was_full = True
+            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")
 
     def _tell(self, event: str, path: Path, reason: str) -> None:
         """Logs what stays true from scan to scan only once."""

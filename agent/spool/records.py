@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
 
 HISTORY_LENGTH = 12
+
+_Value = TypeVar("_Value")
 
 
 class RowUnreadable(ValueError):
@@ -166,7 +168,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
             video=Video(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
-            stored=Stored(str(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
+            stored=_stored(*stored) if stored else None,
             reason=str(row["reason"]),
             due=due,
             priority=priority,
@@ -175,12 +177,22 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             piece=int(row.get("piece", 0)),
             attempts=int(row.get("attempts", 0)),
             strikes=int(row.get("strikes", 0)),
-            companions=row.get("companions"),
-            request_id=row.get("request_id"),
+            companions=_optional(int, row.get("companions")),
+            request_id=_optional(str, row.get("request_id")),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as exc:
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _stored(name: str, size_bytes: int, modified_ns: int, sample: str) -> Stored:
+    if Path(name).name != name or name in (".", ".."):
+        raise ValueError(f"{name!r} is not the name of a stored file")
+    return Stored(name, int(size_bytes), int(modified_ns), str(sample))
+
+
+def _optional(kind: Callable[[Any], _Value], value: Any) -> _Value | None:
+    return None if value is None else kind(value)
 
 
 def _instant(moment: datetime) -> str:

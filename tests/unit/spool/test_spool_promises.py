@@ -4,81 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import EVENT_PRIORITY, Footage, State, Verdict, Video
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.ledger import open_ledger
-
-START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
-
-
-class Clock:
-    """Unix seconds that only the test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_780_000_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> SpoolSettings:
-    return SpoolSettings(tmp_path / "state" / "spool", max_bytes=10_000, min_free_bytes=0, remember_days=30)
-
-
-@pytest.fixture
-def spool(settings: SpoolSettings, clock: Clock) -> Iterator[Spool]:
-    spool = Spool(settings, clock)
-    yield spool
-    spool.close()
-
-
-def make_clip(folder: Path, number: int, content: bytes = b"x" * 100, **changes: object) -> Clip:
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{number}.mp4"
-    path.write_bytes(content)
-    start = START + timedelta(minutes=number)
-    clip = Clip(
-        Footage.from_stat(path, path.stat()), Video("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={}
-    )
-    return replace(clip, **changes)  # type: ignore[arg-type]
-
-
-def take(spool: Spool, clip: Clip) -> Taken:
-    (taken,) = spool.take_in([(clip, clip.footage.path)])
-    return taken
-
-
-def claim(spool: Spool, most: int = 100) -> list[Upload]:
-    return spool.claim(lambda ready: [upload for _, upload in zip(range(most), ready, strict=False)])
-
-
-def stored(settings: SpoolSettings) -> list[Path]:
-    return sorted((settings.directory / "clips").iterdir())
-
-
-def reopen(spool: Spool, settings: SpoolSettings, clock: Clock) -> Spool:
-    spool.close()
-    return Spool(settings, clock)
+from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take
 
 
 def test_a_clip_is_a_hard_link_of_its_footage(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
@@ -343,26 +285,11 @@ def test_the_ledger_forgets_delivered_clips_only_when_their_footage_is_gone(
         take(spool, clip)
     spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool)})
     gone.footage.path.unlink()
-    assert spool.forget_delivered() == 0
+    spool.prune([tmp_path / "footage"])
+    assert len(list(spool.ledger.records())) == 2
     clock.seconds += 31 * 86_400
-    assert spool.forget_delivered() == 1
+    spool.prune([tmp_path / "footage"])
     assert [record.footage for record in spool.ledger.records()] == [there.footage]
-
-
-def test_a_damaged_row_stops_nothing_and_stays_in_sight(
-    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
-) -> None:
-    for number in (1, 2):
-        take(spool, make_clip(tmp_path / "footage", number))
-    spool.close()
-    with sqlite3.connect(settings.directory / "clips.db") as database:
-        database.execute("UPDATE spool_clips SET data = X'FF00' WHERE _id = 1")
-    spool = Spool(settings, clock)
-    assert [upload.id for upload in claim(spool)] == [2]
-    damaged = spool.ledger.record(1)
-    assert damaged is not None
-    assert (damaged.state, "damaged" in damaged.reason) == (State.LOST, True)
-    spool.close()
 
 
 def test_a_path_that_is_no_text_survives(spool: Spool, tmp_path: Path) -> None:

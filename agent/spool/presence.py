@@ -1,0 +1,34 @@
+"""Whether footage is still there, or gone for good, or only out of reach for now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.clip import Footage
+
+
+def is_there(footage: Footage) -> bool:
+    """Whether the file still stands there as it was."""
+    try:
+        stat = footage.path.lstat()
+    except (OSError, ValueError):  # ValueError: a damaged row can name a path with a NUL byte
+        return False
+    return Footage.from_stat(footage.path, stat) == footage
+
+
+def is_gone(footage: Footage, folders: Sequence[Path]) -> bool:
+    """Whether no scan can find the footage any more.
+
+    A card that is not plugged in is not gone: its folder is missing, or is the empty directory that it is mounted on.
+
+    Args:
+        folders: those that are scanned. Footage in none of them is out of reach too.
+    """
+    if is_there(footage):
+        return False
+    place = next((folder for folder in folders if folder in footage.path.parents), None)
+    try:
+        return place is not None and (place.is_mount() or any(place.iterdir()))
+    except OSError:
+        return False
