@@ -15,8 +15,9 @@ from agent.spool.files import NO_SPACE
 from agent.spool.presence import is_there
 from agent.spool.records import Record, Stored
 
-# What the database may need to write verdicts on a disk that is otherwise full: SQLite's log grows to 4 MB.
-RESERVE_BYTES = 4 << 20
+# What the database may need to write verdicts on a disk that is otherwise full: its log grows to 4 MB before it is
+# carried over into the database, which may grow by as much.
+RESERVE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)

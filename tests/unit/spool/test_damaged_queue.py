@@ -22,6 +22,7 @@ from agent.spool.salvage import KEPT, set_aside
 from tests.support.spooling import Clock, claim, make_clip, take, take_all
 
 Damage = Callable[[Path], None]
+ROUNDS = 150
 
 
 def fill(settings: SpoolSettings, clock: Clock, folder: Path, *, clips: int = 12) -> None:
@@ -224,7 +225,7 @@ def test_no_garbling_of_the_database_stops_the_start_or_loses_a_waiting_clip(
     files = {file.name for file in (settings.directory / "clips").iterdir()}
     shutil.copytree(settings.directory / "clips", tmp_path / "sound clips")
     rng = random.Random(20_260_728)
-    for round_ in range(400):
+    for round_ in range(ROUNDS):
         damaged = bytearray(sound)
         kind = rng.choice(["bytes", "head", "block", "truncate", "zeros"])
         if kind == "bytes":
@@ -254,7 +255,7 @@ def test_no_garbling_of_the_database_stops_the_start_or_loses_a_waiting_clip(
         assert files <= listed, f"round {round_}, {kind}: {recovery}"
         assert present <= listed
         spool.close()
-    figure("damaged databases started with", 400)
+    figure("damaged databases started with", ROUNDS)
 
 
 def rows(settings: SpoolSettings) -> list[tuple[int, State, str]]:
