@@ -186,6 +186,13 @@ def _readable(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
     """The rows that SQLite still gives: ranges that cannot be read are halved until only the damage is left out."""
     query = f"SELECT {','.join(schema.ROW)} FROM {TABLE} WHERE _id BETWEEN ? AND ? ORDER BY _id LIMIT {BATCH_ROWS}"
     try:
+        there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (TABLE,)).fetchone()
+    except UNREADABLE:
+        there = None
+    if there is None:
+        # No question about its rows will be answered.
+        return
+    try:
         last = connection.execute(f"SELECT MAX(_id) FROM {TABLE}").fetchone()[0] or 0
     except UNREADABLE:
         last = MOST_ROWS

@@ -139,7 +139,11 @@ class Spool:
 
     def release_all(self) -> None:
         """Gives back whatever is in flight."""
-        self._queue.release_all()
+        try:
+            self._queue.release_all()
+        except SpoolFull:
+            # The reserve has been freed by that: now there is room.
+            self._queue.release_all()
 
     def settle(self, verdicts: Mapping[int, Verdict]) -> list[Record]:
         """Carries out the verdicts of one batch; the stored files of clips that are done with go after that.

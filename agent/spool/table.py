@@ -119,8 +119,7 @@ class ClipTable(SQLiteAckQueue):
             release_identity: the row no longer stands for its footage: if that is seen again, it is new.
         """
         db.execute(
-            f"UPDATE {TABLE} SET data = ?, timestamp = ?, status = ?, due = ?, priority = ?, bytes = ?,"
-            " identity = iif(?, NULL, identity) WHERE _id = ?",
+            f"UPDATE {TABLE} SET data = ?, timestamp = ?, status = ?, due = ?, priority = ?, bytes = ? WHERE _id = ?",
             (
                 json_serializer.dumps(to_json(record)),
                 self.now(),
@@ -128,10 +127,11 @@ class ClipTable(SQLiteAckQueue):
                 record.due,
                 record.priority,
                 record.stored.size_bytes if record.stored else 0,
-                release_identity,
                 record.id,
             ),
         )
+        if release_identity:
+            db.execute(f"UPDATE {TABLE} SET identity = NULL WHERE _id = ?", (record.id,))
 
     def set_state(self, db: sqlite3.Connection, id: int, state: State) -> None:
         """Changes the state of a row of which no more can be read."""

@@ -44,6 +44,7 @@ def first(ready: Iterator[Upload]) -> list[Upload]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Path, figure: Figure) -> None:
     clock = Clock()
     queue = ClipQueue(tmp_path, tmp_path / "clips", clock)

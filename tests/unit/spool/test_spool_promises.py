@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -346,6 +347,15 @@ def test_the_ledger_can_be_read_beside_the_daemon_and_says_why_it_cannot(
     (tmp_path / "clips.db").write_bytes(b"this is no database, and long enough to be looked at as one" * 20)
     with pytest.raises(SpoolError, match="cannot be read"), open_ledger(tmp_path):
         pass
+
+
+def test_commands_that_only_read_cannot_write(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    with open_ledger(settings.directory) as ledger:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            ledger._connection.execute("DELETE FROM spool_clips")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            ledger._connection.execute("PRAGMA user_version = 7")
 
 
 def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path) -> None:
