@@ -72,6 +72,7 @@ class Intake:
         self._prune_at = 0.0
         self._relieve_at = 0.0
         self._knows_rules = False
+        self._forgotten = 0
         self._was_full = False
 
     def wake(self) -> None:
@@ -135,6 +136,9 @@ class Intake:
     def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
         known: set[int] = set()
+        if self._spool.forgotten != self._forgotten:
+            self._forgotten = self._spool.forgotten
+            self._known = {folder: set() for folder in self._folders}
         try:
             for found in scan(folder):
                 if self._stop.is_set():

@@ -55,6 +55,10 @@ class Spool:
         settings: where it lies and how much it may hold.
         now: Unix seconds.
 
+    Attributes:
+        forgotten: how often clips were forgotten so that the scan takes their footage for new.
+        salvage: what had to be saved of a damaged queue when this spool was opened; None if it was sound.
+
     Raises:
         SpoolLocked: another process works with it.
         SpoolError: the directory cannot be made or the database cannot be opened.
@@ -80,6 +84,7 @@ class Spool:
         self._upkeep = Upkeep(self._queue)
         self._repair = Repair(self._queue, self._files)
         self.ledger = self._queue.ledger
+        self.forgotten = 0
         self._held_bytes = self._count_held()
 
     def close(self, *, clean: bool = True) -> None:
@@ -222,6 +227,7 @@ class Spool:
             forget = there and record.state is not State.REFUSED
             if self._upkeep.give_up(changed, forget=forget, release_identity=not there):
                 self._remove(stored)
+                self.forgotten += forget
                 given_up.append(GivenUp(record.id, record.footage, not there, reason))
         return given_up
 
@@ -255,7 +261,7 @@ class Spool:
 
     def _mend(self, damaged: Sequence[int]) -> None:
         try:
-            self._repair.mend(damaged, self._utc())
+            self.forgotten += self._repair.mend(damaged, self._utc())
         except SpoolFull:
             # They are met again.
             return
