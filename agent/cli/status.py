@@ -14,6 +14,7 @@ from agent.cli.spool_access import ledger_of
 from agent.cli.tables import COLOURS, console, size
 from agent.clip import State
 from agent.host.control import NoDaemon, ask
+from agent.host.logs import harmless
 from agent.spool import HOLDING
 from agent.spool.salvage import set_aside
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         screen.print("[red]The daemon is not running.[/] Start it: sudo systemctl start vision-ingest")
     else:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
-        screen.print(daemon["sentence"], markup=False)
+        screen.print(harmless(daemon["sentence"]), markup=False)
     screen.print()
     for state, tally in tallies.items():
         if tally.clips or state in (State.WAITING, State.DELIVERED):

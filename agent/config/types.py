@@ -100,6 +100,11 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSettings:
+    trust: Literal["auto", "always"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     file: Path
     api: Api
@@ -110,3 +115,4 @@ class Config:
     spool: SpoolSettings
     upload: UploadSettings
     log: LogSettings
+    clock: ClockSettings = ClockSettings()

@@ -61,12 +61,12 @@ class Inspector:
         self._limits = config.limits
         self.rules = rules_digest(folder, config.vehicle, config.limits, config.conform)
 
-    def inspect(self, path: Path, now: datetime) -> tuple[Clip, ...]:
+    def inspect(self, path: Path, now: datetime | None = None) -> tuple[Clip, ...]:
         """Read a file's headers, its name and its sidecar, and decide which clips it gives.
 
         Args:
             path: a file in the folder.
-            now: this device's clock, aware.
+            now: this device's clock, aware; None leaves the judgement of the times to `dating`.
 
         Raises:
             FootageIncomplete: it is no whole MP4, but may become one.
@@ -82,7 +82,8 @@ class Inspector:
         start = self._start(sidecar, naming, _probable_start(footage, seconds))
         began, doubt = start.value.utc, start.value.note
         ended = began + timedelta(seconds=seconds)
-        check_recording_time(began, ended, now)
+        if now is not None:
+            check_recording_time(began, ended, now)
         registration = self._registration(sidecar, naming)
         camera = self._camera(sidecar, naming)
         event = _first(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))

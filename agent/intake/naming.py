@@ -12,9 +12,9 @@ from agent.config.values import HIGHEST_CAMERA
 from agent.intake.presets import AUTO, PRESETS, Preset
 from agent.intake.times import parse_iso
 
-# A regular expression cannot be stopped once it runs. On names of this length one that is merely quadratic stays quick;
-# one that is exponential is slow on twenty characters already, and no limit that spares real names prevents that.
-MAX_CHARACTERS = 1024
+# A regular expression cannot be stopped once it runs. On names of this length one that is merely cubic stays quick; one
+# that is exponential is slow on twenty characters already: `agent.config.patterns` refuses those that it finds.
+MAX_CHARACTERS = 255
 
 _CAMERA_FOLDER = re.compile(r"(?:channel|camera|cam|ch)[-_ ]?(\d{1,3})", re.IGNORECASE | re.ASCII)
 _NO_PRESET = Preset("no preset", re.compile(""), examples=())

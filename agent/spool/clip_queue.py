@@ -18,9 +18,11 @@ from agent.spool.ledger import (
     DELIVERED,
     HELD,
     READY,
+    REFUSED,
     SENDING,
     STATES,
     TABLE,
+    UNTIMED,
     decode,
     tolerant,
 )
@@ -30,6 +32,10 @@ from agent.spool.table import ClipTable
 # No retry is ever set further ahead than this. A due time beyond it was written under a clock that has since been
 # set back, and would otherwise hold the clip for as long as the clock was wrong.
 MAX_DUE_SECONDS = 2 * 3600.0
+# The same for footage that was refused and is to be looked at again.
+MAX_LOOK_AGAIN_SECONDS = 2 * 86_400.0
+# A query takes 999 values in the oldest SQLite, and each identity is two of them.
+IDENTITIES_AT_ONCE = 400
 
 
 class ClipQueue(ClipTable):
@@ -82,21 +88,39 @@ class ClipQueue(ClipTable):
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
 
-    def state_of(self, identity: str) -> State | None:
-        """What became of footage: None if it is to be inspected, else the state that is furthest from delivered.
+    def states_of(self, identities: Sequence[str]) -> dict[str, State]:
+        """What became of pieces of footage, of each the state that is furthest from delivered.
 
-        A footage-level refusal that has lapsed counts as never seen.
+        A footage-level refusal that has lapsed counts as never seen; so does one that lies further ahead than any is
+        set: the clock was set back since. Footage that is to be inspected is not in what is returned.
         """
-        query = (
-            f"SELECT status FROM {TABLE} WHERE identity = ? AND NOT (rules IS NOT NULL AND due > 0 AND due <= ?)"
-            f" UNION SELECT status FROM sighting JOIN {TABLE} ON _id = clip WHERE sighting.identity = ?"
-        )
-        codes = {code for (code,) in self.rows(query, (identity, self.now(), identity))}
-        if not codes:
-            return None
-        # A state that is damaged is put right at the next start, and blocks the footage until then.
-        known = codes & set(STATES) or {SENDING}
-        return STATES[min(known - {DELIVERED} or known)]
+        now = self.now()
+        found: dict[str, set[int]] = {}
+        for first in range(0, len(identities), IDENTITIES_AT_ONCE):
+            page = identities[first : first + IDENTITIES_AT_ONCE]
+            marks = ",".join("?" * len(page))
+            query = (
+                f"SELECT identity, status FROM {TABLE} WHERE identity IN ({marks})"
+                " AND NOT (rules IS NOT NULL AND due > 0 AND (due <= ? OR due > ?))"
+                f" UNION ALL SELECT sighting.identity, status FROM sighting JOIN {TABLE} ON _id = clip"
+                f" WHERE sighting.identity IN ({marks})"
+            )
+            values = (*page, now, now + MAX_LOOK_AGAIN_SECONDS, *page)
+            for identity, code in self.rows(query, values):
+                # A state that is damaged is put right at the next start, and blocks the footage until then.
+                found.setdefault(identity, set()).add(code if code in STATES else SENDING)
+        return {identity: STATES[min(codes - {DELIVERED} or codes)] for identity, codes in found.items()}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever a row changes: what was read from the rows holds as long as it stays."""
+        return self._db.total_changes
+
+    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+        """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds; see `states_of`."""
+        query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND (due > ? AND due <= ? OR due > ?) LIMIT 1"
+        values = (REFUSED, after, until, until + MAX_LOOK_AGAIN_SECONDS)
+        return bool(self.rows(query, values))
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> tuple[list[Upload], list[int]]:
         """Takes the next batch: its clips are SENDING when this returns.
@@ -182,10 +206,27 @@ class ClipQueue(ClipTable):
                     self.forget_where(db, "_id = ?", (id,))
                 else:
                     again = record.changed(State.WAITING, "asked for by hand", _utc(self.now()))
-                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None)
+                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None, clock=None)
                     self.rewrite(db, record)
                 changed.append(record)
         return changed
+
+    def decide_untimed(self, record: Record, prepare: Callable[[], None]) -> bool:
+        """Writes a clip that was held for its time as it is now.
+
+        Args:
+            prepare: called before its row is written, while nobody else can take or change the clip.
+
+        Returns:
+            Whether it was still held; if not, nothing was done.
+        """
+        with self.transaction() as db:
+            query = f"SELECT 1 FROM {TABLE} WHERE _id = ? AND status = {UNTIMED}"
+            if db.execute(query, (record.id,)).fetchone() is None:
+                return False
+            prepare()
+            self.rewrite(db, record)
+        return True
 
     def forget(self, id: int) -> None:
         """Drops a row: the scan will take its footage for new."""

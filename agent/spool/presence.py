@@ -20,15 +20,9 @@ def is_there(footage: Footage) -> bool:
 def is_gone(footage: Footage, folders: Sequence[Path]) -> bool:
     """Whether no scan can find the footage any more.
 
-    A card that is not plugged in is not gone: its folder is missing, or is the empty directory that it is mounted on.
-
     Args:
-        folders: those that are scanned. Footage in none of them is out of reach too.
+        folders: those that are scanned and had footage lately. A card that is not plugged in leaves its folder missing
+            or empty: what belongs there, or to no folder at all, is out of reach and not gone.
     """
-    if is_there(footage):
-        return False
     place = next((folder for folder in folders if folder in footage.path.parents), None)
-    try:
-        return place is not None and (place.is_mount() or any(place.iterdir()))
-    except OSError:
-        return False
+    return place is not None and place.is_dir() and not is_there(footage)

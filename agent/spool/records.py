@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, UnsetClock, Upload, Verdict, Video
 
 HISTORY_LENGTH = 12
 
@@ -50,6 +50,7 @@ class Record:
     Args:
         video: None for footage that was refused before its registration, camera and time were known.
         stored: None for footage that was refused before it was stored.
+        clock: set while it is HELD because this device's clock is not trusted yet; see `Clip.clock`.
         due: Unix seconds of the next look (WAITING, HELD, ACCEPTED, REFUSED), or of the delivery; 0 for none.
     """
 
@@ -69,6 +70,7 @@ class Record:
     companions: int | None = None
     request_id: str | None = None
     history: tuple[Change, ...] = ()
+    clock: UnsetClock | None = None
 
     @classmethod
     def of_clip(cls, clip: Clip, stored: Stored, state: State, reason: str, at: datetime) -> Record:
@@ -84,6 +86,7 @@ class Record:
             sources=dict(clip.sources),
             piece=clip.piece,
             history=(Change(at, state, reason),),
+            clock=clip.clock,
         )
 
     def after(self, verdict: Verdict, at: datetime, due: float) -> Record:
@@ -150,6 +153,8 @@ def to_json(record: Record) -> dict[str, Any]:
     if record.stored is not None:
         stored = record.stored
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
+    if record.clock is not None:
+        row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
     optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
     row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
     return row
@@ -162,13 +167,13 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
         RowUnreadable: the row is not of that form: damaged, or written by something else.
     """
     try:
-        video, stored = row.get("video"), row.get("stored")
+        video, stored, clock = row.get("video"), row.get("stored"), row.get("clock")
         return Record(
             id=id,
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
             video=Video(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
-            stored=_stored(*stored) if stored else None,
+            stored=Stored(_file_name(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
             reason=str(row["reason"]),
             due=due,
             priority=priority,
@@ -180,15 +185,18 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             companions=_optional(int, row.get("companions")),
             request_id=_optional(str, row.get("request_id")),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
+            clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
-    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as exc:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as exc:
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc
 
 
-def _stored(name: str, size_bytes: int, modified_ns: int, sample: str) -> Stored:
-    if "/" in name or name in ("", ".", ".."):
-        raise ValueError(f"{name!r} is not the name of a stored file")
-    return Stored(name, int(size_bytes), int(modified_ns), str(sample))
+def _file_name(name: object) -> str:
+    """Raises ValueError: it leads out of the directory of clips, where other files would be sent and removed."""
+    text = str(name)
+    if "/" in text or "\0" in text or text in ("", ".", ".."):
+        raise ValueError(f"{text!r} is not the name of a stored file")
+    return text
 
 
 def _optional(kind: Callable[[Any], _Value], value: Any) -> _Value | None:

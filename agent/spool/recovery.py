@@ -14,9 +14,10 @@ from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, StoredName, read_name
 from agent.spool.ledger import UNKNOWN, content_of
 from agent.spool.presence import is_there
-from agent.spool.records import Record, RowUnreadable, from_json
-from agent.spool.rivals import fate, same_recording
+from agent.spool.records import Record, RowUnreadable, from_json, video_key
+from agent.spool.retiming import WAITS_FOR_THE_CLOCK
 from agent.spool.schema import ROW
+from agent.spool.twins import fate, same_recording
 from agent.spool.upkeep import Upkeep
 
 log = structlog.get_logger()
@@ -161,23 +162,25 @@ class Repair:
         except OSError as exc:
             log.warning("stored_file_unreadable", file=name, reason=str(exc.strerror))
             return 0
-        twins = self._queue.ledger.of_video(said.video)
+        twins = self._queue.ledger.of_video(video_key(said.video))
         same = same_recording(twins, stored)
         if same is not None:
             self._queue.note_sighting(said.identity, same.id)
             if same.stored is None or same.stored.name != name:
                 self._files.remove(name)
             return 0
-        state, reason = fate(name, twins)
+        footage = Footage(self._files.directory / name, stored.size_bytes, stored.modified_ns)
+        state, reason = fate(footage, twins) if said.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
         record = Record(
             id=0,
             state=state,
-            footage=Footage(self._files.directory / name, stored.size_bytes, stored.modified_ns),
+            footage=footage,
             video=said.video,
             stored=stored,
             priority=said.priority,
             sources={"all": "the name of the stored file, whose row was lost"},
             piece=said.piece,
+            clock=said.clock,
         )
         self._queue.add([record.changed(state, reason, at)], identity=said.identity)
         return 1

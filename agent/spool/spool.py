@@ -15,15 +15,17 @@ from pathlib import Path
 from agent.clip import Clip, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.host.clock import ClockStamp
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import NO_SPACE, ClipFiles, make_directory
 from agent.spool.lock import SpoolLock
 from agent.spool.presence import is_gone, is_there
-from agent.spool.records import Record, Stored
+from agent.spool.records import Record, Stored, video_key
 from agent.spool.recovery import HOLDING, Recovery, Repair
-from agent.spool.rivals import fate, same_recording
+from agent.spool.retiming import WAITS_FOR_THE_CLOCK, Doubt, Retiming
 from agent.spool.salvage import Salvage, open_queue
 from agent.spool.space import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
+from agent.spool.twins import fate, same_recording
 from agent.spool.upkeep import Upkeep
 
 CLIPS_DIRECTORY = "clips"
@@ -85,7 +87,7 @@ class Spool:
         self._repair = Repair(self._queue, self._files)
         self.ledger = self._queue.ledger
         self.forgotten = 0
-        self._held_bytes = self._count_held()
+        self._held_bytes = self._count_held_bytes()
 
     def close(self, *, clean: bool = True) -> None:
         """Lets go of the spool.
@@ -170,9 +172,43 @@ class Spool:
         """Makes clips ready again by hand; see `ClipQueue.retry`."""
         return self._queue.retry(ids)
 
+    def retime(self, clock: ClockStamp, doubt: Doubt) -> list[Record]:
+        """Decides about the clips that are held for their time, as far as this device's clock allows now.
+
+        Args:
+            clock: as it is now.
+            doubt: judges times by a clock that is trusted.
+
+        Returns:
+            The clips that have changed.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        try:
+            changed = Retiming(self._queue, self._files).run(clock, doubt, self._utc())
+        except (OSError, sqlite3.Error) as exc:
+            raise SpoolError(f"the spool cannot put the times of clips right: {exc}") from exc
+        self._held_bytes = self._count_held_bytes()
+        return changed
+
     def state_of(self, footage: Footage) -> State | None:
         """What became of footage; None if it is to be inspected."""
-        return self._queue.state_of(footage.identity)
+        return self.states_of([footage]).get(footage)
+
+    def states_of(self, footage: Sequence[Footage]) -> dict[Footage, State]:
+        """What became of pieces of footage; those that are to be inspected are not in it."""
+        identities = {piece.identity: piece for piece in footage}
+        return {identities[identity]: state for identity, state in self._queue.states_of(list(identities)).items()}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever something changes in the ledger."""
+        return self._queue.changes
+
+    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+        """Whether refused footage is to be inspected anew since `after`, in Unix seconds."""
+        return self._queue.has_refusal_lapsed(after, until)
 
     def refuse(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
         """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`.
@@ -190,7 +226,7 @@ class Spool:
         """Forgets what was delivered, lost or refused over `remember_days` ago and whose footage is gone.
 
         Args:
-            folders: those that are scanned: footage on a card that is not plugged in is not gone.
+            folders: those that are scanned and have footage: on a card that is not plugged in nothing is gone.
 
         Returns:
             Whether there may be more to forget at once: each call does a bounded piece of the work.
@@ -234,12 +270,16 @@ class Spool:
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
         try:
-            recovery = self._repair.recover(self._utc())
+            recovery = self._recover()
         except SpoolFull:
             # The reserve has been freed by that: now there is room.
-            recovery = self._repair.recover(self._utc())
-        self._held_bytes = self._count_held()
+            recovery = self._recover()
+        self._held_bytes = self._count_held_bytes()
         return recovery
+
+    def _recover(self) -> Recovery:
+        Retiming(self._queue, self._files).finish(self._utc())
+        return self._repair.recover(self._utc())
 
     def _open(self) -> tuple[ClipQueue, Salvage | None]:
         def attempt() -> tuple[ClipQueue, Salvage | None]:
@@ -270,7 +310,7 @@ class Spool:
         self._files.remove(stored.name)
         self._held_bytes -= stored.size_bytes
 
-    def _count_held(self) -> int:
+    def _count_held_bytes(self) -> int:
         return sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
 
     def _room(self, clip: Clip) -> int:
@@ -281,10 +321,10 @@ class Spool:
         taken: list[Taken | None] = []
         records: list[Record] = []
         for clip, file in zip(clips, stored, strict=True):
-            twins = self.ledger.of_video(clip.video)
+            twins = self.ledger.of_video(video_key(clip.video))
             same = same_recording(twins, file)
             if same is None:
-                state, reason = fate(clip.footage.path.name, twins)
+                state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
                 records.append(Record.of_clip(clip, file, state, reason, self._utc()))
                 taken.append(None)
                 continue

@@ -14,7 +14,7 @@ from persistqueue.serializers import json as json_serializer
 from agent.clip import State
 from agent.errors import SpoolFull
 from agent.spool import schema
-from agent.spool.ledger import CODES, COLUMNS, DATABASE, DEFERRED, READY, TABLE, Ledger, as_text, translated
+from agent.spool.ledger import CODES, COLUMNS, DATABASE, DEFERRED, READY, TABLE, UNTIMED, Ledger, as_text, translated
 from agent.spool.records import Record, to_json, video_key
 
 
@@ -119,7 +119,8 @@ class ClipTable(SQLiteAckQueue):
             release_identity: the row no longer stands for its footage: if that is seen again, it is new.
         """
         db.execute(
-            f"UPDATE {TABLE} SET data = ?, timestamp = ?, status = ?, due = ?, priority = ?, bytes = ? WHERE _id = ?",
+            f"UPDATE {TABLE} SET data = ?, timestamp = ?, status = ?, due = ?, priority = ?, bytes = ?,"
+            " video = ? WHERE _id = ?",
             (
                 json_serializer.dumps(to_json(record)),
                 self.now(),
@@ -127,6 +128,7 @@ class ClipTable(SQLiteAckQueue):
                 record.due,
                 record.priority,
                 record.stored.size_bytes if record.stored else 0,
+                video_key(record.video) if record.video else None,
                 record.id,
             ),
         )
@@ -143,5 +145,7 @@ class ClipTable(SQLiteAckQueue):
 
 
 def _code(record: Record) -> int:
+    if record.state is State.HELD and record.clock is not None:
+        return UNTIMED
     deferred = record.state is State.WAITING and record.due > 0
     return DEFERRED if deferred else CODES[record.state]

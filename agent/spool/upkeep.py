@@ -17,11 +17,15 @@ from agent.spool.ledger import (
     REFUSED,
     STATES,
     TABLE,
+    UNTIMED,
     decode,
     tolerant,
 )
 from agent.spool.records import Record, RowUnreadable, Stored
 from agent.spool.table import ClipTable
+
+# What holds bytes and is in nobody's hands.
+IDLE = (DEFERRED, READY, ACCEPTED, HELD, UNTIMED, REFUSED)
 
 
 class Upkeep:
@@ -45,10 +49,9 @@ class Upkeep:
 
     def give_up(self, record: Record, *, forget: bool, release_identity: bool = False) -> bool:
         """Lets go of a clip as `write` does, or forgets it, unless it has been claimed or settled meanwhile."""
-        idle = (DEFERRED, READY, ACCEPTED, HELD, REFUSED)
         with self._table.transaction() as db:
             row = self._table.row(db, record.id)
-            if row is None or row[2] not in idle:
+            if row is None or row[2] not in IDLE:
                 return False
             if forget:
                 self._table.forget_where(db, "_id = ?", (record.id,))
@@ -97,9 +100,10 @@ class Upkeep:
         What cannot be sent as things stand goes first (refused, then held), then what waits, lowest priority and
         oldest first; last what the API has taken already and only has to confirm.
         """
-        rank = f"CASE status WHEN {REFUSED} THEN 0 WHEN {HELD} THEN 1 WHEN {ACCEPTED} THEN 3 ELSE 2 END"
+        rank = f"CASE WHEN status = {REFUSED} THEN 0 WHEN status IN ({HELD}, {UNTIMED}) THEN 1"
+        rank += f" WHEN status = {ACCEPTED} THEN 3 ELSE 2 END"
         rows = self._table.rows(
-            f"SELECT {COLUMNS} FROM {TABLE} WHERE status IN ({DEFERRED}, {READY}, {ACCEPTED}, {HELD}, {REFUSED})"
+            f"SELECT {COLUMNS} FROM {TABLE} WHERE status IN ({','.join(map(str, IDLE))})"
             f" AND bytes > 0 ORDER BY {rank}, priority, _id"
         )
         return [(record, record.stored) for record in map(tolerant, rows) if record.stored is not None]
@@ -129,6 +133,8 @@ class Upkeep:
         """
         query = f"SELECT {COLUMNS} FROM {TABLE} WHERE {schema.REMEMBERED} AND timestamp < ? ORDER BY timestamp LIMIT ?"
         page = [tolerant(row) for row in self._table.rows(query, (before, PAGE_ROWS))]
+        if not page:
+            return 0, False
         old = [(record.id,) for record in page if gone(record)]
         kept = [(self._table.now(), record.id) for record in page if (record.id,) not in set(old)]
         with self._table.transaction() as db:
