@@ -32,6 +32,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+PRUNE_AGAIN_SECONDS = 10.0
+RELIEVE_SECONDS = 5.0
 # The longest wait: a worker that does not move for long counts as hung.
 IDLE_SECONDS = 15.0
 # How soon it is noticed that the clock was set, while clips may wait for that.
@@ -81,6 +83,9 @@ class Intake:
         self._news = News()
         self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
+        self._relieve_at = 0.0
+        self._knows_rules = False
+        self._was_full = False
 
     def wake(self) -> None:
         """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
@@ -92,7 +97,7 @@ class Intake:
         Args:
             alive: called several times a minute and with each file, as a sign that the loop moves.
         """
-        self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+        self._tend_spool()
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
@@ -109,6 +114,7 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._tend_spool()
         self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
@@ -117,7 +123,6 @@ class Intake:
                     self._surveys[renewed].has_footage = False
                 self._scan(folder, alive)
         self._take_settled(alive)
-        self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
         most = IDLE_SECONDS if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
         return min(most, max(0.0, due - self._monotonic()))
@@ -128,8 +133,13 @@ class Intake:
         setting = (self._clock.settings[-1].since, clock.trusted)
         if setting == self._heeded:
             return
+        try:
+            retimed = self._spool.retime(clock, self._doubt)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+            return
         self._heeded = setting
-        for record in self._spool.retime(clock, self._doubt):
+        for record in retimed:
             log.info(
                 f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
             )
@@ -218,10 +228,18 @@ class Intake:
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
                 self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
-                self._take(folder, pending)
+                try:
+                    self._take(folder, pending)
+                except SpoolFull as exc:
+                    self._tell_full(exc)
+                    self._pending[folder, path] = replace(pending, look_at=now + folder.rescan_seconds)
 
     def _take(self, folder: FootageFolder, pending: Pending) -> None:
-        """Inspects one settled file and spools it, or says why not."""
+        """Inspects one settled file and spools it, or says why not.
+
+        Raises:
+            SpoolFull: there is no room now.
+        """
         footage = pending.footage
         key = (folder, footage.path)
         now = self._monotonic()
@@ -231,17 +249,13 @@ class Intake:
         inspector = self._inspectors[folder]
         try:
             clips = self._inspect(inspector, footage)
+            self._relieve()
             for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
                 event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
                 why = {"reason": taken.reason} if taken.reason else {}
                 log.info(event, clip=taken.id, footage=str(footage.path), **why)
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
-        except SpoolFull as exc:
-            reason = f"{exc}; the footage stays where it is and is taken in later"
-            self._news.tell("spool_full", folder.path, reason)
-            self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
-            return
         except FootageRefused as exc:
             if examine(footage.path) != footage:
                 # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
@@ -252,7 +266,7 @@ class Intake:
             else:
                 self._refuse(footage, exc, inspector.rules)
         else:
-            self._news.over("spool_full", folder.path)
+            self._was_full = False
             self._on_taken()
         del self._pending[key]
 
@@ -266,9 +280,37 @@ class Intake:
         self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
-    def _prune(self) -> None:
-        # By a clock that is ahead, all that was delivered would be long ago.
-        if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
-            self._prune_at = self._monotonic() + PRUNE_SECONDS
-            away = [folder.path for folder, survey in self._surveys.items() if not survey.has_footage]
-            self._spool.forget_delivered(away)
+    def _tend_spool(self) -> None:
+        """Keeps free space on its disk, and forgets what no scan can find any more."""
+        try:
+            self._relieve()
+            if not self._knows_rules:
+                self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+                self._knows_rules = True
+            # By a clock that is ahead, all that was delivered would be long ago.
+            if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
+                there = [folder.path for folder, survey in self._surveys.items() if survey.has_footage]
+                more = self._spool.prune(there)
+                self._prune_at = self._monotonic() + (PRUNE_AGAIN_SECONDS if more else PRUNE_SECONDS)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+
+    def _relieve(self) -> None:
+        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays."""
+        if self._monotonic() < self._relieve_at:
+            return
+        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
+        for given_up in self._spool.relieve():
+            log.warning(
+                "clip_given_up",
+                clip=given_up.id,
+                footage=str(given_up.footage.path),
+                lost=given_up.lost,
+                reason=given_up.reason,
+            )
+
+    def _tell_full(self, error: SpoolFull) -> None:
+        """Logs once that there is no room, until something was taken in again."""
+        if not self._was_full:
+            self._was_full = True
+            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, UnsetClock, Upload, Verdict, Video
 
 HISTORY_LENGTH = 12
+
+_Value = TypeVar("_Value")
 
 
 class RowUnreadable(ValueError):
@@ -201,8 +203,8 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             piece=int(row.get("piece", 0)),
             attempts=int(row.get("attempts", 0)),
             strikes=int(row.get("strikes", 0)),
-            companions=row.get("companions"),
-            request_id=row.get("request_id"),
+            companions=_optional(int, row.get("companions")),
+            request_id=_optional(str, row.get("request_id")),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
             clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
@@ -218,9 +220,16 @@ def _file_name(name: object) -> str:
     return text
 
 
+def _optional(kind: Callable[[Any], _Value], value: Any) -> _Value | None:
+    return None if value is None else kind(value)
+
+
 def _instant(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _moment(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    # strptime would take most of the time of a claim.
+    if not text.endswith("Z"):
+        raise ValueError(f"{text!r} is no instant")
+    return datetime.fromisoformat(f"{text[:-1]}+00:00")
