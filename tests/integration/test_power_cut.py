@@ -18,7 +18,9 @@ from tests.conftest import Figure
 from tests.support.chance import chance
 from tests.support.daemon import await_until
 from tests.support.guest import BATCH_CLIPS, Guest
+from tests.support.nbd_client import NbdClient
 from tests.support.requirements import needs
+from tests.support.volatile_disk import SECTOR_BYTES, VolatileDisk
 
 CUTS = int(os.environ.get("POWER_CUTS", "10"))
 CLIPS_A_BOOT = 40
@@ -96,3 +98,25 @@ def _missing(guest: Guest, simulator: Simulator) -> set[str]:
     received = {video.sha256 for video in simulator.received}
     recorded = guest.recorded
     return {name for name in guest.owed if recorded.get(name) not in received}
+
+
+def test_a_disk_that_loses_power_forgets_what_was_not_flushed_and_nothing_else(tmp_path: Path) -> None:
+    content = tmp_path / "disk"
+    content.write_bytes(bytes(64 * SECTOR_BYTES))
+    old, new = b"o" * SECTOR_BYTES, b"n" * SECTOR_BYTES
+    forgotten = 0
+    with VolatileDisk(content, tmp_path / "socket") as disk:
+        for seed in range(20):
+            with NbdClient(tmp_path / "socket") as client:
+                client.write(0, old * 64)
+                client.flush()
+                client.write(0, new * 32)
+                assert client.read(16, 32) == new * 16 + old * 16
+                client.write(32, new, durable=True)
+            disk.cut(random.Random(seed))
+            sectors = [content.read_bytes()[at : at + SECTOR_BYTES] for at in range(0, 64 * SECTOR_BYTES, SECTOR_BYTES)]
+            assert set(sectors[:32]) <= {old, new}
+            assert sectors[32:] == [new] + [old] * 31
+            forgotten += sectors.count(old) - 31
+        assert forgotten == disk.lost_sectors
+    assert 0 < forgotten < 20 * 32

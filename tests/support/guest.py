@@ -134,7 +134,7 @@ class Guest:
             *("-append", f"{words} guest.boot={self._boots} guest.clips={clips}"),
             *("-drive", f"file={self._image.root},format=raw,if=virtio,readonly=on"),
             *(word for disk in self._disks for word in ("-drive", f"file={disk.address},format=raw,if=virtio")),
-            *("-nic", "user,model=virtio-net-pci", "-device", "virtio-rng-pci"),
+            *("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"),
             *("-chardev", f"file,id=console,path={self._console},append=on", "-serial", "chardev:console"),
             *("-chardev", f"file,id=camera,path={self._camera},append=on", "-serial", "chardev:camera"),
         ]

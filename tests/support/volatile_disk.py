@@ -88,11 +88,11 @@ class VolatileDisk:
 
     def _negotiate(self, connection: socket.socket) -> bool:
         connection.sendall(GREETING + OPTION + struct.pack(">H", FIXED_NEWSTYLE | NO_ZEROES))
-        _receive(connection, 4)
+        receive(connection, 4)
         export = struct.pack(">QH", self._size, HAS_FLAGS | SENDS_FLUSH | SENDS_FUA)
         while True:
-            _, option, length = struct.unpack(">8sII", _receive(connection, 16))
-            _receive(connection, length)
+            _, option, length = struct.unpack(">8sII", receive(connection, 16))
+            receive(connection, length)
             if option == EXPORT_NAME:
                 connection.sendall(export)
                 return True
@@ -106,7 +106,7 @@ class VolatileDisk:
 
     def _serve(self, connection: socket.socket) -> None:
         while True:
-            magic, flags, kind, handle, offset, length = struct.unpack(">IHHQQI", _receive(connection, 28))
+            magic, flags, kind, handle, offset, length = struct.unpack(">IHHQQI", receive(connection, 28))
             assert magic == REQUEST_MAGIC
             answer = b""
             if kind == DISCONNECT:
@@ -115,7 +115,7 @@ class VolatileDisk:
                 if kind == READ:
                     answer = os.pread(self._fd, length, offset)
                 elif kind == WRITE:
-                    self._write(offset, _receive(connection, length), durable=bool(flags & FUA))
+                    self._write(offset, receive(connection, length), durable=bool(flags & FUA))
                 else:
                     assert kind == FLUSH
                     self._unflushed.clear()
@@ -138,7 +138,7 @@ def _reply(connection: socket.socket, option: int, kind: int, content: bytes = b
     connection.sendall(struct.pack(">QIII", OPTION_REPLY_MAGIC, option, kind, len(content)) + content)
 
 
-def _receive(connection: socket.socket, count: int) -> bytes:
+def receive(connection: socket.socket, count: int) -> bytes:
     """Exactly so many bytes.
 
     Raises:
