@@ -16,6 +16,7 @@ from tests.support.guest_image import guest_image
 from tests.support.volatile_disk import VolatileDisk
 
 TAKEN = r'"event": "clip_waiting", .*"footage": "([^"]+)"'
+UNFINISHED = "<power cut>"
 STARTED = '"event": "started"'
 TROUBLE = ("GUEST FAILED", "Kernel panic", "Traceback", '"level": "critical"')
 # The emulated processor is some twenty times slower than the real one, which other tests use too.
@@ -105,8 +106,8 @@ class Guest:
 
     @property
     def recorded(self) -> dict[str, str]:
-        """The recordings that the camera has finished: SHA-256 by name."""
-        said = (line.split() for line in self._said() if line.startswith(("DURABLE ", "WRITTEN ")))
+        """The recordings that the camera began: SHA-256 by name."""
+        said = (line.split() for line in self._said() if line.startswith("RECORDING "))
         return {name: sha256 for _, name, sha256 in said}
 
     @property
@@ -163,14 +164,18 @@ class Guest:
         return "\n".join(line for line in self.console.splitlines() if any(word in line for word in TROUBLE))
 
     def _said(self) -> list[str]:
-        """Whole lines of the serial line on which the camera speaks; a cut may leave half a line."""
+        """The lines that camera and reports wrote; those that a cut left unfinished are no lines."""
         if not self._camera.exists():
             return []
-        text = self._camera.read_text(errors="replace")
-        return text.replace("\r", "").split("\n")[:-1]
+        lines = self._camera.read_text(errors="replace").replace("\r", "").split("\n")
+        return [line for line in lines[:-1] if not line.endswith(UNFINISHED)]
 
     def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        for file in (self._console, self._camera):
+            with file.open("a") as log:
+                log.write(f"{UNFINISHED}\n")

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ PROGRAMS = ("python3", "busybox-static")
 KERNEL = "linux-image-cloud-amd64"
 DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
 ATTEMPTS = 3
+# Another checkout may be using an image of its own.
+KEPT_SECONDS = 2 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def guest_image() -> GuestImage:
     done = cache / f"guest-{_key()}"
     with _locked(cache / "lock"):
         for old in cache.glob("guest-*"):
-            if old != done:
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(old)
         for attempt in range(ATTEMPTS):
             if done.exists():
@@ -61,6 +64,7 @@ def guest_image() -> GuestImage:
                         raise RuntimeError(f"the guest could not be built: {said}") from exc
                 else:
                     (Path(fresh) / "image").rename(done)
+        os.utime(done)
     return GuestImage(done / "kernel", done / "initrd", done / "root.ext4")
 
 

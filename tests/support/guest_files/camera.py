@@ -1,7 +1,7 @@
-"""The camera of the guest: writes recordings and says on the serial line what they are.
+"""The camera of the guest: says on the serial line what it is going to record, and writes it.
 
-Every other one is made durable first. Of the rest nobody can expect that a power cut spares them, unless the agent has
-said that it took them.
+Every other recording it makes durable, and says so. Of the rest nobody can expect that a power cut spares them, unless
+the agent has said that it took them.
 """
 
 import hashlib
@@ -26,8 +26,10 @@ def main(boot: int, clips: int) -> None:
         file = FOLDERS[number % 2] / f"day-{boot}" / f"ABC1234X_1_{start:%Y%m%d_%H%M%S}.mp4"
         data = recording(10.0, size_bytes=rng.randrange(20_000, 120_000), seed=file.name)
         durable = number % 4 < 2
+        print("RECORDING", file.name, hashlib.sha256(data).hexdigest(), flush=True)
         write(file, data, rng, durable=durable)
-        print("DURABLE" if durable else "WRITTEN", file.name, hashlib.sha256(data).hexdigest(), flush=True)
+        if durable:
+            print("DURABLE", file.name, flush=True)
         time.sleep(rng.uniform(0.0, 0.3))
 
 
