@@ -38,8 +38,7 @@ def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def test_kills_at_random_instants_lose_nothing_and_repeat_only_what_was_in_flight(
     tmp_path: Path, spool: Path, part: int, figure: Figure, request: pytest.FixtureRequest
 ) -> None:
-    with Simulator() as simulator:
-        rounds = KillRounds(tmp_path, spool, simulator, chance(request.node.name))
+    with Simulator() as simulator, KillRounds(tmp_path, spool, simulator, chance(request.node.name)) as rounds:
         for number in range(RANDOM_ROUNDS // 4):
             rounds.random_round()
             if number % 10 == 0:
@@ -53,8 +52,7 @@ def test_kills_at_every_system_call_that_writes_lose_nothing_and_repeat_only_wha
     tmp_path: Path, spool: Path, figure: Figure
 ) -> None:
     needs("strace")
-    with Simulator() as simulator:
-        rounds = KillRounds(tmp_path, spool, simulator, chance("system calls"))
+    with Simulator() as simulator, KillRounds(tmp_path, spool, simulator, chance("system calls")) as rounds:
         for call in WRITES.split(","):
             for count in range(1, MOST_CALLS + 1):
                 if not rounds.system_call_round(call, count):
@@ -66,7 +64,7 @@ def test_kills_at_every_system_call_that_writes_lose_nothing_and_repeat_only_wha
 def tell(rounds: KillRounds, figure: Figure) -> None:
     figure("kill rounds", sum(rounds.kills.values()))
     figure("clips recorded and sent", rounds.clips)
-    figure("clips lost", 0)
+    figure("clips lost", rounds.lost)
     figure("clips sent again after a kill or power cut", rounds.sent_again)
     for how, count in rounds.kills.items():
         figure(f"kill rounds: {how}", count)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import TracebackType
 
 from agent.clip import State
 from agent.simulator.faults import Fault
@@ -72,9 +73,22 @@ class KillRounds:
         self._kills_in_flight: collections.Counter[datetime] = collections.Counter()
         self.kills: collections.Counter[str] = collections.Counter()
 
+    def __enter__(self) -> KillRounds:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._daemon.__exit__(kind, error, trace)
+
     @property
     def clips(self) -> int:
         return len(self._sums)
+
+    @property
+    def lost(self) -> int:
+        """How many clips have not arrived."""
+        return len(set(self._sums.values()) - {video.sha256 for video in self._simulator.received})
 
     @property
     def sent_again(self) -> int:
@@ -182,7 +196,10 @@ class KillRounds:
         return len(self._daemon.records(State.DELIVERED)) == self.clips
 
     def _await(self, condition: Callable[[], bool]) -> None:
-        await_until(condition, f"the daemon: {self._daemon.log[-2000:]}", PATIENCE_SECONDS)
+        try:
+            await_until(condition, "the instant of the kill, or the delivery", PATIENCE_SECONDS)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}\n{self._daemon.log[-4000:]}") from None
 
     def _killed(self, how: str) -> None:
         self.kills[how] += 1
