@@ -41,7 +41,7 @@ class KilledDaemon(DaemonProcess):
         Args:
             tracer: a command to put before its own.
         """
-        command = [*tracer, sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)]
+        command = [*tracer, sys.executable, *self.program]
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=self.environ)
 

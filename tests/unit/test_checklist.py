@@ -20,7 +20,6 @@ COMING = (
     "test_refusals.py",
     "test_footage_that_changes.py",
     "test_crash_before_the_verdict.py",
-    "test_watching_heals.py",
 )
 
 
