@@ -15,11 +15,6 @@ COMING = (
     "test_damaged_state.py",
     "test_failing_disk.py",
     "test_long_life.py",
-    "test_poison.py",
-    "test_links.py",
-    "test_refusals.py",
-    "test_footage_that_changes.py",
-    "test_crash_before_the_verdict.py",
 )
 
 
