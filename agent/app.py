@@ -93,7 +93,11 @@ class Parts:
         self._client.abort()
         for worker in self.workers:
             worker.thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(worker.thread.is_alive() for worker in self.workers)
+        if any(worker.thread.is_alive() for worker in self.workers):
+            return False
+        # Nobody else would close its connection for long: each reload would leave one behind.
+        self._client.close()
+        return True
 
 
 class Daemon:
