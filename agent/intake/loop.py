@@ -15,6 +15,11 @@ import structlog
 from agent.clip import Clip, Footage, State
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.intake.conform.conformer import Conformed, Conformer
+from agent.intake.conform.media import MediaReader
+from agent.intake.conform.process import Cancelled, Watch, is_installed
+from agent.intake.conform.work import Job
+from agent.intake.fitting import as_it_is
 from agent.intake.inspection import Inspector
 from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
@@ -38,6 +43,9 @@ class Intake:
         on_taken: called when clips were added.
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
+
+    Attributes:
+        conformer: makes footage fit that does not; its `run` needs a thread of its own.
     """
 
     def __init__(
@@ -56,8 +64,18 @@ class Intake:
         self._on_taken = on_taken
         self._monotonic = monotonic
         self._now = now
-        self._inspectors = {folder: Inspector(folder, config) for folder in self._folders}
-        self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | None] = queue.SimpleQueue()
+        self._limits = config.limits
+        self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
+        self.conformer = Conformer(config, stop, self._hints.put)
+        media = MediaReader(config.conform, Watch(stop))
+        self._inspectors = {folder: Inspector(folder, config, media.read) for folder in self._folders}
+        self._salvagers = {folder: Inspector(folder, config, media.read_damaged) for folder in self._folders}
+        # What is refused for want of ffmpeg is looked at anew when it is there.
+        tools = "-with-ffmpeg" if is_installed() else ""
+        self._rules = {folder: f"{inspector.rules}{tools}" for folder, inspector in self._inspectors.items()}
+        self._conforming: dict[Footage, FootageFolder] = {}
+        self._conformed: Conformed | None = None
+        self._take_conformed_at = 0.0
         self._watcher = Watcher(
             self._folders,
             lambda folder, path, closed: self._hints.put((folder, path, closed)),
@@ -79,10 +97,12 @@ class Intake:
         Args:
             alive: called at least each minute and with each file, as a sign that the loop moves.
         """
-        self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+        self._spool.forget_refusals_of_other_rules(self._rules.values())
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
+        except Cancelled:
+            log.debug("inspection_cancelled")
         finally:
             self._watcher.stop()
 
@@ -100,9 +120,12 @@ class Intake:
             if self._monotonic() >= self._scan_at[folder]:
                 self._watcher.tend()
                 self._scan(folder, alive)
+        self._take_conformed()
         self._take_settled(alive)
         self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
+        if self._conformed is not None:
+            due = min(due, self._take_conformed_at)
         return min(60.0, max(0.0, due - self._monotonic()))
 
     def _listen(self, seconds: float) -> None:
@@ -116,6 +139,9 @@ class Intake:
             timeout = 0.0
             if hint is None:
                 self._scan_at = dict.fromkeys(self._folders, 0.0)
+                continue
+            if isinstance(hint, Conformed):
+                self._conformed, self._take_conformed_at = hint, 0.0
                 continue
             folder, path, closed = hint
             if path is None:
@@ -160,6 +186,8 @@ class Intake:
             known.add(mark)
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
+        if footage in self._conforming:
+            return
         key = (folder, footage.path)
         self._pending[key] = seen(
             self._pending.get(key),
@@ -195,39 +223,80 @@ class Intake:
         if self._spool.state_of(footage) is not None:
             del self._pending[key]
             return
-        inspector = self._inspectors[folder]
         try:
-            clips = self._inspect(inspector, footage)
-            for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
-                event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-                why = {"reason": taken.reason} if taken.reason else {}
-                log.info(event, clip=taken.id, footage=str(footage.path), **why)
+            job = self._inspect(folder, pending)
+            if job is None:
+                self._pending[key] = put_off(pending, now, folder.settle_seconds)
+                return
+            if self.conformer.accepts(job):
+                self._conforming[footage] = folder
+            else:
+                self._spool_pieces(folder, [(as_it_is(job.recording, self._limits), footage.path)])
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
         except SpoolFull as exc:
-            self._tell("spool_full", folder.path, f"{exc}; the footage stays where it is and is taken in later")
+            self._tell_full(folder, exc)
             self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
             return
-        except FootageIncomplete as exc:
-            if not is_hopeless(pending, now, folder.settle_seconds):
-                self._pending[key] = put_off(pending, now, folder.settle_seconds)
-                return
-            self._refuse(footage, exc, inspector.rules)
         except FootageRefused as exc:
-            self._refuse(footage, exc, inspector.rules)
-        else:
-            self._told.discard(f"spool_full {folder.path}")
-            self._on_taken()
+            self._refuse(folder, footage, exc)
         del self._pending[key]
 
-    def _inspect(self, inspector: Inspector, footage: Footage) -> Sequence[Clip]:
-        clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
-        if any(clip.footage != footage for clip in clips):
-            raise FootageGone("it changed after it had settled")
-        return clips
+    def _take_conformed(self) -> None:
+        """Spools what the conformer made of a recording, or says why there is nothing."""
+        done = self._conformed
+        if done is None or self._monotonic() < self._take_conformed_at:
+            return
+        now = self._monotonic()
+        folder = self._conforming[done.footage]
+        try:
+            if done.trouble is not None:
+                raise done.trouble
+            if self._spool.state_of(done.footage) is None:
+                self._spool_pieces(folder, done.pieces)
+        except FootageGone as exc:
+            log.debug("footage_gone", footage=str(done.footage.path), reason=str(exc))
+        except SpoolFull as exc:
+            self._tell_full(folder, exc)
+            if done.pieces:
+                self._take_conformed_at = now + folder.rescan_seconds
+                return
+            later = Pending(done.footage, now, closed=True, look_at=now + folder.rescan_seconds)
+            self._pending[folder, done.footage.path] = later
+        except FootageRefused as exc:
+            self._refuse(folder, done.footage, exc)
+        del self._conforming[done.footage]
+        self._conformed = None
+        self.conformer.let_go(done)
 
-    def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
-        self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
+    def _inspect(self, folder: FootageFolder, pending: Pending) -> Job | None:
+        """What a settled file is; None if it is not whole and someone may still be writing it."""
+        footage = pending.footage
+        now = datetime.fromtimestamp(self._now(), tz=timezone.utc)
+        try:
+            job = Job(self._inspectors[folder].recording(footage.path, now))
+        except FootageIncomplete:
+            if not is_hopeless(pending, self._monotonic(), folder.settle_seconds):
+                return None
+            job = Job(self._salvagers[folder].recording(footage.path, now), is_whole=False)
+        if job.recording.footage != footage:
+            raise FootageGone("it changed after it had settled")
+        return job
+
+    def _spool_pieces(self, folder: FootageFolder, pieces: Sequence[tuple[Clip, Path]]) -> None:
+        footage = pieces[0][0].footage
+        for taken in self._spool.take_in(pieces):
+            event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
+            why = {"reason": taken.reason} if taken.reason else {}
+            log.info(event, clip=taken.id, footage=str(footage.path), **why)
+        self._told.discard(f"spool_full {folder.path}")
+        self._on_taken()
+
+    def _tell_full(self, folder: FootageFolder, full: SpoolFull) -> None:
+        self._tell("spool_full", folder.path, f"{full}; the footage stays where it is and is taken in later")
+
+    def _refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        self._spool.refuse(footage, refusal.reason, self._rules[folder], refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
     def _delete(self, footage: Footage) -> None:

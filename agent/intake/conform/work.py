@@ -1,0 +1,232 @@
+"""One recording made to fit: scanned, planned, cut, and each piece named; what damage left is saved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from agent.clip import Clip, Footage, Video
+from agent.config import Conform, Limits, SpoolSettings
+from agent.errors import FootageGone, FootageRefused, SpoolFull
+from agent.intake.conform import damage
+from agent.intake.conform.cut import PieceTooLarge, cut, reencode
+from agent.intake.conform.plan import MARGIN, GroupTooLarge, Piece, groups, plan, whole_seconds
+from agent.intake.conform.probe import Facts, Source, packets, read_facts
+from agent.intake.conform.process import Watch
+from agent.intake.fitting import MP4, as_it_is, is_h264, refusal_of
+from agent.intake.opening import opened
+from agent.intake.recording import Recording
+
+log = structlog.get_logger()
+
+# How often a plan is tried with smaller aims before the recording is given up.
+PLANS = 3
+# Where each picture begins with its length.
+MP4_FAMILY = frozenset((MP4, "MOV"))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide what pieces look like, and how much disk may be used for them."""
+
+    limits: Limits
+    conform: Conform
+    spool: SpoolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A recording that does not fit as it is.
+
+    Args:
+        recording: what is known of it.
+        is_whole: False for an MP4 that ends early, of which the good part is to be saved.
+    """
+
+    recording: Recording
+    is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What became of a recording.
+
+    Args:
+        pieces: all of it without a gap, what is left out too.
+        files: the file of each piece; none if the footage itself will do.
+        how: in words.
+    """
+
+    pieces: Sequence[Piece]
+    files: Sequence[Path]
+    how: str
+
+
+def conform(job: Job, rules: Rules, folder: Path, watch: Watch) -> list[tuple[Clip, Path]]:
+    """Makes the clips of one recording.
+
+    Args:
+        folder: an empty folder for the pieces, on the disk of the spool.
+
+    Returns:
+        Each clip with the file that holds it: a piece in `folder`, or the footage itself if it will do after all.
+
+    Raises:
+        FootageRefused: it cannot be made to fit; the reason says why.
+        FootageGone: it vanished or changed meanwhile.
+        SpoolFull: there is no room for the pieces now.
+        Cancelled: `watch` says stop.
+    """
+    footage = job.recording.footage
+    with opened(footage.path) as file:
+        _check_unchanged(footage, file)
+        work = _Work(job, rules, folder, watch, file)
+        made = work.made()
+        notes = work.notes(made.pieces)
+        _check_unchanged(footage, file)
+    if not made.files:
+        return [(as_it_is(job.recording, rules.limits), footage.path)]
+    return _clips(job.recording, made, notes)
+
+
+class _Work:
+    """Args: as `conform`; `file`: the footage, which stays the same file whatever happens to its name."""
+
+    def __init__(self, job: Job, rules: Rules, folder: Path, watch: Watch, file: BinaryIO) -> None:
+        self._job = job
+        self._rules = rules
+        self._folder = folder
+        self._watch = watch
+        self._file = file
+        self._source = Source(file.fileno(), job.recording.media.container)
+        self._facts = read_facts(self._source, watch)
+
+    def made(self) -> _Made:
+        """Cuts, repacks or encodes anew, whatever is needed first."""
+        may_encode = self._rules.conform.reencode
+        if not is_h264(self._facts.code) and not may_encode:
+            raise FootageRefused(refusal_of(self._facts.code))
+        if is_h264(self._facts.code):
+            try:
+                return self._cut(self._source, self._facts, self._file)
+            except GroupTooLarge:
+                if not may_encode:
+                    raise
+        return self._reencoded()
+
+    def notes(self, pieces: Sequence[Piece]) -> list[str]:
+        """What damage did to the recording, in words."""
+        notes = [
+            f"from second {piece.start_seconds:,.0f} to {piece.end_seconds:,.0f} it held zeros instead of pictures, "
+            "which were left out: power was lost before they were on the card"
+            for piece in pieces
+            if not piece.is_good
+        ]
+        saved, meant = pieces[-1].end_seconds, self._facts.duration_seconds
+        if meant - saved > max(1.0, 0.02 * meant):
+            notes.append(f"{damage.CUT}: {saved:,.0f} of {meant:,.0f} s could be saved")
+        elif not self._job.is_whole or damage.is_cut_short(self._file, self._source.container):
+            notes.append(f"{damage.CUT}: its last moments are missing")
+        return notes
+
+    def _cut(self, source: Source, facts: Facts, file: BinaryIO) -> _Made:
+        margin = MARGIN
+        _check_room(self._job.recording, self._rules, self._folder)
+        for _ in range(PLANS):
+            found = groups(packets(source, facts, self._watch))
+            if source.container in MP4_FAMILY:
+                found = damage.mark(found, file)
+            pieces = plan(found, self._rules.limits, margin)
+            if not any(piece.is_good for piece in pieces):
+                raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
+            if len(pieces) == 1 and source is self._source and self._fits():
+                return _Made(pieces, (), "")
+            try:
+                files = cut(
+                    source,
+                    facts,
+                    pieces,
+                    self._folder,
+                    conform=self._rules.conform,
+                    limits=self._rules.limits,
+                    watch=self._watch,
+                )
+            except PieceTooLarge as exc:
+                log.debug("piece_too_large", footage=str(self._job.recording.footage.path), reason=str(exc))
+                margin *= 0.95
+                continue
+            return _Made(pieces, files, "cut without encoding" if len(pieces) > 1 else "repacked without encoding")
+        raise FootageRefused("ffmpeg makes its pieces larger than they should be, even with smaller aims")
+
+    def _reencoded(self) -> _Made:
+        _check_room(self._job.recording, self._rules, self._folder, copies=2)
+        whole = self._folder / "whole.mp4"
+        reencode(self._source, self._facts, whole, self._watch)
+        with whole.open("rb") as file:
+            source = Source(file.fileno(), MP4)
+            made = self._cut(source, read_facts(source, self._watch), file)
+        whole.unlink()
+        return replace(made, how="encoded anew as H.264")
+
+    def _fits(self) -> bool:
+        """Whether the footage will do as it is: the doubt about it was unfounded."""
+        recording, limits = self._job.recording, self._rules.limits
+        return (
+            self._job.is_whole
+            and recording.media.container == MP4
+            and recording.footage.size_bytes <= limits.max_bytes
+            and recording.media.duration_seconds <= limits.max_seconds
+        )
+
+
+def _clips(recording: Recording, made: _Made, notes: Sequence[str]) -> list[tuple[Clip, Path]]:
+    named = zip(made.pieces, made.files, whole_seconds(made.pieces), strict=True)
+    good = [(piece, file, times) for piece, file, times in named if piece.is_good]
+    damaged = "; ".join(notes)
+    clips = []
+    for number, (piece, file, (start, end)) in enumerate(good):
+        video = Video(
+            recording.registration,
+            recording.camera,
+            recording.start + timedelta(seconds=start),
+            recording.start + timedelta(seconds=end),
+        )
+        sources = {
+            **recording.sources,
+            "end": "start and the times of the pictures",
+            "piece": f"{number + 1} of {len(good)}, seconds {piece.start_seconds:,.2f} to {piece.end_seconds:,.2f} of "
+            f"the recording, {made.how}",
+        }
+        if damaged:
+            sources["damage"] = damaged
+        comments = " ".join(filter(None, (recording.comments, f"Damaged: {damaged}." if damaged else "")))
+        clips.append((Clip(recording.footage, video, recording.priority, comments, sources, number), file))
+    return clips
+
+
+def _check_unchanged(footage: Footage, file: BinaryIO) -> None:
+    if Footage.from_stat(footage.path, os.fstat(file.fileno())) != footage:
+        raise FootageGone("it changed after it had settled")
+
+
+def _check_room(recording: Recording, rules: Rules, folder: Path, *, copies: int = 1) -> None:
+    """Raises SpoolFull, or FootageRefused if there will never be room."""
+    size_bytes = recording.footage.size_bytes
+    if size_bytes > rules.spool.max_bytes:
+        raise FootageRefused(
+            f"it has {size_bytes:,} bytes, and so would its pieces, but the spool may hold only "
+            f"{rules.spool.max_bytes:,} (spool.max_bytes): raise that, or set a shorter loop in the camera"
+        )
+    free = shutil.disk_usage(folder).free - rules.spool.min_free_bytes
+    if size_bytes * copies > free:
+        raise SpoolFull(
+            f"no room to cut {recording.footage.path.name}: that needs {size_bytes * copies:,} bytes beside it on the "
+            f"disk of the spool, and {max(0, free):,} are free above spool.min_free_bytes"
+        )
