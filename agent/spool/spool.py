@@ -51,7 +51,8 @@ class Recovery:
         adopted: stored files without a row: rows were made from their names.
         requeued: clips whose stored file was gone but whose footage is there: the scan takes them in anew.
         lost: clips whose bytes are gone.
-        removed: stored files of clips that had been delivered.
+        removed: stored files of clips that had been delivered, and of footage whose pieces were not all stored: the
+            scan takes it in anew.
     """
 
     adopted: int = 0
@@ -102,18 +103,23 @@ class Spool:
             SpoolFull: there is no room now.
             SpoolError: the disk failed.
         """
+        footage = pieces[0][0].footage
         stored: list[Stored] = []
         try:
+            if len(pieces) > 1:
+                self._files.begin_set(footage)
             for clip, source in pieces:
                 stored.append(self._files.store(clip, source, max_copy_bytes=self._room(clip)))
             self._files.sync()
-            return self._enter([clip for clip, _ in pieces], stored)
+            taken = self._enter([clip for clip, _ in pieces], stored)
+            self._files.end_set(footage.identity)
         except (FootageGone, FootageRefused, SpoolFull):
-            self._discard(stored)
+            self._discard(footage, stored)
             raise
         except (OSError, sqlite3.Error) as exc:
-            self._discard(stored)
-            raise SpoolError(f"the spool cannot take {pieces[0][0].footage.path.name}: {exc}") from exc
+            self._discard(footage, stored)
+            raise SpoolError(f"the spool cannot take {footage.path.name}: {exc}") from exc
+        return taken
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
         """The next batch; see `ClipQueue.claim`."""
@@ -167,12 +173,18 @@ class Spool:
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
         adopted = matched = removed = 0
-        for name in self._files.names():
+        unfinished = self._files.unfinished_sets()
+        # Half of the pieces would make the footage known, and the other half would never be cut.
+        anew = {identity for identity, footage in unfinished.items() if footage and _is_there(footage)}
+        for name in list(self._files.names()):
             said = read_name(name)
             if said is None:
                 continue
             state = self._queue.state_of_piece(said.identity, said.piece)
-            if state is None:
+            if state is None and said.identity in anew:
+                self._files.remove(name)
+                removed += 1
+            elif state is None:
                 self._adopt(name, said)
                 adopted += 1
             elif state in HOLDING:
@@ -180,6 +192,8 @@ class Spool:
             else:
                 self._files.remove(name)
                 removed += 1
+        for identity in unfinished:
+            self._files.end_set(identity)
         requeued = lost = 0
         if adopted + matched < self._queue.count_stored(HOLDING):
             requeued, lost = self._give_up_missing()
@@ -250,9 +264,10 @@ class Spool:
         self._queue.add([record.changed(State.WAITING, "", self._utc())], identity=said.identity)
         self._held_bytes += stored.size_bytes
 
-    def _discard(self, stored: Iterable[Stored]) -> None:
+    def _discard(self, footage: Footage, stored: Iterable[Stored]) -> None:
         for file in stored:
             self._files.remove(file.name)
+        self._files.end_set(footage.identity)
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)

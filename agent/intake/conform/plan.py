@@ -83,10 +83,9 @@ def groups(packets: Iterable[Packet]) -> Iterator[Piece]:
     What comes before the first key frame cannot be shown and is left out, as ffmpeg does.
     """
     origin: float | None = None
-    group: Piece | None = None
+    group: _Group | None = None
     picture = -1
     for packet in packets:
-        size_bytes = packet.size_bytes + PACKET_OVERHEAD_BYTES
         if packet.is_video:
             if origin is None:
                 origin = packet.seconds
@@ -95,16 +94,16 @@ def groups(packets: Iterable[Packet]) -> Iterator[Piece]:
                 begins = packet.seconds - origin
             if packet.is_key:
                 if group is not None:
-                    yield _ended(group, begins)
-                group = Piece(picture + 1, begins, begins, FILE_OVERHEAD_BYTES, True, packet.position)
+                    yield group.piece(begins)
+                group = _Group(picture + 1, begins, packet.position)
             if group is not None:
                 picture += 1
-                ends = max(group.end_seconds, begins + packet.duration_seconds)
-                group = replace(group, end_seconds=ends, last_position=packet.position)
+                group.end_seconds = max(group.end_seconds, begins + packet.duration_seconds)
+                group.last_position = packet.position
         if group is not None:
-            group = replace(group, size_bytes=group.size_bytes + size_bytes)
+            group.size_bytes += packet.size_bytes + PACKET_OVERHEAD_BYTES
     if group is not None:
-        yield group
+        yield group.piece(None)
 
 
 def plan(found: Iterable[Piece], limits: Limits, margin: float = MARGIN) -> tuple[Piece, ...]:
@@ -144,11 +143,24 @@ def whole_seconds(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
     return times
 
 
-def _ended(group: Piece, next_begins: float) -> Piece:
-    """A group, of which the next is known: it lasts until that one begins, unless something is missing between."""
-    if next_begins > group.start_seconds and next_begins < group.end_seconds + GAP_SECONDS:
-        return replace(group, end_seconds=next_begins)
-    return group
+class _Group:
+    """A group of pictures while its packets come in."""
+
+    __slots__ = ("end_seconds", "first_picture", "first_position", "last_position", "size_bytes", "start_seconds")
+
+    def __init__(self, first_picture: int, start_seconds: float, position: int | None) -> None:
+        self.first_picture = first_picture
+        self.start_seconds = self.end_seconds = start_seconds
+        self.first_position = self.last_position = position
+        self.size_bytes = FILE_OVERHEAD_BYTES
+
+    def piece(self, next_begins: float | None) -> Piece:
+        """All of it, when the next group is known: it lasts until that one begins, unless something is missing."""
+        ends = self.end_seconds
+        if next_begins is not None and self.start_seconds < next_begins < ends + GAP_SECONDS:
+            ends = next_begins
+        positions = self.first_position, self.last_position
+        return Piece(self.first_picture, self.start_seconds, ends, self.size_bytes, True, *positions)
 
 
 def _fits(piece: Piece, limits: Limits, margin: float) -> bool:
