@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -51,15 +52,17 @@ RECIPES: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def payloads(path: Path, kind: str) -> list[str]:
-    """The hash of each packet's bytes.
-
-    Args:
-        kind: "v" for the video, "a" for the audio.
-    """
-    words = f"ffprobe -v error -select_streams {kind} -show_data_hash MD5 -show_entries packet=data_hash -of csv=p=0"
-    said = subprocess.run([*words.split(), str(path)], check=True, capture_output=True, text=True).stdout
-    return [line.split(":")[-1].strip(",") for line in said.split()]
+def payloads(*files: Path) -> dict[str, list[str]]:
+    """The hash of each packet's bytes in some files one after the other: {"video": […], "audio": […]}."""
+    words = ["ffprobe", "-v", "error", "-show_data_hash", "MD5", "-of", "json"]
+    words += ["-show_entries", "packet=codec_type,data_hash"]
+    found: dict[str, list[str]] = {"video": [], "audio": []}
+    for file in files:
+        said = subprocess.run([*words, str(file)], check=True, capture_output=True, text=True).stdout
+        for packet in json.loads(said)["packets"]:
+            if packet["codec_type"] in found:
+                found[packet["codec_type"]].append(packet["data_hash"])
+    return found
 
 
 def pictures(path: Path) -> list[str]:

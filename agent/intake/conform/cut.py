@@ -24,7 +24,7 @@ MP4_AUDIO = frozenset(("aac", "mp3", "ac3", "eac3"))
 MOST_PIECES = 10_000
 # How far the length of a piece may be from the plan: the audio at both ends, and pictures that say no duration.
 TOLERANCE_SECONDS = 1.0
-_QUIET = ("-hide_banner", "-v", "error", "-nostdin", "-nostats", "-progress", "pipe:1")
+_QUIET = ("-y", "-hide_banner", "-v", "error", "-nostdin", "-nostats", "-progress", "pipe:1")
 # Re-encoding: a key frame each second gives pieces of any length; the bitrate keeps a second far below any limit.
 _KEY_FRAME_SECONDS = 1
 _MAX_BITS_PER_SECOND = 8_000_000

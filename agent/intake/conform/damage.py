@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from agent.intake.conform.plan import Piece
+from agent.intake.conform.plan import Packet
 
 NEVER_WRITTEN = (
     "the recording was cut by power loss: the index was never written. A repair tool such as untrunc can often rebuild "
@@ -91,17 +91,13 @@ def holds_zeros(file: BinaryIO) -> bool:
     return any(_is_zero(file, place) for place in _places(media.payload, min(media.end, size)))
 
 
-def mark(groups: Iterable[Piece], file: BinaryIO) -> Iterator[Piece]:
-    """The groups of pictures of an MP4, those with zeros at an end marked as not good.
-
-    A picture in an MP4 begins with its length, which is never 0.
-    """
-    for group in groups:
-        places = (group.first_position, group.last_position)
-        if any(place is not None and _starts_with_zeros(file, place) for place in places):
-            yield replace(group, is_good=False)
+def mark(packets: Iterable[Packet], file: BinaryIO) -> Iterator[Packet]:
+    """The packets of an MP4, those pictures that are zeros marked: a picture begins with its length, never 0."""
+    for packet in packets:
+        if packet.is_video and packet.position is not None and not any(os.pread(file.fileno(), 4, packet.position)):
+            yield replace(packet, is_good=False)
         else:
-            yield group
+            yield packet
 
 
 def is_cut_short(file: BinaryIO, container: str) -> bool:
@@ -122,8 +118,3 @@ def _places(start: int, end: int) -> list[int]:
 def _is_zero(file: BinaryIO, place: int) -> bool:
     data = os.pread(file.fileno(), _PROBE_BYTES, place)
     return bool(data) and not any(data)
-
-
-def _starts_with_zeros(file: BinaryIO, place: int) -> bool:
-    data = os.pread(file.fileno(), 4, place)
-    return not any(data)

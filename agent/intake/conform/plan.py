@@ -29,6 +29,7 @@ class Packet:
     Args:
         seconds: when it is shown, or decoded where the container does not say; None if it says neither.
         position: where its bytes stand in the file; None if that is not known.
+        is_good: False if there is no picture in it.
     """
 
     is_video: bool
@@ -37,6 +38,7 @@ class Packet:
     size_bytes: int
     is_key: bool
     position: int | None = None
+    is_good: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,6 @@ class Piece:
         start_seconds, end_seconds: since the first picture of the recording.
         size_bytes: of its file, with what the container adds.
         is_good: False for what is damaged and to be left out.
-        first_position, last_position: where its first and last picture stand in the file.
     """
 
     first_picture: int
@@ -56,8 +57,6 @@ class Piece:
     end_seconds: float
     size_bytes: int
     is_good: bool = True
-    first_position: int | None = None
-    last_position: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -69,7 +68,6 @@ class Piece:
             self,
             end_seconds=later.end_seconds,
             size_bytes=self.size_bytes + later.size_bytes - FILE_OVERHEAD_BYTES,
-            last_position=later.last_position,
         )
 
 
@@ -95,11 +93,11 @@ def groups(packets: Iterable[Packet]) -> Iterator[Piece]:
             if packet.is_key:
                 if group is not None:
                     yield group.piece(begins)
-                group = _Group(picture + 1, begins, packet.position)
+                group = _Group(picture + 1, begins)
             if group is not None:
                 picture += 1
                 group.end_seconds = max(group.end_seconds, begins + packet.duration_seconds)
-                group.last_position = packet.position
+                group.is_good &= packet.is_good
         if group is not None:
             group.size_bytes += packet.size_bytes + PACKET_OVERHEAD_BYTES
     if group is not None:
@@ -146,21 +144,20 @@ def whole_seconds(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
 class _Group:
     """A group of pictures while its packets come in."""
 
-    __slots__ = ("end_seconds", "first_picture", "first_position", "last_position", "size_bytes", "start_seconds")
+    __slots__ = ("end_seconds", "first_picture", "is_good", "size_bytes", "start_seconds")
 
-    def __init__(self, first_picture: int, start_seconds: float, position: int | None) -> None:
+    def __init__(self, first_picture: int, start_seconds: float) -> None:
         self.first_picture = first_picture
         self.start_seconds = self.end_seconds = start_seconds
-        self.first_position = self.last_position = position
         self.size_bytes = FILE_OVERHEAD_BYTES
+        self.is_good = True
 
     def piece(self, next_begins: float | None) -> Piece:
         """All of it, when the next group is known: it lasts until that one begins, unless something is missing."""
         ends = self.end_seconds
         if next_begins is not None and self.start_seconds < next_begins < ends + GAP_SECONDS:
             ends = next_begins
-        positions = self.first_position, self.last_position
-        return Piece(self.first_picture, self.start_seconds, ends, self.size_bytes, True, *positions)
+        return Piece(self.first_picture, self.start_seconds, ends, self.size_bytes, self.is_good)
 
 
 def _fits(piece: Piece, limits: Limits, margin: float) -> bool:

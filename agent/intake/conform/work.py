@@ -140,10 +140,10 @@ class _Work:
         margin = MARGIN
         _check_room(self._job.recording, self._rules, self._folder)
         for _ in range(PLANS):
-            found = groups(packets(source, facts, self._watch))
+            found = packets(source, facts, self._watch)
             if source.container in MP4_FAMILY:
                 found = damage.mark(found, file)
-            pieces = plan(found, self._rules.limits, margin)
+            pieces = plan(groups(found), self._rules.limits, margin)
             if not any(piece.is_good for piece in pieces):
                 raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
             if len(pieces) == 1 and source is self._source and self._fits():

@@ -22,8 +22,8 @@ from agent.intake.conform.plan import (
 )
 
 
-def video(seconds: float | None, *, key: bool = False, size: int = 1000, position: int | None = None) -> Packet:
-    return Packet(True, seconds, 0.1, size, key, position)
+def video(seconds: float | None, *, key: bool = False, size: int = 1000, good: bool = True) -> Packet:
+    return Packet(True, seconds, 0.25, size, key, is_good=good)
 
 
 def sound(seconds: float, size: int = 100) -> Packet:
@@ -40,36 +40,30 @@ def steady(count: int, seconds: float, size_bytes: int) -> list[Piece]:
 
 def test_a_group_goes_from_key_frame_to_key_frame_with_its_sound() -> None:
     packets = [
-        video(5.0, key=True, position=10),
+        video(5.0, key=True),
         sound(5.0),
-        video(5.1, position=20),
-        video(5.2, key=True, position=30),
+        video(5.25),
+        video(5.5, key=True),
     ]
     first, second = groups(packets)
-    assert first == Piece(
-        0, 0.0, pytest.approx(0.2), FILE_OVERHEAD_BYTES + 3 * PACKET_OVERHEAD_BYTES + 2100, True, 10, 20
-    )
-    assert (second.first_picture, second.start_seconds, second.end_seconds) == (
-        2,
-        pytest.approx(0.2),
-        pytest.approx(0.3),
-    )
+    assert first == Piece(0, 0.0, 0.5, FILE_OVERHEAD_BYTES + 3 * PACKET_OVERHEAD_BYTES + 2100)
+    assert (second.first_picture, second.start_seconds, second.end_seconds) == (2, 0.5, 0.75)
 
 
 def test_pictures_before_the_first_key_frame_are_left_out_and_the_times_stay_true() -> None:
-    (only,) = groups([video(9.8), sound(9.8), video(9.9), video(10.0, key=True), video(10.1)])
-    assert (only.first_picture, only.start_seconds) == (0, pytest.approx(0.2))
+    (only,) = groups([video(9.5), sound(9.5), video(9.75), video(10.0, key=True), video(10.25)])
+    assert (only.first_picture, only.start_seconds) == (0, 0.5)
     assert only.size_bytes == FILE_OVERHEAD_BYTES + 2 * (1000 + PACKET_OVERHEAD_BYTES)
 
 
 def test_pictures_that_are_shown_in_another_order_than_stored_change_nothing() -> None:
-    first, second = groups([video(0.0, key=True), video(0.3), video(0.1), video(0.2), video(0.4, key=True)])
-    assert (first.end_seconds, second.start_seconds) == (0.4, 0.4)
+    first, second = groups([video(0.0, key=True), video(0.75), video(0.25), video(0.5), video(1.0, key=True)])
+    assert (first.end_seconds, second.start_seconds) == (1.0, 1.0)
 
 
 def test_a_hole_in_the_recording_belongs_to_no_piece() -> None:
-    first, second = groups([video(0.0, key=True), video(0.1), video(60.0, key=True)])
-    assert first.end_seconds == pytest.approx(0.2)
+    first, second = groups([video(0.0, key=True), video(0.25), video(60.0, key=True)])
+    assert first.end_seconds == 0.5
     assert second.start_seconds == 60.0
 
 
@@ -77,6 +71,11 @@ def test_times_that_are_missing_or_run_backwards_end_nothing() -> None:
     found = list(groups([video(5.0, key=True), video(None), video(1.0, key=True), video(None, key=True)]))
     assert len(found) == 3
     assert all(one.seconds >= 0 for one in found)
+
+
+def test_a_group_with_a_picture_that_is_none_is_not_good() -> None:
+    packets = [video(0.0, key=True), video(0.25, good=False), video(0.5), video(0.75, key=True)]
+    assert [one.is_good for one in groups(packets)] == [False, True]
 
 
 def test_a_recording_without_key_frames_has_no_groups() -> None:
