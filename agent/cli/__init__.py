@@ -16,6 +16,7 @@ DONE, FAILED, USAGE = 0, 1, 2
 
 # In the order in which a user meets them.
 COMMANDS = (
+    "inspect",
     "check",
     "run",
     "status",
@@ -30,7 +31,8 @@ COMMANDS = (
 )
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or configuration
 
-Start with `vision-ingest check`: it says what is missing. `vision-ingest demo` shows the whole journey of a clip
+Start with `vision-ingest inspect FOLDER`: it shows what would be made of a camera's footage. `vision-ingest check` says
+what is missing before it can run. `vision-ingest demo` shows the whole journey of a clip
 on this computer, without a camera or an account."""
 
 

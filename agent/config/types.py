@@ -55,7 +55,7 @@ class FootageFolder:
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     cameras: Mapping[str, int] = field(default_factory=dict, hash=False)
     registration: str | None = None
-    include: tuple[str, ...] = ("*.mp4",)
+    include: tuple[str, ...] = ("*.mp4", "*.mov", "*.ts", "*.avi", "*.mkv", "*.dav")
     exclude: tuple[str, ...] = (".*", "*.tmp", "*.part", "*_", "*~*", "FSCK*.REC")
     settle_seconds: float = 5.0
     rescan_seconds: float = 60.0

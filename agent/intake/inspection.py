@@ -8,22 +8,23 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 import structlog
 
 from agent import __version__, mp4
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, Footage
+from agent.clip import Clip, Footage
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
+from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
 from agent.intake.fitting import MP4, as_it_is
-from agent.intake.naming import Naming, printable, read_name
+from agent.intake.naming import Naming, printable, read_name, unusable
 from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
 from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar
-from agent.intake.times import Instant, check_recording_time, to_utc
+from agent.intake.times import Instant, check_recording_time, comes_twice, to_utc
 
 log = structlog.get_logger()
 
@@ -80,10 +81,13 @@ class Inspector:
 
         Args, Raises: as `inspect`.
         """
+        relative = path.relative_to(self._folder.path).as_posix()
+        if reason := unusable(relative):
+            raise FootageRefused(reason)
         footage, media = self._read_media(path)
         sidecar = read_sidecar(path)
-        naming = read_name(path.relative_to(self._folder.path).as_posix(), self._folder)
-        start = self._start(sidecar, naming, _probable_start(footage, media.duration_seconds))
+        naming = read_name(relative, self._folder)
+        start = self._start(sidecar, naming, footage, media, now)
         began, doubt = start.value.utc, start.value.note
         check_recording_time(began, began + timedelta(seconds=media.duration_seconds), now)
         registration = self._registration(sidecar, naming)
@@ -96,27 +100,38 @@ class Inspector:
             "camera": camera.source,
             "start": f"{start.source}; {doubt}" if doubt else start.source,
         }
+        if event:
+            sources["event"] = f"{event.source}: {event.value.word}"
         return Recording(
             footage,
             media,
             registration.value,
             camera.value,
             began,
-            priority=EVENT_PRIORITY if event else NORMAL_PRIORITY,
-            comments=sidecar.comments,
-            sources=sources | ({"event": event.source} if event else {}),
+            preset=naming.preset.name if naming.preset else "",
+            event=event.value if event else None,
+            comments=sidecar.comments or (event.value.word if event else ""),
+            sources=sources,
         )
 
-    def _start(self, sidecar: Sidecar, naming: Naming, probable: datetime | None) -> _Found[Instant]:
+    def _start(
+        self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media, now: datetime
+    ) -> _Found[Instant]:
+        zone = self._folder.timezone
         found = _first(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))
-        if found is None:
-            read_by = "the folder's pattern" if self._folder.pattern else f"preset {self._folder.preset}"
-            raise FootageRefused(
-                f"no recording time: {read_by} reads none from the name. Give the folder a pattern that does, or put a "
-                "sidecar (same name, ending in .json) with start beside the file",
-                look_again_seconds=LOOK_AGAIN_SECONDS,
-            )
-        return _Found(to_utc(found.value, self._folder.timezone, probable), found.source)
+        if found is not None:
+            probable = None
+            if comes_twice(found.value, zone) and not keeps_local_time(footage.path):
+                probable = start_by_date(footage, media.duration_seconds)
+            return _Found(to_utc(found.value, zone, probable), found.source)
+        if naming.preset is not None and naming.preset.clock == "none":
+            return _Found(*start_by_file(footage, media, naming.preset.created, zone, now))
+        read_by = "the folder's pattern" if self._folder.pattern else f"preset {self._folder.preset}"
+        raise FootageRefused(
+            f"no recording time: {read_by} reads none from the name. Give the folder a pattern that does, or put a "
+            "sidecar (same name, ending in .json) with start beside the file",
+            look_again_seconds=LOOK_AGAIN_SECONDS,
+        )
 
     def _registration(self, sidecar: Sidecar, naming: Naming) -> _Found[str]:
         found = _first(
@@ -139,6 +154,7 @@ class Inspector:
             _Found(sidecar.camera, _SIDECAR),
             _named(naming, "camera", naming.camera),
             _Found(self._vehicle.camera, "vehicle.camera"),
+            _Found(naming.usual_camera, f"the usual channel of {naming.preset.name if naming.preset else ''}"),
         )
         if found is None:
             raise FootageRefused(
@@ -225,14 +241,6 @@ def _check_unchanged(footage: Footage, file: BinaryIO) -> None:
     """What was read of a file that changed meanwhile is worth nothing, be it a movie or an error."""
     if Footage.from_stat(footage.path, os.fstat(file.fileno())) != footage:
         raise FootageGone("it changed while it was read")
-
-
-def _probable_start(footage: Footage, seconds: float) -> datetime | None:
-    """When recording began if the file was written to its end then; None if its date is beyond any calendar."""
-    try:
-        return datetime.fromtimestamp(footage.modified_ns // 10**9 - seconds, tz=timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def _normal_registration(found: _Found[str]) -> str:

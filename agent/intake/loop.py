@@ -21,6 +21,7 @@ from agent.intake.conform.process import Cancelled, Watch, is_installed
 from agent.intake.conform.work import Job
 from agent.intake.fitting import as_it_is
 from agent.intake.inspection import Inspector
+from agent.intake.naming import unusable
 from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
 from agent.intake.watching import Watcher
@@ -149,7 +150,8 @@ class Intake:
             elif wanted(folder, path.name) and reaches(folder, path):
                 found = examine(path)
                 if isinstance(found, Footage):
-                    self._note(folder, found, closed=closed)
+                    if not self._is_unusable(folder, found):
+                        self._note(folder, found, closed=closed)
                 elif found is not None:
                     self._tell("footage_skipped", found.path, found.reason)
 
@@ -173,6 +175,8 @@ class Intake:
 
     def _sort(self, folder: FootageFolder, footage: Footage, known: set[int]) -> None:
         """Passes over what the ledger knows; a memory of hashes saves asking it for each file at each scan."""
+        if self._is_unusable(folder, footage):
+            return
         mark = hash(footage)
         if mark in self._known[folder]:
             known.add(mark)
@@ -184,6 +188,19 @@ class Intake:
             self._delete(footage)
         elif folder.after_delivery == "keep" and state is not State.REFUSED:
             known.add(mark)
+
+    def _is_unusable(self, folder: FootageFolder, footage: Footage) -> bool:
+        """Whether the name alone says that the file can never be used; it is then refused.
+
+        Such files are blocks that a camera overwrites without end: one row a file, whatever it holds meanwhile.
+        """
+        reason = unusable(footage.path.name)
+        if reason is None:
+            return False
+        block = Footage(footage.path, 0, 0)
+        if self._spool.state_of(block) is None:
+            self._refuse(block, FootageRefused(reason), self._inspectors[folder].rules)
+        return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
         if footage in self._conforming:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from agent.clip import NORMAL_PRIORITY, Footage
+from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Footage
+from agent.intake.marks import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Recording:
         registration: the vehicle, in normal form.
         camera: the channel, 0 to 255.
         start: its first instant, aware UTC, whole seconds.
-        priority: EVENT_PRIORITY or NORMAL_PRIORITY.
+        preset: the name of the preset that read the file's name; empty if none did.
+        event: what it is marked as; None if nothing special.
         comments: for the API.
         sources: value to where it came from, for `why`: {"start": "file name (plain)", …}.
     """
@@ -47,9 +49,15 @@ class Recording:
     registration: str
     camera: int
     start: datetime
-    priority: int = NORMAL_PRIORITY
+    preset: str = ""
+    event: Mark | None = None
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def priority(self) -> int:
+        """Events go first."""
+        return EVENT_PRIORITY if self.event and self.event.urgent else NORMAL_PRIORITY
 
     @property
     def end(self) -> datetime:

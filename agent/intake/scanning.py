@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.clip import Footage
 from agent.config import FootageFolder
+from agent.intake.naming import is_copy
 
 # What lstat says of a path that stood there a moment ago; a folder may even have become a file.
 GONE = (FileNotFoundError, NotADirectoryError)
@@ -51,10 +52,15 @@ def scan(folder: FootageFolder) -> Iterator[Footage | Skipped]:
 
 
 def wanted(folder: FootageFolder, name: str) -> bool:
-    """Whether a file of this name is footage, by `include` and `exclude`; case does not count."""
+    """Whether a file of this name is footage, by `include` and `exclude`; case does not count.
+
+    The smaller copy that some cameras write of each recording is none.
+    """
     lower = name.lower()
-    return any(fnmatch(lower, pattern.lower()) for pattern in folder.include) and not any(
-        fnmatch(lower, pattern.lower()) for pattern in folder.exclude
+    return (
+        any(fnmatch(lower, pattern.lower()) for pattern in folder.include)
+        and not any(fnmatch(lower, pattern.lower()) for pattern in folder.exclude)
+        and not is_copy(name, folder)
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from persistqueue import SQLiteAckQueue
 from persistqueue.serializers import json as json_serializer
 
-from agent.clip import Footage, State, Upload, Verdict
+from agent.clip import Clip, Footage, State, Upload, Verdict
 from agent.spool.ledger import (
     CODES,
     COLUMNS,
@@ -138,6 +138,18 @@ class ClipQueue(SQLiteAckQueue):
         """Remembers that footage of this identity is a clip that the spool knows already."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
+
+    def seen_again(self, clip: Clip, id: int) -> None:
+        """Notes that footage holds a clip that the spool knows already: the recorder moved, locked or touched it.
+
+        Args:
+            clip: what was made of the footage now.
+            id: the clip that the spool has of it.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (clip.footage.identity, id))
+            row = db.execute(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (id,)).fetchone()
+            self._update(db, decode(row).seen_again(clip, _utc(self._now())))
 
     def state_of(self, identity: str) -> State | None:
         """What became of footage: None if it is to be inspected, else the state that is furthest from delivered.

@@ -104,6 +104,27 @@ class Record:
             history = (history[0], *history[-HISTORY_LENGTH + 1 :])
         return replace(self, state=state, reason=reason, history=history)
 
+    def seen_again(self, clip: Clip, at: datetime) -> Record:
+        """This record once its recording was found as other footage, moved or locked by the recorder.
+
+        From then on that is its footage: where it was before, nothing may be left of it. What has become an event goes
+        first. The name of the stored file keeps the old priority; if the row is lost, the footage is found once more.
+        """
+        what = f"found again as {clip.footage.path}"
+        urgent = clip.priority > self.priority
+        if urgent and self.state not in (State.DELIVERED, State.LOST):
+            what += ", which marks an event: it goes first now"
+        noted = self.changed(self.state, what, at)
+        seen = replace(noted, reason=self.reason, footage=clip.footage)
+        if not urgent:
+            return seen
+        return replace(
+            seen,
+            priority=clip.priority,
+            comments=clip.comments or self.comments,
+            sources={**self.sources, "event": clip.sources.get("event", "")},
+        )
+
     def upload(self, clips_directory: Path) -> Upload:
         """This clip on its way.
 

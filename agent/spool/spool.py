@@ -239,7 +239,7 @@ class Spool:
                 records.append(Record.of_clip(clip, file, state, reason, self._utc()))
                 taken.append(None)
                 continue
-            self._queue.note_sighting(clip.footage.identity, same.id)
+            self._queue.seen_again(clip, same.id)
             if same.stored is None or same.stored.name != file.name:
                 self._files.remove(file.name)
             taken.append(Taken(same.id, same.state, same.reason, again=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import FootageRefused
+from agent.intake.marks import EVENT, Mark
 from agent.intake.sidecar import MAX_BYTES, Sidecar, read_sidecar
 
 
@@ -40,7 +41,7 @@ def test_all_its_keys_are_read_and_others_ignored(footage: Path) -> None:
         },
     )
     assert read_sidecar(footage) == Sidecar(
-        "ABC1234X", 2, datetime(2026, 7, 28, 14, 41, 41), comments="hard braking", event="impact"
+        "ABC1234X", 2, datetime(2026, 7, 28, 14, 41, 41), comments="hard braking", event=Mark("impact")
     )
 
 
@@ -49,8 +50,10 @@ def test_a_start_with_a_zone_is_aware(footage: Path) -> None:
     assert read_sidecar(footage).start == datetime(2026, 7, 28, 14, 41, 41, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize(("value", "event"), [(True, "event"), (False, None), ("", None), (None, None), ("SOS", "SOS")])
-def test_an_event_is_true_or_a_word(footage: Path, value: object, event: str | None) -> None:
+@pytest.mark.parametrize(
+    ("value", "event"), [(True, EVENT), (False, None), ("", None), (None, None), ("SOS", Mark("SOS"))]
+)
+def test_an_event_is_true_or_a_word(footage: Path, value: object, event: Mark | None) -> None:
     write(footage, {"event": value})
     assert read_sidecar(footage).event == event
 
