@@ -47,14 +47,14 @@ def as_it_is(recording: Recording, limits: Limits) -> Clip:
 
 def check_format(media: Media) -> None:
     """Raises FootageRefused: the container or the codec is not one that the API takes."""
-    if media.container != MP4:
-        raise FootageRefused(
-            f"its container is {media.container}, not MP4: switch the camera from {media.container} to MP4"
-        )
     if media.codec is None:
         raise FootageRefused("it has no video track")
     if not is_h264(media.codec):
         raise FootageRefused(refusal_of(media.codec))
+    if media.container != MP4:
+        raise FootageRefused(
+            f"its container is {media.container}, not MP4: switch the camera from {media.container} to MP4"
+        )
 
 
 def is_h264(code: str) -> bool:

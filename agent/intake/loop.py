@@ -199,7 +199,7 @@ class Intake:
             return False
         block = Footage(footage.path, 0, 0)
         if self._spool.state_of(block) is None:
-            self._refuse(block, FootageRefused(reason), self._inspectors[folder].rules)
+            self._refuse(folder, block, FootageRefused(reason))
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:

@@ -78,10 +78,7 @@ def test_pieces_whose_recording_is_gone_are_kept_as_far_as_they_were_stored(tmp_
     spool = take_in_with_power_cut(tmp_path, pieces, "store", 2)
     pieces[0][0].footage.path.unlink()
     assert spool.recover() == Recovery(adopted=2)
-    assert [(record.state, record.piece) for record in spool.ledger.records()] == [
-        (State.WAITING, 0),
-        (State.WAITING, 1),
-    ]
+    assert sorted(record.piece for record in spool.ledger.records([State.WAITING])) == [0, 1]
     spool.close()
 
 
