@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import queue
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import structlog
 
 from agent.clip import Clip, Footage
 from agent.config import Config, Limits
-from agent.errors import FootageGone, FootageRefused, SpoolFull
+from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.intake.conform import damage
 from agent.intake.conform.media import needs_ffmpeg
 from agent.intake.conform.process import Cancelled, Watch, is_installed
@@ -23,7 +22,7 @@ from agent.intake.conform.work import Job, Rules, conform
 from agent.intake.fitting import MP4, is_h264
 from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
 from agent.intake.recording import Recording
-from agent.spool.files import make_directory
+from agent.spool.files import NO_SPACE, make_directory
 
 log = structlog.get_logger()
 
@@ -123,15 +122,17 @@ class Conformer:
 
     def _do(self, job: Job, watch: Watch) -> Conformed:
         footage = job.recording.footage
-        folder = Path(tempfile.mkdtemp(dir=self._work))
-        trouble: FootageRefused | FootageGone | SpoolFull | None = None
-        pieces: list[tuple[Clip, Path]] = []
+        folder = self._work / footage.identity
         log.info("conforming", footage=str(footage.path), size_bytes=footage.size_bytes)
         try:
-            pieces = conform(job, self._rules, folder, watch)
+            folder.mkdir()
+            return Conformed(footage, tuple(conform(job, self._rules, folder, watch)), None, folder)
         except (FootageRefused, FootageGone, SpoolFull) as exc:
-            trouble = exc
-        return Conformed(footage, tuple(pieces), trouble, folder)
+            return Conformed(footage, (), exc, folder)
+        except OSError as exc:
+            if exc.errno in NO_SPACE:
+                return Conformed(footage, (), SpoolFull("the disk of the spool is full"), folder)
+            raise SpoolError(f"the spool's work directory cannot be used: {exc}") from exc
 
     def _why(self, job: Job) -> str | None:
         """Why a recording does not fit as it is, if something can be done about that."""

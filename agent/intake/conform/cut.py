@@ -115,7 +115,7 @@ def _run(command: Sequence[str], source: Source, folder: Path, watch: Watch) -> 
             raise SpoolFull("the disk became full while footage was cut") from exc
         raise FootageRefused(f"ffmpeg could not repack it: {last_line(str(exc))}") from exc
     if child.complained_bytes:
-        log.debug("ffmpeg_complained", complaints=child.complaints, bytes=child.complained_bytes)
+        log.debug("ffmpeg_complained", last=last_line(child.complaints), bytes=child.complained_bytes)
 
 
 def _check(piece: Piece, file: Path, limits: Limits) -> None:

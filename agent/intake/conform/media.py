@@ -12,7 +12,7 @@ from agent.intake.conform import damage
 from agent.intake.conform.probe import Source, container_of, read_facts
 from agent.intake.conform.process import Watch, is_installed
 from agent.intake.fitting import MP4
-from agent.intake.inspection import read_mp4
+from agent.intake.inspection import MAX_DURATION_SECONDS, read_mp4
 from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
 from agent.intake.recording import Media
 
@@ -66,6 +66,8 @@ class MediaReader:
             facts = read_facts(Source(file.fileno(), container), self._watch)
             if Footage.from_stat(path, os.fstat(file.fileno())) != footage:
                 raise FootageGone("it changed while it was read")
+        if facts.duration_seconds > MAX_DURATION_SECONDS:
+            raise FootageRefused(f"it lasts {facts.duration_seconds:,.0f} s by its headers: the file is damaged")
         return footage, Media(container, facts.code, facts.duration_seconds)
 
 

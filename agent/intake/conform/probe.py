@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -109,7 +110,8 @@ def read_facts(source: Source, watch: Watch) -> Facts:
         raise FootageRefused("it has no video track")
     audio = tuple(_stream(s) for s in streams if s.get("codec_type") == "audio")
     durations = (video.get("duration"), said.get("format", {}).get("duration"))
-    return Facts(_stream(video), audio, next((float(duration) for duration in durations if duration), 0.0))
+    seconds = next(filter(None, (_number(str(duration)) for duration in durations)), 0.0)
+    return Facts(_stream(video), audio, max(0.0, seconds))
 
 
 def packets(source: Source, facts: Facts, watch: Watch) -> Iterator[Packet]:
@@ -148,9 +150,10 @@ def _packet(fields: list[str], video: int) -> Packet:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _stream(said: Mapping[str, Any]) -> Stream:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from agent.intake.conform.plan import MARGIN, GroupTooLarge, Piece, groups, plan
 from agent.intake.conform.probe import Facts, Source, packets, read_facts
 from agent.intake.conform.process import Watch
 from agent.intake.fitting import MP4, as_it_is, is_h264, refusal_of
+from agent.intake.inspection import MAX_DURATION_SECONDS
 from agent.intake.opening import opened
 from agent.intake.recording import Recording
 
@@ -138,16 +139,17 @@ class _Work:
 
     def _cut(self, source: Source, facts: Facts, file: BinaryIO) -> _Made:
         margin = MARGIN
+        if self._fits() and source is self._source:
+            found = tuple(self._groups(source, facts, file))
+            if found and all(group.is_good for group in found):
+                return _Made(found, (), "")
         _check_room(self._job.recording, self._rules, self._folder)
         for _ in range(PLANS):
-            found = packets(source, facts, self._watch)
-            if source.container in MP4_FAMILY:
-                found = damage.mark(found, file)
-            pieces = plan(groups(found), self._rules.limits, margin)
+            pieces = plan(self._groups(source, facts, file), self._rules.limits, margin)
             if not any(piece.is_good for piece in pieces):
                 raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
-            if len(pieces) == 1 and source is self._source and self._fits():
-                return _Made(pieces, (), "")
+            if pieces[-1].end_seconds > MAX_DURATION_SECONDS:
+                raise FootageRefused("its pictures claim to last over a month: the file is damaged")
             try:
                 files = cut(
                     source,
@@ -164,6 +166,10 @@ class _Work:
                 continue
             return _Made(pieces, files, "cut without encoding" if len(pieces) > 1 else "repacked without encoding")
         raise FootageRefused("ffmpeg makes its pieces larger than they should be, even with smaller aims")
+
+    def _groups(self, source: Source, facts: Facts, file: BinaryIO) -> Iterator[Piece]:
+        found = packets(source, facts, self._watch)
+        return groups(damage.mark(found, file) if source.container in MP4_FAMILY else found)
 
     def _reencoded(self) -> _Made:
         _check_room(self._job.recording, self._rules, self._folder, copies=2)
