@@ -19,6 +19,7 @@ from agent.config import Config, load, secrets_of, surroundings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import ConfigError
 from agent.host import logs
+from agent.host.clock import Clock
 from agent.host.control import ControlServer
 from agent.host.service import ServiceManager
 from agent.intake.loop import Intake
@@ -69,12 +70,12 @@ class Worker:
 class Parts:
     """Intake and delivery for one configuration, running."""
 
-    def __init__(self, config: Config, spool: Spool) -> None:
+    def __init__(self, config: Config, spool: Spool, clock: Clock) -> None:
         self.config = config
         self._stop = threading.Event()
-        self._client = VisionClient(config.api, stopping=self._stop.is_set)
-        self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop)
-        self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake)
+        self._client = VisionClient(config.api, stopping=self._stop.is_set, now=clock.wall)
+        self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop, now=clock.wall)
+        self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake, clock=clock)
         self.workers = [
             Worker("intake", self.intake.run),
             Worker("delivery", self.dispatcher.run),
@@ -106,12 +107,13 @@ class Daemon:
     Args:
         file: the configuration's file, read again on SIGHUP.
         config: what was read from it.
+        clock: this device's; made here if none is given.
 
     Raises:
         SpoolError: the spool cannot be used, or another daemon uses it.
     """
 
-    def __init__(self, file: Path, config: Config) -> None:
+    def __init__(self, file: Path, config: Config, clock: Clock | None = None) -> None:
         self._file = file
         self._config = config
         self._manager = ServiceManager()
@@ -121,10 +123,11 @@ class Daemon:
         self._sent_bytes = 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._spool = Spool(config.spool, time.time)
+        self._clock = clock or Clock(config.clock.trust)
+        self._spool = Spool(config.spool, self._clock.wall)
         recovery = self._spool.recover()
         self._announce(recovery=asdict(recovery))
-        self._parts = Parts(config, self._spool)
+        self._parts = Parts(config, self._spool, self._clock)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT.
@@ -199,7 +202,8 @@ class Daemon:
         self._spool.release_all()
         self._config = config
         logs.configure(config.log, secrets=secrets_of(config))
-        self._parts = Parts(config, self._spool)
+        self._clock.trust = config.clock.trust
+        self._parts = Parts(config, self._spool, self._clock)
         self._announce()
         self._manager.ready()
 
@@ -207,6 +211,7 @@ class Daemon:
         config = self._config
         for problem in surroundings(config):
             log.warning("not_in_order", problem=str(problem))
+        self._clock.tell()
         log.info(
             "started",
             version=__version__,
@@ -223,7 +228,9 @@ class Daemon:
         doing = activity.doing
         if activity.batch_clips:
             doing = f"uploading {activity.batch_position} of {activity.batch_clips}"
-        return f"{waiting} waiting, {doing}, link {activity.link}" + (f": {activity.reason}" if activity.reason else "")
+        clock = "" if self._clock.latest.trusted else ", clock not trusted yet"
+        sentence = f"{waiting} waiting, {doing}{clock}, link {activity.link}"
+        return sentence + (f": {activity.reason}" if activity.reason else "")
 
     def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answers the commands that ask the running daemon."""

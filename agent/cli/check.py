@@ -15,11 +15,9 @@ from dataclasses import asdict, dataclass
 
 from agent.config import Config
 from agent.errors import ConfigError, DeliveryError
+from agent.host.clock import NOT_TRUSTED, Clock
 
 HELP = "is everything in order? says what to do if not"
-
-# 2015-01-01; the API is younger, and a device that believes to live before it has no clock.
-EARLIEST_CLOCK = 1_420_070_400
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +62,9 @@ def _device(config: Config) -> Iterator[Finding]:
         yield Finding("device", True, f"footage in {folders}; spool in {config.spool.directory}")
     yield _disk(config)
     yield _tools(config)
-    year = time.gmtime().tm_year
-    if time.time() < EARLIEST_CLOCK:
-        yield Finding(
-            "clock", False, f"the device's clock says {year}: set it, or let it get the time from the network"
-        )
-    else:
-        yield Finding("clock", True, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+    clock = Clock(config.clock.trust).latest
+    says = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(clock.wall))
+    yield Finding("clock", clock.trusted, says if clock.trusted else f"{says}, not trusted: {NOT_TRUSTED}")
 
 
 def _disk(config: Config) -> Finding:

@@ -37,7 +37,7 @@ from agent.config.values import WrongValueError, one_of, zone
 from agent.errors import VisionIngestError
 
 if TYPE_CHECKING:
-    from agent.intake.survey import Finding, Survey
+    from agent.intake.preview import Finding, Preview
 
 HELP = "what would be made of a file or a card"
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from agent.cli import DONE, FAILED
     from agent.cli.inspect_tables import show_one, show_summary
-    from agent.intake.survey import Survey
+    from agent.intake.preview import Preview
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     config = _configuration(args)
@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
     folders: set[FootageFolder] = set()
     for path in args.paths:
         folder = _folder(path, config, args)
-        survey = Survey(folder, config)
-        paths = _files(survey, path)
+        preview = Preview(folder, config)
+        paths = _files(preview, path)
         if path.is_dir():
-            others += survey.others(Path(os.path.abspath(path)))  # noqa: PTH100  # never resolve links
+            others += preview.others(Path(os.path.abspath(path)))  # noqa: PTH100  # never resolve links
         folders.add(folder)
-        findings += _look_at(survey, paths)
+        findings += _look_at(preview, paths)
     if args.json:
         for finding in findings:
             print(json.dumps(as_json(finding)))
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(finding: Finding) -> dict[str, Any]:
     """A finding as other programs read it; instants are UTC in ISO 8601."""
-    from agent.intake.survey import NO_REGISTRATION
+    from agent.intake.preview import NO_REGISTRATION
 
     naming, media, recording = finding.naming, finding.media, finding.recording
     return {
@@ -105,7 +105,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _look_at(survey: Survey, paths: Sequence[Path]) -> Iterator[Finding]:
+def _look_at(preview: Preview, paths: Sequence[Path]) -> Iterator[Finding]:
     """Looks at the files, with a progress bar where somebody sees it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -114,26 +114,26 @@ def _look_at(survey: Survey, paths: Sequence[Path]) -> Iterator[Finding]:
     columns = (TextColumn("looking at the footage"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal or len(paths) < 2) as bar:
         for path in bar.track(paths):
-            finding = survey.look_at(path, datetime.now(tz=timezone.utc))
+            finding = preview.look_at(path, datetime.now(tz=timezone.utc))
             if finding is not None:
                 yield finding
 
 
-def _files(survey: Survey, path: Path) -> list[Path]:
+def _files(preview: Preview, path: Path) -> list[Path]:
     place = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links, and the daemon never does
     if not place.is_dir():
         if not place.exists():
             raise VisionIngestError(f"{path} is not there")
         return [place]
     try:
-        return survey.files(place)
+        return preview.files(place)
     except OSError as exc:
         raise VisionIngestError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _folder(path: Path, config: Config, args: argparse.Namespace) -> FootageFolder:
     """The settings for a path: of the configured folder that it lies in, else the defaults, with what was asked for."""
-    from agent.intake.survey import footage_folder
+    from agent.intake.preview import footage_folder
 
     place = Path(os.path.abspath(path))  # noqa: PTH100  # as in _files
     # A file alone is read with all the folders around it: they can tell its camera or its date.

@@ -16,8 +16,8 @@ from agent.host.logs import harmless
 from agent.intake.file_dates import zone_error
 from agent.intake.fitting import codec_name
 from agent.intake.marks import Mark
+from agent.intake.preview import NO_REGISTRATION, Finding
 from agent.intake.recording import Recording
-from agent.intake.survey import NO_REGISTRATION, Finding
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -56,6 +56,7 @@ def find_clip(ledger: Ledger, words: str) -> Record:
     return found[-1]
 
 
+HELD_FOR_THE_CLOCK = "To deliver it with the time as it stands: vision-ingest retry CLIP"
 ADVICE = {
     State.WAITING: "Nothing to do: it is sent as soon as the link allows.",
     State.SENDING: "Nothing to do: it is being sent.",

@@ -16,6 +16,7 @@ from agent.config.schema import Schema, schema
 from agent.config.tables import check_sections, read_section, section, sections
 from agent.config.types import (
     Api,
+    ClockSettings,
     Config,
     Conform,
     FootageFolder,
@@ -70,6 +71,7 @@ def load(
     conform = Conform(**values("conform"))
     spool = SpoolSettings(**values("spool"))
     upload = UploadSettings(**values("upload"))
+    clock = ClockSettings(**values("clock"))
     log = LogSettings(**values("log"))
     footage = _read_footage(document, keys, mistakes)
     check_sizes(limits, spool, upload, mistakes)
@@ -85,6 +87,7 @@ def load(
         spool=spool,
         upload=upload,
         log=log,
+        clock=clock,
     )
 
 

@@ -102,6 +102,11 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSettings:
+    trust: Literal["auto", "always"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     file: Path
     api: Api
@@ -112,3 +117,4 @@ class Config:
     spool: SpoolSettings
     upload: UploadSettings
     log: LogSettings
+    clock: ClockSettings = ClockSettings()

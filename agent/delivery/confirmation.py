@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from agent.clip import State, Verdict
+from agent.spool.clip_queue import MAX_DUE_SECONDS
 from agent.spool.records import Record
 from agent.vision.client import VideoRequest
 from agent.vision.readings import COMPLETE, FINAL_FAILURES
@@ -40,7 +41,8 @@ def confirm(accepted: Iterable[Record], listed: Iterable[VideoRequest], now: flo
             verdicts[record.id] = Verdict(State.DELIVERED, "confirmed by the API", request_id=complete.request_id)
         elif failed is not None and failed.status_id is not None:
             verdicts[record.id] = _again(record, f"the API lists it as «{FINAL_FAILURES[failed.status_id]}»")
-        elif record.due <= now:
+        elif not now < record.due <= now + MAX_DUE_SECONDS:
+            # Due, or so far ahead that the clock was set back since.
             verdicts[record.id] = _again(record, "the API did not confirm it in time")
     return verdicts
 

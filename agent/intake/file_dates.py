@@ -19,6 +19,7 @@ from agent.intake.recording import Media
 from agent.intake.times import Instant, is_believable, to_utc
 
 MOUNTS = Path("/proc/self/mountinfo")
+LATEST_YEAR = 2099  # a damaged header can hold any, beyond what calendars can work with
 QUARTER = timedelta(minutes=15)
 LARGEST_DIFFERENCE = timedelta(hours=26)  # between two zones of the earth: UTC+14 and UTC-12
 CLOCK_TOLERANCE = timedelta(minutes=2)
@@ -26,20 +27,20 @@ LOCAL_TIME_FILESYSTEMS = frozenset(("vfat", "msdos", "exfat"))
 
 
 def start_by_file(
-    footage: Footage, media: Media, created: Created | None, zone: ZoneInfo, now: datetime
+    footage: Footage, media: Media, created: Created | None, zone: ZoneInfo, now: datetime | None
 ) -> tuple[Instant, str]:
     """When the recording began, and the words for where that was found.
 
     Args:
         created: what the date in the file means; None if that is not known: it is then not looked at.
         zone: that of the camera's clock.
-        now: what this device's clock says, aware.
+        now: what this device's clock says, aware; None if that is not known.
 
     Raises:
         FootageRefused: neither date can be that of a recording.
     """
     length = timedelta(seconds=media.duration_seconds)
-    if media.created is not None and created is not None:
+    if media.created is not None and media.created.year <= LATEST_YEAR and created is not None:
         noted = media.created.replace(tzinfo=None) if created.clock == "local" else media.created
         instant = to_utc(noted - length if created.moment == "close" else noted, zone)
         if is_believable(instant.utc, instant.utc + length, now):

@@ -62,12 +62,12 @@ class Inspector:
         self._limits = config.limits
         self.rules = rules_digest(folder, config.vehicle, config.limits, config.conform)
 
-    def inspect(self, path: Path, now: datetime) -> tuple[Clip, ...]:
+    def inspect(self, path: Path, now: datetime | None = None) -> tuple[Clip, ...]:
         """Read a file's headers, its name and its sidecar, and decide which clips it gives.
 
         Args:
             path: a file in the folder.
-            now: this device's clock, aware.
+            now: this device's clock, aware; None leaves the judgement of the times to `dating`.
 
         Raises:
             FootageIncomplete: it is no whole MP4, but may become one.
@@ -76,7 +76,7 @@ class Inspector:
         """
         return (as_it_is(self.recording(path, now), self._limits),)
 
-    def recording(self, path: Path, now: datetime) -> Recording:
+    def recording(self, path: Path, now: datetime | None = None) -> Recording:
         """Read a file's headers, its name and its sidecar: what it is, not whether the API takes it.
 
         Args, Raises: as `inspect`.
@@ -89,7 +89,8 @@ class Inspector:
         naming = read_name(relative, self._folder)
         start = self._start(sidecar, naming, footage, media, now)
         began, doubt = start.value.utc, start.value.note
-        check_recording_time(began, began + timedelta(seconds=media.duration_seconds), now)
+        if now is not None:
+            check_recording_time(began, began + timedelta(seconds=media.duration_seconds), now)
         registration = self._registration(sidecar, naming)
         camera = self._camera(sidecar, naming)
         event = _first(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))
@@ -115,7 +116,7 @@ class Inspector:
         )
 
     def _start(
-        self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media, now: datetime
+        self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media, now: datetime | None
     ) -> _Found[Instant]:
         zone = self._folder.timezone
         found = _first(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))

@@ -12,18 +12,21 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, State
+from agent.clip import Clip, Footage, State, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.host.clock import AsTold, Clock
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.conform.media import MediaReader
 from agent.intake.conform.process import Cancelled, Watch, is_installed
 from agent.intake.conform.work import Job
+from agent.intake.dating import dated
 from agent.intake.fitting import as_it_is
 from agent.intake.inspection import Inspector
 from agent.intake.naming import unusable
 from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.spool import Spool
 
@@ -32,6 +35,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 NEW_DIRECTORY_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+# How soon it is noticed that the clock was set, while clips may wait for that.
+CLOCK_LOOK_SECONDS = 5.0
 
 
 class Intake:
@@ -44,6 +49,7 @@ class Intake:
         on_taken: called when clips were added.
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
+        clock: this device's clock, judged; without it `now` is believed.
 
     Attributes:
         conformer: makes footage fit that does not; its `run` needs a thread of its own.
@@ -58,13 +64,15 @@ class Intake:
         on_taken: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._folders: Sequence[FootageFolder] = config.footage
         self._spool = spool
         self._stop = stop
         self._on_taken = on_taken
         self._monotonic = monotonic
-        self._now = now
+        self._clock = clock or Clock("always", AsTold(now))
+        self._heeded: tuple[float, bool] | None = None
         self._limits = config.limits
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
         self.conformer = Conformer(config, stop, self._hints.put)
@@ -117,6 +125,7 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
                 self._watcher.tend()
@@ -127,7 +136,28 @@ class Intake:
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
         if self._conformed is not None:
             due = min(due, self._take_conformed_at)
-        return min(60.0, max(0.0, due - self._monotonic()))
+        most = 60.0 if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
+        return min(most, max(0.0, due - self._monotonic()))
+
+    def _heed_clock(self) -> None:
+        """Once after each change of the clock: clips that wait for it may be decided."""
+        clock = self._clock.look()
+        setting = (self._clock.settings[-1].since, clock.trusted)
+        if setting == self._heeded:
+            return
+        self._heeded = setting
+        for record in self._spool.retime(clock, self._doubt):
+            log.info(
+                f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
+            )
+            self._on_taken()
+
+    def _doubt(self, video: Video) -> str | None:
+        try:
+            check_recording_time(video.start, video.end, datetime.fromtimestamp(self._clock.wall(), tz=timezone.utc))
+        except FootageRefused as refusal:
+            return refusal.reason
+        return None
 
     def _listen(self, seconds: float) -> None:
         """Waits for hints; those that came together are noted together."""
@@ -289,20 +319,25 @@ class Intake:
     def _inspect(self, folder: FootageFolder, pending: Pending) -> Job | None:
         """What a settled file is; None if it is not whole and someone may still be writing it."""
         footage = pending.footage
-        now = datetime.fromtimestamp(self._now(), tz=timezone.utc)
         try:
-            job = Job(self._inspectors[folder].recording(footage.path, now))
+            job = Job(self._inspectors[folder].recording(footage.path))
         except FootageIncomplete:
             if not is_hopeless(pending, self._monotonic(), folder.settle_seconds):
                 return None
-            job = Job(self._salvagers[folder].recording(footage.path, now), is_whole=False)
-        if job.recording.footage != footage:
+            job = Job(self._salvagers[folder].recording(footage.path), is_whole=False)
+        recording = job.recording
+        if recording.footage != footage:
             raise FootageGone("it changed after it had settled")
+        # What is refused for its time need not be cut first.
+        video = Video(recording.registration, recording.camera, recording.start, recording.end)
+        dated([Clip(footage, video)], self._clock.settings)
         return job
 
     def _spool_pieces(self, folder: FootageFolder, pieces: Sequence[tuple[Clip, Path]]) -> None:
         footage = pieces[0][0].footage
-        for taken in self._spool.take_in(pieces):
+        clips = dated([clip for clip, _ in pieces], self._clock.settings)
+        files = [file for _, file in pieces]
+        for taken in self._spool.take_in(list(zip(clips, files, strict=True))):
             event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
             why = {"reason": taken.reason} if taken.reason else {}
             log.info(event, clip=taken.id, footage=str(footage.path), **why)
@@ -328,7 +363,8 @@ class Intake:
             log.info("footage_deleted", footage=str(footage.path), reason="delivered")
 
     def _prune(self) -> None:
-        if self._monotonic() >= self._prune_at:
+        # By a clock that is ahead, all that was delivered would be long ago.
+        if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
             self._prune_at = self._monotonic() + PRUNE_SECONDS
             self._spool.forget_delivered()
 

@@ -90,9 +90,9 @@ def comes_twice(local: datetime, zone: ZoneInfo) -> bool:
     return first < second
 
 
-def is_believable(start: datetime, end: datetime, now: datetime) -> bool:
-    """Whether a recording can have been made then, going by this device's clock; as `check_recording_time`."""
-    return start >= EARLIEST and end <= now + FUTURE_TOLERANCE
+def is_believable(start: datetime, end: datetime, now: datetime | None) -> bool:
+    """Whether a recording can have been made then; without `now` only what is before such cameras is doubted."""
+    return start >= EARLIEST and (now is None or end <= now + FUTURE_TOLERANCE)
 
 
 def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:

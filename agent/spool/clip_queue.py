@@ -30,6 +30,7 @@ from agent.spool.ledger import (
     SENDING,
     STATES,
     TABLE,
+    UNTIMED,
     Ledger,
     decode,
 )
@@ -38,6 +39,8 @@ from agent.spool.records import Record, RowUnreadable, to_json, video_key
 # No retry is ever set further ahead than this. A due time beyond it was written under a clock that has since been
 # set back, and would otherwise hold the clip for as long as the clock was wrong.
 MAX_DUE_SECONDS = 2 * 3600.0
+# The same for footage that was refused and is to be looked at again.
+MAX_LOOK_AGAIN_SECONDS = 2 * 86_400.0
 
 
 class ClipQueue(SQLiteAckQueue):
@@ -154,14 +157,18 @@ class ClipQueue(SQLiteAckQueue):
     def state_of(self, identity: str) -> State | None:
         """What became of footage: None if it is to be inspected, else the state that is furthest from delivered.
 
-        A footage-level refusal that has lapsed counts as never seen.
+        A footage-level refusal that has lapsed counts as never seen; so does one that lies further ahead than any is
+        set: the clock was set back since.
         """
+        now = self._now()
         query = (
-            f"SELECT status FROM {TABLE} WHERE identity = ? AND NOT (rules IS NOT NULL AND due > 0 AND due <= ?)"
+            f"SELECT status FROM {TABLE} WHERE identity = ?"
+            " AND NOT (rules IS NOT NULL AND due > 0 AND (due <= ? OR due > ?))"
             f" UNION SELECT status FROM sighting JOIN {TABLE} ON _id = clip WHERE sighting.identity = ?"
         )
+        values = (identity, now, now + MAX_LOOK_AGAIN_SECONDS, identity)
         with self.tran_lock:
-            codes = {code for (code,) in self._db.execute(query, (identity, self._now(), identity))}
+            codes = {code for (code,) in self._db.execute(query, values)}
         if not codes:
             return None
         return STATES[min(codes - {DELIVERED} or codes)]
@@ -236,10 +243,27 @@ class ClipQueue(SQLiteAckQueue):
                     self._forget(db, "_id = ?", (id,))
                 else:
                     again = record.changed(State.WAITING, "asked for by hand", _utc(self._now()))
-                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None)
+                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None, clock=None)
                     self._update(db, record)
                 changed.append(record)
         return changed
+
+    def decide_untimed(self, record: Record, prepare: Callable[[], None]) -> bool:
+        """Writes a clip that was held for its time as it is now.
+
+        Args:
+            prepare: called before its row is written, while nobody else can take or change the clip.
+
+        Returns:
+            Whether it was still held; if not, nothing was done.
+        """
+        with self._transaction() as db:
+            query = f"SELECT 1 FROM {TABLE} WHERE _id = ? AND status = {UNTIMED}"
+            if db.execute(query, (record.id,)).fetchone() is None:
+                return False
+            prepare()
+            self._update(db, record)
+        return True
 
     def forget(self, id: int) -> None:
         """Drops a row: the scan will take its footage for new."""
@@ -331,8 +355,15 @@ class ClipQueue(SQLiteAckQueue):
 
     def _update(self, db: sqlite3.Connection, record: Record) -> None:
         db.execute(
-            f"UPDATE {TABLE} SET data = ?, status = ?, due = ?, priority = ? WHERE _id = ?",
-            (json_serializer.dumps(to_json(record)), _code(record), record.due, record.priority, record.id),
+            f"UPDATE {TABLE} SET data = ?, status = ?, due = ?, priority = ?, video = ? WHERE _id = ?",
+            (
+                json_serializer.dumps(to_json(record)),
+                _code(record),
+                record.due,
+                record.priority,
+                video_key(record.video) if record.video else None,
+                record.id,
+            ),
         )
 
     @staticmethod
@@ -341,6 +372,8 @@ class ClipQueue(SQLiteAckQueue):
 
 
 def _code(record: Record) -> int:
+    if record.state is State.HELD and record.clock is not None:
+        return UNTIMED
     deferred = record.state is State.WAITING and record.due > 0
     return DEFERRED if deferred else CODES[record.state]
 

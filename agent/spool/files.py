@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from agent.clip import Clip, Footage, Video
+from agent.clip import Clip, Footage, UnsetClock, Video
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.spool.records import Stored
 
@@ -34,7 +34,8 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 _NAME = re.compile(
     r"(?P<start>\d{8}T\d{6}Z)_(?P<end>\d{8}T\d{6}Z)_(?P<registration>[^_]+)_(?P<camera>\d+)"
-    r"_p(?P<priority>-?\d+)_(?P<identity>[0-9a-f]{32})-(?P<piece>\d+)\.mp4"
+    r"_p(?P<priority>-?\d+)(?:_b(?P<boot>[0-9a-f]{32}),(?P<began>-?\d+),(?P<lag>-?\d+))?"
+    r"_(?P<identity>[0-9a-f]{32})-(?P<piece>\d+)\.mp4"
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
 _SET_SUFFIX = ".set"
@@ -48,15 +49,23 @@ class StoredName:
     priority: int
     identity: str
     piece: int
+    clock: UnsetClock | None = None
+
+    @property
+    def text(self) -> str:
+        """The name itself."""
+        video, clock = self.video, self.clock
+        return (
+            f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{quote(video.registration, safe='').replace('_', '%5F')}"
+            f"_{video.camera}_p{self.priority}"
+            + (f"_b{clock.boot_id},{clock.boot_began},{clock.lag_seconds}" if clock else "")
+            + f"_{self.identity}-{self.piece}.mp4"
+        )
 
 
 def name_for(clip: Clip) -> str:
     """The stored file's name: the same footage gets the same name again, so a repeated intake leaves no second file."""
-    video = clip.video
-    return (
-        f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{quote(video.registration, safe='').replace('_', '%5F')}"
-        f"_{video.camera}_p{clip.priority}_{clip.footage.identity}-{clip.piece}.mp4"
-    )
+    return StoredName(clip.video, clip.priority, clip.footage.identity, clip.piece, clip.clock).text
 
 
 def read_name(name: str) -> StoredName | None:
@@ -71,7 +80,8 @@ def read_name(name: str) -> StoredName | None:
     except ValueError:
         return None
     video = Video(unquote(match["registration"]), int(match["camera"]), start, end)
-    return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]))
+    clock = UnsetClock(match["boot"], int(match["began"]), int(match["lag"])) if match["boot"] else None
+    return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]), clock)
 
 
 class ClipFiles:
@@ -155,6 +165,19 @@ class ClipFiles:
     def remove(self, name: str) -> None:
         """Removes a stored file; one that is gone already is no error."""
         (self.directory / name).unlink(missing_ok=True)
+
+    def rename(self, name: str, to: str) -> None:
+        """Gives a stored file another name, durably; if it has that one already, it was renamed before a power cut.
+
+        Raises:
+            OSError: it is not there, or the disk failed.
+        """
+        try:
+            (self.directory / name).rename(self.directory / to)
+        except FileNotFoundError:
+            if not self.has(to):
+                raise
+        self.sync()
 
     def has(self, name: str) -> bool:
         return (self.directory / name).is_file()

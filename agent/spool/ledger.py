@@ -31,7 +31,9 @@ CODES = {
     State.LOST: LOST,
     State.REFUSED: REFUSED,
 }
-STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING}
+# A clip that is held for its time has a code of its own too: it waits for this device's clock, not for a due time.
+UNTIMED = 6
+STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING, UNTIMED: State.HELD}
 COLUMNS = "_id, data, status, due, priority"
 PAGE_ROWS = 500
 
@@ -92,6 +94,10 @@ class Ledger:
     def of_video(self, key: str) -> list[Record]:
         """The clips that the API would take for the same video (`records.video_key`)."""
         return list(self._records("video = ?", (key,), "_id"))
+
+    def untimed(self) -> list[Record]:
+        """The clips that are held because this device's clock is not trusted yet, oldest first."""
+        return list(self._records("status = ?", (UNTIMED,), "_id"))
 
     def next_due(self) -> float | None:
         """Unix seconds when the next deferred or held clip is to be looked at again; None if there is none."""

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, UnsetClock, Upload, Verdict, Video
 
 HISTORY_LENGTH = 12
 
@@ -48,6 +48,7 @@ class Record:
     Args:
         video: None for footage that was refused before its registration, camera and time were known.
         stored: None for footage that was refused before it was stored.
+        clock: set while it is HELD because this device's clock is not trusted yet; see `Clip.clock`.
         due: Unix seconds of the next look (WAITING, HELD, ACCEPTED, REFUSED), or of the delivery; 0 for none.
     """
 
@@ -67,6 +68,7 @@ class Record:
     companions: int | None = None
     request_id: str | None = None
     history: tuple[Change, ...] = ()
+    clock: UnsetClock | None = None
 
     @classmethod
     def of_clip(cls, clip: Clip, stored: Stored, state: State, reason: str, at: datetime) -> Record:
@@ -82,6 +84,7 @@ class Record:
             sources=dict(clip.sources),
             piece=clip.piece,
             history=(Change(at, state, reason),),
+            clock=clip.clock,
         )
 
     def after(self, verdict: Verdict, at: datetime, due: float) -> Record:
@@ -169,6 +172,8 @@ def to_json(record: Record) -> dict[str, Any]:
     if record.stored is not None:
         stored = record.stored
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
+    if record.clock is not None:
+        row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
     optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
     row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
     return row
@@ -181,7 +186,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
         RowUnreadable: the row is not of that form: damaged, or written by something else.
     """
     try:
-        video, stored = row.get("video"), row.get("stored")
+        video, stored, clock = row.get("video"), row.get("stored"), row.get("clock")
         return Record(
             id=id,
             state=state,
@@ -199,6 +204,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             companions=row.get("companions"),
             request_id=row.get("request_id"),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
+            clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc

@@ -16,10 +16,13 @@ from pathlib import Path
 from agent.clip import Clip, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.host.clock import ClockStamp
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, StoredName, make_directory, read_name
 from agent.spool.lock import SpoolLock
 from agent.spool.records import Record, Stored, video_key
+from agent.spool.retiming import WAITS_FOR_THE_CLOCK, Doubt, Retiming
+from agent.spool.twins import fate, same_recording
 
 CLIPS_DIRECTORY = "clips"
 # The states whose clips still have their bytes in the spool.
@@ -85,7 +88,7 @@ class Spool:
         except (OSError, sqlite3.Error) as exc:
             raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
         self.ledger = self._queue.ledger
-        self._held_bytes = sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
+        self._held_bytes = self._count_held_bytes()
 
     def close(self) -> None:
         self._queue.close()
@@ -154,6 +157,26 @@ class Spool:
         """Makes clips ready again by hand; see `ClipQueue.retry`."""
         return self._queue.retry(ids)
 
+    def retime(self, clock: ClockStamp, doubt: Doubt) -> list[Record]:
+        """Decides about the clips that are held for their time, as far as this device's clock allows now.
+
+        Args:
+            clock: as it is now.
+            doubt: judges times by a clock that is trusted.
+
+        Returns:
+            The clips that have changed.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        try:
+            changed = Retiming(self._queue, self._files).run(clock, doubt, self._utc())
+        except (OSError, sqlite3.Error) as exc:
+            raise SpoolError(f"the spool cannot put the times of clips right: {exc}") from exc
+        self._held_bytes = self._count_held_bytes()
+        return changed
+
     def state_of(self, footage: Footage) -> State | None:
         """What became of footage; None if it is to be inspected."""
         return self._queue.state_of(footage.identity)
@@ -172,6 +195,7 @@ class Spool:
 
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
+        Retiming(self._queue, self._files).finish(self._utc())
         adopted = matched = removed = 0
         unfinished = self._files.unfinished_sets()
         # Half of the pieces would make the footage known, and the other half would never be cut.
@@ -205,7 +229,9 @@ class Spool:
         for record in self.ledger.records(HOLDING):
             if record.stored is None or self._files.has(record.stored.name):
                 continue
-            if _is_there(record.footage):
+            # One piece of several cannot start anew: by the others, the scan knows its footage.
+            is_piece = record.piece > 0 or self._queue.state_of_piece(record.footage.identity, 1) is not None
+            if _is_there(record.footage) and not is_piece:
                 self._queue.forget(record.id)
                 requeued += 1
             else:
@@ -232,10 +258,10 @@ class Spool:
         taken: list[Taken | None] = []
         records: list[Record] = []
         for clip, file in zip(clips, stored, strict=True):
-            twins = [twin for twin in self.ledger.of_video(video_key(clip.video)) if twin.state is not State.LOST]
-            same = next((twin for twin in twins if _same_bytes(twin, file)), None)
+            twins = self.ledger.of_video(video_key(clip.video))
+            same = same_recording(twins, file)
             if same is None:
-                state, reason = _fate(clip, twins)
+                state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
                 records.append(Record.of_clip(clip, file, state, reason, self._utc()))
                 taken.append(None)
                 continue
@@ -260,9 +286,14 @@ class Spool:
             priority=said.priority,
             sources={"all": "the name of the stored file, whose row was lost"},
             piece=said.piece,
+            clock=said.clock,
         )
-        self._queue.add([record.changed(State.WAITING, "", self._utc())], identity=said.identity)
+        state, reason = (State.WAITING, "") if said.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
+        self._queue.add([record.changed(state, reason, self._utc())], identity=said.identity)
         self._held_bytes += stored.size_bytes
+
+    def _count_held_bytes(self) -> int:
+        return sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
 
     def _discard(self, footage: Footage, stored: Iterable[Stored]) -> None:
         for file in stored:
@@ -271,23 +302,6 @@ class Spool:
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)
-
-
-def _same_bytes(record: Record, file: Stored) -> bool:
-    stored = record.stored
-    return stored is not None and (stored.size_bytes, stored.sample) == (file.size_bytes, file.sample)
-
-
-def _fate(clip: Clip, twins: Iterable[Record]) -> tuple[State, str]:
-    """Whether a new clip may be delivered, given the other recordings that the API would take for the same video."""
-    rival = next((twin for twin in twins if twin.state is not State.REFUSED), None)
-    if rival is None:
-        return State.WAITING, ""
-    return State.REFUSED, (
-        f"clip {rival.id} ({rival.footage.path.name}) has the same registration, camera and times but other content: "
-        f"the API would replace that one by this one. Check the camera's clock and the channel numbers; to deliver "
-        f"{clip.footage.path.name} all the same: vision-ingest retry CLIP"
-    )
 
 
 def _is_there(footage: Footage) -> bool:

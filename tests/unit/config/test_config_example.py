@@ -12,6 +12,7 @@ import tomli
 
 from agent.config import (
     Api,
+    ClockSettings,
     Conform,
     FootageFolder,
     Limits,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type] = {
     "conform": Conform,
     "spool": SpoolSettings,
     "upload": UploadSettings,
+    "clock": ClockSettings,
     "log": LogSettings,
 }
 SCHEMA = schema(EXAMPLE.parent, ("auto",))
@@ -111,6 +113,7 @@ def test_the_words_that_a_key_may_be_are_in_its_explanation() -> None:
         ("upload", "encoding"): ("json", "multipart"),
         ("upload", "confirm"): ("auto", "poll", "answer"),
         ("footage", "after_delivery"): ("keep", "delete"),
+        ("clock", "trust"): ("auto", "always"),
         ("log", "level"): ("debug", "info", "warning", "error"),
         ("log", "format"): ("auto", "json", "console"),
     }.items():

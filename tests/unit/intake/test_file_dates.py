@@ -58,13 +58,19 @@ class TestDateInTheFile:
             datetime(2000, 1, 1, 0, 3, tzinfo=timezone.utc),
             datetime(2014, 12, 31, tzinfo=timezone.utc),
             NOW + timedelta(days=1),
+            datetime(9999, 12, 31, 23, 59, tzinfo=timezone.utc),
         ],
-        ids=["none", "clock never set", "before such cameras", "tomorrow"],
+        ids=["none", "clock never set", "before such cameras", "tomorrow", "the end of all calendars"],
     )
     def test_one_that_cannot_be_right_gives_way_to_the_date_of_the_file(self, noted: datetime | None) -> None:
         instant, source = start_by_file(footage(), media(noted), Created("utc", "start"), JOHANNESBURG, NOW)
         assert instant.utc == WRITTEN - timedelta(seconds=91)
         assert source == "date of the file less the duration"
+
+    def test_where_this_device_does_not_know_the_time_no_future_is_doubted(self) -> None:
+        noted = NOW + timedelta(days=1)
+        instant, _ = start_by_file(footage(), media(noted), Created("utc", "start"), JOHANNESBURG, None)
+        assert instant.utc == noted
 
     def test_one_whose_meaning_is_not_known_is_not_looked_at(self) -> None:
         instant, source = start_by_file(footage(), media(self.NOTED), None, JOHANNESBURG, NOW)

@@ -99,3 +99,19 @@ def test_a_damaged_note_of_a_set_adopts_what_is_there(tmp_path: Path) -> None:
     assert spool.recover() == Recovery(adopted=2)
     assert not note.exists()
     spool.close()
+
+
+def test_a_stored_piece_that_vanished_is_told_as_lost_and_the_others_stay(tmp_path: Path) -> None:
+    pieces = cut_into(tmp_path, 3)
+    spool = opened(tmp_path)
+    spool.take_in(pieces)
+    spool.close()
+    next((tmp_path / "spool" / "clips").glob("*-1.mp4")).unlink()
+    spool = opened(tmp_path)
+    assert spool.recover() == Recovery(lost=1)
+    assert {record.piece: record.state for record in spool.ledger.records()} == {
+        0: State.WAITING,
+        1: State.LOST,
+        2: State.WAITING,
+    }
+    spool.close()

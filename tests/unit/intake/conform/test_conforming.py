@@ -111,7 +111,7 @@ class Bench:
         return self.config.spool.directory / "work"
 
     def stored(self) -> list[Path]:
-        return sorted((self.config.spool.directory / "clips").iterdir())
+        return sorted((self.config.spool.directory / "clips").glob("*.mp4"))
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ class Finding:
     refusal: str = ""
 
 
-class Survey:
+class Preview:
     """Looks at the footage below one folder, or at one file, as the daemon would.
 
     Args:
@@ -105,9 +105,17 @@ class Survey:
             return replace(finding, media=_media(footage.path), refusal=refusal.reason)
         finding = replace(finding, media=recording.media, recording=recording)
         try:
-            return replace(finding, clips=(as_it_is(recording, self._limits),))
+            return replace(finding, clips=self._clips(recording))
         except FootageRefused as refusal:
             return replace(finding, refusal=refusal.reason)
+
+    def _clips(self, recording: Recording) -> tuple[Clip, ...]:
+        """What the daemon would make of a recording.
+
+        Raises:
+            FootageRefused: nothing.
+        """
+        return (as_it_is(recording, self._limits),)
 
 
 def _media(path: Path) -> Media | None:
