@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 STOP_SECONDS = 4.0
 STATUS_SECONDS = 1.0
-# A worker reports at least each minute; an upload reports with each piece that leaves.
+# A worker reports several times a minute; an upload reports with each piece that leaves.
 HUNG_SECONDS = 180.0
 
 
@@ -56,9 +56,9 @@ class Worker:
     def moved(self) -> None:
         self._moved = time.monotonic()
 
-    @property
-    def is_hung(self) -> bool:
-        return time.monotonic() - self._moved > HUNG_SECONDS
+    def is_hung(self, patience_seconds: float) -> bool:
+        """Whether it has not moved for so long."""
+        return time.monotonic() - self._moved > patience_seconds
 
     def _work(self) -> None:
         try:
@@ -117,10 +117,13 @@ class Daemon:
         self._file = file
         self._config = config
         self._manager = ServiceManager()
+        self._patience_seconds = min(HUNG_SECONDS, self._manager.watchdog_seconds or HUNG_SECONDS)
         self._signalled = threading.Event()
         self._stop_asked = False
         self._reload_asked = False
         self._sent_bytes = 0
+        self._waiting = 0
+        self._counted_changes = -1
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._clock = clock or Clock(config.clock.trust)
@@ -182,7 +185,7 @@ class Daemon:
         if sent != self._sent_bytes:
             self._sent_bytes = sent
             self._parts.workers[1].moved()
-        if not any(worker.is_hung for worker in self._parts.workers):
+        if not any(worker.is_hung(self._patience_seconds) for worker in self._parts.workers):
             self._manager.alive()
         self._manager.status(self._sentence())
 
@@ -224,7 +227,12 @@ class Daemon:
 
     def _sentence(self) -> str:
         activity = self._parts.dispatcher.activity
-        waiting = self._spool.ledger.tallies()[State.WAITING].clips
+        changes = self._spool.changes
+        if changes != self._counted_changes:
+            # Counting reads the index of all clips, and this is asked for each second.
+            self._waiting = self._spool.ledger.tallies()[State.WAITING].clips
+            self._counted_changes = changes
+        waiting = self._waiting
         doing = activity.doing
         if activity.batch_clips:
             doing = f"uploading {activity.batch_position} of {activity.batch_clips}"

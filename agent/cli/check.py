@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from agent.cli.service_steps import act_as_service_user
 from agent.config import Config
 from agent.errors import ConfigError, DeliveryError
 from agent.host.clock import NOT_TRUSTED, Clock
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as exc:
         _show([Finding("configuration", False, str(problem)) for problem in exc.problems], as_json=args.json)
         return USAGE
+    act_as_service_user(args.config)
     device = list(_device(config))
     api = [] if args.offline else [_api(config)]
     _show([Finding("configuration", True, f"{args.config} is in order"), *device, *api], as_json=args.json)

@@ -13,6 +13,7 @@ from agent.cli.spool_access import ledger_of
 from agent.cli.tables import COLOURS, console, size
 from agent.clip import State
 from agent.host.control import NoDaemon, ask
+from agent.host.logs import harmless
 
 HELP = "what the daemon does and how many clips are in each state"
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         screen.print("[red]The daemon is not running.[/] Start it: sudo systemctl start vision-ingest")
     else:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
-        screen.print(daemon["sentence"], markup=False)
+        screen.print(harmless(daemon["sentence"]), markup=False)
     screen.print()
     for state, tally in tallies.items():
         if tally.clips or state in (State.WAITING, State.DELIVERED):

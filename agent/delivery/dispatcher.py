@@ -21,7 +21,7 @@ from agent.vision.client import VisionClient
 
 log = structlog.get_logger()
 
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 15.0
 LOG_STATES = {State.REFUSED: "clip_refused", State.HELD: "clip_held", State.LOST: "clip_lost"}
 
 
@@ -99,7 +99,7 @@ class Dispatcher:
         """Delivers until `stop` is set.
 
         Args:
-            alive: called at least each minute, as a sign that the loop moves.
+            alive: called several times a minute, as a sign that the loop moves.
         """
         while not self._stop.is_set():
             alive()

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, State, Video
+from agent.clip import Clip, Footage, Video
 from agent.config import Config, FootageFolder
-from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.host.clock import AsTold, Clock
 from agent.intake.conform.conformer import Conformed, Conformer
-from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import Cancelled, Watch, is_installed
-from agent.intake.conform.work import Job
+from agent.intake.conform.process import Cancelled
 from agent.intake.dating import dated
 from agent.intake.fitting import as_it_is
-from agent.intake.inspection import Inspector
 from agent.intake.naming import unusable
-from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
+from agent.intake.news import News
+from agent.intake.reading import Reading
+from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.spool import Spool
@@ -33,8 +33,10 @@ from agent.spool import Spool
 log = structlog.get_logger()
 
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
-NEW_DIRECTORY_SECONDS = 1.0
+SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+# The longest wait: a worker that does not move for long counts as hung.
+IDLE_SECONDS = 15.0
 # How soon it is noticed that the clock was set, while clips may wait for that.
 CLOCK_LOOK_SECONDS = 5.0
 
@@ -76,12 +78,7 @@ class Intake:
         self._limits = config.limits
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
         self.conformer = Conformer(config, stop, self._hints.put)
-        media = MediaReader(config.conform, Watch(stop))
-        self._inspectors = {folder: Inspector(folder, config, media.read) for folder in self._folders}
-        self._salvagers = {folder: Inspector(folder, config, media.read_damaged) for folder in self._folders}
-        # What is refused for want of ffmpeg is looked at anew when it is there.
-        tools = "-with-ffmpeg" if is_installed() else ""
-        self._rules = {folder: f"{inspector.rules}{tools}" for folder, inspector in self._inspectors.items()}
+        self._readings = {folder: Reading(folder, config, stop) for folder in self._folders}
         self._conforming: dict[Footage, FootageFolder] = {}
         self._conformed: Conformed | None = None
         self._take_conformed_at = 0.0
@@ -92,8 +89,8 @@ class Intake:
         )
         self._scan_at = dict.fromkeys(self._folders, 0.0)
         self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
-        self._known: dict[FootageFolder, set[int]] = {folder: set() for folder in self._folders}
-        self._told: set[str] = set()
+        self._news = News()
+        self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
 
     def wake(self) -> None:
@@ -104,9 +101,9 @@ class Intake:
         """Takes footage in until `stop` is set.
 
         Args:
-            alive: called at least each minute and with each file, as a sign that the loop moves.
+            alive: called several times a minute and with each file, as a sign that the loop moves.
         """
-        self._spool.forget_refusals_of_other_rules(self._rules.values())
+        self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
@@ -128,7 +125,9 @@ class Intake:
         self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
-                self._watcher.tend()
+                for renewed in self._watcher.tend():
+                    self._scan_at[renewed] = self._monotonic()
+                    self._surveys[renewed].has_footage = False
                 self._scan(folder, alive)
         self._take_conformed()
         self._take_settled(alive)
@@ -136,7 +135,7 @@ class Intake:
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
         if self._conformed is not None:
             due = min(due, self._take_conformed_at)
-        most = 60.0 if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
+        most = IDLE_SECONDS if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
         return min(most, max(0.0, due - self._monotonic()))
 
     def _heed_clock(self) -> None:
@@ -170,54 +169,32 @@ class Intake:
             timeout = 0.0
             if hint is None:
                 self._scan_at = dict.fromkeys(self._folders, 0.0)
+                for survey in self._surveys.values():
+                    survey.revise()
                 continue
             if isinstance(hint, Conformed):
                 self._conformed, self._take_conformed_at = hint, 0.0
                 continue
             folder, path, closed = hint
             if path is None:
-                self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + NEW_DIRECTORY_SECONDS)
+                self._scan_soon(folder)
             elif wanted(folder, path.name) and reaches(folder, path):
                 found = examine(path)
                 if isinstance(found, Footage):
-                    if not self._is_unusable(folder, found):
-                        self._note(folder, found, closed=closed)
+                    self._note(folder, found, closed=closed)
                 elif found is not None:
-                    self._tell("footage_skipped", found.path, found.reason)
+                    self._news.tell("footage_skipped", found.path, found.reason)
 
     def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
-        known: set[int] = set()
-        try:
-            for found in scan(folder):
-                if self._stop.is_set():
-                    return
-                alive()
-                if isinstance(found, Skipped):
-                    self._tell("footage_skipped", found.path, found.reason)
-                else:
-                    self._sort(folder, found, known)
-        except OSError as exc:
-            self._tell("folder_missing", folder.path, f"{unreadable(exc)}; looked for again at every scan")
-            return
-        self._told.discard(f"folder_missing {folder.path}")
-        self._known[folder] = known
-
-    def _sort(self, folder: FootageFolder, footage: Footage, known: set[int]) -> None:
-        """Passes over what the ledger knows; a memory of hashes saves asking it for each file at each scan."""
-        if self._is_unusable(folder, footage):
-            return
-        mark = hash(footage)
-        if mark in self._known[folder]:
-            known.add(mark)
-            return
-        state = self._spool.state_of(footage)
-        if state is None:
+        survey = self._surveys[folder]
+        for footage in survey.scan(alive, self._stop.is_set):
             self._note(folder, footage, closed=False)
-        elif state is State.DELIVERED and folder.after_delivery == "delete":
-            self._delete(footage)
-        elif folder.after_delivery == "keep" and state is not State.REFUSED:
-            known.add(mark)
+        if survey.is_there and self._watcher.check(folder, survey.directories):
+            self._scan_soon(folder)
+
+    def _scan_soon(self, folder: FootageFolder) -> None:
+        self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + SOON_SECONDS)
 
     def _is_unusable(self, folder: FootageFolder, footage: Footage) -> bool:
         """Whether the name alone says that the file can never be used; it is then refused.
@@ -233,7 +210,7 @@ class Intake:
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
-        if footage in self._conforming:
+        if footage in self._conforming or self._is_unusable(folder, footage):
             return
         key = (folder, footage.path)
         self._pending[key] = seen(
@@ -271,7 +248,8 @@ class Intake:
             del self._pending[key]
             return
         try:
-            job = self._inspect(folder, pending)
+            hopeless = is_hopeless(pending, now, folder.settle_seconds)
+            job = self._readings[folder].read(footage, self._clock.settings, is_hopeless=hopeless)
             if job is None:
                 self._pending[key] = put_off(pending, now, folder.settle_seconds)
                 return
@@ -286,7 +264,7 @@ class Intake:
             self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
             return
         except FootageRefused as exc:
-            self._refuse(folder, footage, exc)
+            self._refuse_settled(folder, footage, exc)
         del self._pending[key]
 
     def _take_conformed(self) -> None:
@@ -311,27 +289,10 @@ class Intake:
             later = Pending(done.footage, now, closed=True, look_at=now + folder.rescan_seconds)
             self._pending[folder, done.footage.path] = later
         except FootageRefused as exc:
-            self._refuse(folder, done.footage, exc)
+            self._refuse_settled(folder, done.footage, exc)
         del self._conforming[done.footage]
         self._conformed = None
         self.conformer.let_go(done)
-
-    def _inspect(self, folder: FootageFolder, pending: Pending) -> Job | None:
-        """What a settled file is; None if it is not whole and someone may still be writing it."""
-        footage = pending.footage
-        try:
-            job = Job(self._inspectors[folder].recording(footage.path))
-        except FootageIncomplete:
-            if not is_hopeless(pending, self._monotonic(), folder.settle_seconds):
-                return None
-            job = Job(self._salvagers[folder].recording(footage.path), is_whole=False)
-        recording = job.recording
-        if recording.footage != footage:
-            raise FootageGone("it changed after it had settled")
-        # What is refused for its time need not be cut first.
-        video = Video(recording.registration, recording.camera, recording.start, recording.end)
-        dated([Clip(footage, video)], self._clock.settings)
-        return job
 
     def _spool_pieces(self, folder: FootageFolder, pieces: Sequence[tuple[Clip, Path]]) -> None:
         footage = pieces[0][0].footage
@@ -341,36 +302,27 @@ class Intake:
             event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
             why = {"reason": taken.reason} if taken.reason else {}
             log.info(event, clip=taken.id, footage=str(footage.path), **why)
-        self._told.discard(f"spool_full {folder.path}")
+        self._news.over("spool_full", folder.path)
         self._on_taken()
 
     def _tell_full(self, folder: FootageFolder, full: SpoolFull) -> None:
-        self._tell("spool_full", folder.path, f"{full}; the footage stays where it is and is taken in later")
+        reason = f"{full}; the footage stays where it is and is taken in later"
+        self._news.tell("spool_full", folder.path, reason)
+
+    def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        if examine(footage.path) == footage:
+            self._refuse(folder, footage, refusal)
+        else:
+            # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
+            log.debug("footage_gone", footage=str(footage.path), reason=refusal.reason)
 
     def _refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
-        self._spool.refuse(footage, refusal.reason, self._rules[folder], refusal.look_again_seconds)
+        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
-
-    def _delete(self, footage: Footage) -> None:
-        """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""
-        if examine(footage.path) != footage:
-            return
-        try:
-            footage.path.unlink()
-        except OSError as exc:
-            self._tell("footage_not_deleted", footage.path, str(exc.strerror))
-        else:
-            log.info("footage_deleted", footage=str(footage.path), reason="delivered")
 
     def _prune(self) -> None:
         # By a clock that is ahead, all that was delivered would be long ago.
         if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
             self._prune_at = self._monotonic() + PRUNE_SECONDS
-            self._spool.forget_delivered()
-
-    def _tell(self, event: str, path: Path, reason: str) -> None:
-        """Logs what stays true from scan to scan only once."""
-        key = f"{event} {path}"
-        if key not in self._told:
-            self._told.add(key)
-            log.warning(event, path=str(path), reason=reason)
+            away = [folder.path for folder, survey in self._surveys.items() if not survey.has_footage]
+            self._spool.forget_delivered(away)

@@ -15,9 +15,9 @@ from agent.intake.preset import Preset
 from agent.intake.presets import ANY_COPIES, AUTO, PRESETS, UNUSABLE
 from agent.intake.times import parse_iso
 
-# A regular expression cannot be stopped once it runs. On names of this length one that is merely quadratic stays quick;
-# one that is exponential is slow on twenty characters already, and no limit that spares real names prevents that.
-MAX_CHARACTERS = 1024
+# A regular expression cannot be stopped once it runs. On names of this length one that is merely cubic stays quick; one
+# that is exponential is slow on twenty characters already: `agent.config.patterns` refuses those that it finds.
+MAX_CHARACTERS = 255
 
 _CAMERA_FOLDER = re.compile(r"(?:channel|camera|cam|ch)[-_ ]?(\d{1,3})", re.IGNORECASE | re.ASCII)
 _VALUES = ("registration", "camera", "start", "event")
@@ -65,11 +65,16 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
     return readings[0] if len(readings) == 1 else _agreed(readings)
 
 
-def is_copy(name: str, folder: FootageFolder) -> bool:
-    """Whether a file of this name is a smaller copy of a recording, or belongs to one, in this folder's presets."""
+def copies_in(folder: FootageFolder) -> re.Pattern[str] | None:
+    """Whole names of smaller copies of a recording, and of what belongs to one, in this folder's presets."""
     if folder.pattern is not None:
-        return False
-    copies = ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+        return None
+    return ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+
+
+def is_copy(name: str, folder: FootageFolder) -> bool:
+    """Whether a file of this name is a smaller copy of a recording, or belongs to one."""
+    copies = copies_in(folder)
     return copies is not None and copies.fullmatch(name) is not None
 
 

@@ -92,7 +92,7 @@ def _text(document: Mapping[str, object], key: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{key} must be text in quotes, not {json.dumps(value)[:40]}")  # noqa: TRY004
+        raise ValueError(f"{key} must be text in quotes, not {_shown(value)}")  # noqa: TRY004
     return value.encode(errors="replace").decode().strip() or None
 
 
@@ -100,7 +100,7 @@ def _camera(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_CAMERA:
-        raise ValueError(f"camera must be a whole number from 0 to {HIGHEST_CAMERA}, not {json.dumps(value)[:40]}")
+        raise ValueError(f"camera must be a whole number from 0 to {HIGHEST_CAMERA}, not {_shown(value)}")
     return value
 
 
@@ -110,6 +110,14 @@ def _event(document: Mapping[str, object]) -> Mark | None:
         return EVENT if value else None
     word = _text(document, "event")
     return Mark(word) if word else None
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value, which may be nested as deep as the reader of JSON just bears."""
+    try:
+        return json.dumps(value)[:40]
+    except RecursionError:
+        return "that"
 
 
 def _refused(path: Path, what: str) -> FootageRefused:

@@ -41,6 +41,8 @@ from agent.spool.records import Record, RowUnreadable, to_json, video_key
 MAX_DUE_SECONDS = 2 * 3600.0
 # The same for footage that was refused and is to be looked at again.
 MAX_LOOK_AGAIN_SECONDS = 2 * 86_400.0
+# A query takes 999 values in the oldest SQLite, and each identity is two of them.
+IDENTITIES_AT_ONCE = 400
 
 
 class ClipQueue(SQLiteAckQueue):
@@ -154,24 +156,40 @@ class ClipQueue(SQLiteAckQueue):
             row = db.execute(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (id,)).fetchone()
             self._update(db, decode(row).seen_again(clip, _utc(self._now())))
 
-    def state_of(self, identity: str) -> State | None:
-        """What became of footage: None if it is to be inspected, else the state that is furthest from delivered.
+    def states_of(self, identities: Sequence[str]) -> dict[str, State]:
+        """What became of pieces of footage, of each the state that is furthest from delivered.
 
         A footage-level refusal that has lapsed counts as never seen; so does one that lies further ahead than any is
-        set: the clock was set back since.
+        set: the clock was set back since. Footage that is to be inspected is not in what is returned.
         """
         now = self._now()
-        query = (
-            f"SELECT status FROM {TABLE} WHERE identity = ?"
-            " AND NOT (rules IS NOT NULL AND due > 0 AND (due <= ? OR due > ?))"
-            f" UNION SELECT status FROM sighting JOIN {TABLE} ON _id = clip WHERE sighting.identity = ?"
-        )
-        values = (identity, now, now + MAX_LOOK_AGAIN_SECONDS, identity)
+        found: dict[str, set[int]] = {}
+        for first in range(0, len(identities), IDENTITIES_AT_ONCE):
+            page = identities[first : first + IDENTITIES_AT_ONCE]
+            marks = ",".join("?" * len(page))
+            query = (
+                f"SELECT identity, status FROM {TABLE} WHERE identity IN ({marks})"
+                " AND NOT (rules IS NOT NULL AND due > 0 AND (due <= ? OR due > ?))"
+                f" UNION ALL SELECT sighting.identity, status FROM sighting JOIN {TABLE} ON _id = clip"
+                f" WHERE sighting.identity IN ({marks})"
+            )
+            values = (*page, now, now + MAX_LOOK_AGAIN_SECONDS, *page)
+            with self.tran_lock:
+                for identity, code in self._db.execute(query, values):
+                    found.setdefault(identity, set()).add(code)
+        return {identity: STATES[min(codes - {DELIVERED} or codes)] for identity, codes in found.items()}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever a row changes: what was read from the rows holds as long as it stays."""
+        return self._db.total_changes
+
+    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+        """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds; see `states_of`."""
+        query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND (due > ? AND due <= ? OR due > ?) LIMIT 1"
+        values = (CODES[State.REFUSED], after, until, until + MAX_LOOK_AGAIN_SECONDS)
         with self.tran_lock:
-            codes = {code for (code,) in self._db.execute(query, values)}
-        if not codes:
-            return None
-        return STATES[min(codes - {DELIVERED} or codes)]
+            return self._db.execute(query, values).fetchone() is not None
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
         """Takes the next batch: its clips are SENDING when this returns.

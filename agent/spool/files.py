@@ -33,9 +33,10 @@ LOOK_AGAIN_SECONDS = 600.0
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 _NAME = re.compile(
-    r"(?P<start>\d{8}T\d{6}Z)_(?P<end>\d{8}T\d{6}Z)_(?P<registration>[^_]+)_(?P<camera>\d+)"
-    r"_p(?P<priority>-?\d+)(?:_b(?P<boot>[0-9a-f]{32}),(?P<began>-?\d+),(?P<lag>-?\d+))?"
-    r"_(?P<identity>[0-9a-f]{32})-(?P<piece>\d+)\.mp4"
+    r"(?P<start>\d{8}T\d{6}Z)_(?P<end>\d{8}T\d{6}Z)_(?P<registration>[^_]+)_(?P<camera>\d{1,9})"
+    r"_p(?P<priority>-?\d{1,9})(?:_b(?P<boot>[0-9a-f]{32}),(?P<began>-?\d{1,12}),(?P<lag>-?\d{1,12}))?"
+    r"_(?P<identity>[0-9a-f]{32})-(?P<piece>\d{1,9})\.mp4",
+    re.ASCII,
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
 _SET_SUFFIX = ".set"
@@ -56,7 +57,7 @@ class StoredName:
         """The name itself."""
         video, clock = self.video, self.clock
         return (
-            f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{quote(video.registration, safe='').replace('_', '%5F')}"
+            f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{_quoted(video.registration)}"
             f"_{video.camera}_p{self.priority}"
             + (f"_b{clock.boot_id},{clock.boot_began},{clock.lag_seconds}" if clock else "")
             + f"_{self.identity}-{self.piece}.mp4"
@@ -66,6 +67,11 @@ class StoredName:
 def name_for(clip: Clip) -> str:
     """The stored file's name: the same footage gets the same name again, so a repeated intake leaves no second file."""
     return StoredName(clip.video, clip.priority, clip.footage.identity, clip.piece, clip.clock).text
+
+
+def _quoted(registration: str) -> str:
+    """Letters of other scripts stay as they are: quoted, twenty would not fit into a file's name (255 bytes)."""
+    return "".join(c if c > "\x7f" and c.isalnum() else quote(c, safe="").replace("_", "%5F") for c in registration)
 
 
 def read_name(name: str) -> StoredName | None:

@@ -192,7 +192,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
             video=Video(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
-            stored=Stored(str(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
+            stored=Stored(_file_name(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
             reason=str(row["reason"]),
             due=due,
             priority=priority,
@@ -206,8 +206,16 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
             clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as exc:
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _file_name(name: object) -> str:
+    """Raises ValueError: it leads out of the directory of clips, where other files would be sent and removed."""
+    text = str(name)
+    if "/" in text or "\0" in text or text in ("", ".", ".."):
+        raise ValueError(f"{text!r} is not the name of a stored file")
+    return text
 
 
 def _instant(moment: datetime) -> str:

@@ -179,7 +179,21 @@ class Spool:
 
     def state_of(self, footage: Footage) -> State | None:
         """What became of footage; None if it is to be inspected."""
-        return self._queue.state_of(footage.identity)
+        return self.states_of([footage]).get(footage)
+
+    def states_of(self, footage: Sequence[Footage]) -> dict[Footage, State]:
+        """What became of pieces of footage; those that are to be inspected are not in it."""
+        identities = {piece.identity: piece for piece in footage}
+        return {identities[identity]: state for identity, state in self._queue.states_of(list(identities)).items()}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever something changes in the ledger."""
+        return self._queue.changes
+
+    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+        """Whether refused footage is to be inspected anew since `after`, in Unix seconds."""
+        return self._queue.has_refusal_lapsed(after, until)
 
     def refuse(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
         """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`."""
@@ -188,10 +202,14 @@ class Spool:
     def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
         return self._queue.forget_refusals_of_other_rules(rules)
 
-    def forget_delivered(self) -> int:
-        """Prunes clips that were delivered over `remember_days` ago and whose footage is gone."""
+    def forget_delivered(self, away: Sequence[Path] = ()) -> int:
+        """Prunes clips that were delivered over `remember_days` ago and whose footage is gone.
+
+        Args:
+            away: folders whose card may not be in its reader: nothing that belongs there is gone.
+        """
         before = self._now() - self._settings.remember_days * 86_400
-        return self._queue.forget_delivered(before, lambda record: not _is_there(record.footage))
+        return self._queue.forget_delivered(before, lambda record: _is_gone(record.footage, away))
 
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
@@ -302,6 +320,10 @@ class Spool:
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)
+
+
+def _is_gone(footage: Footage, away: Sequence[Path]) -> bool:
+    return not any(footage.path.is_relative_to(folder) for folder in away) and not _is_there(footage)
 
 
 def _is_there(footage: Footage) -> bool:

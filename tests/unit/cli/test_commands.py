@@ -22,6 +22,7 @@ from agent.cli.requests import wait_for
 from agent.clip import Clip, Footage, State, UnsetClock, Verdict, Video
 from agent.config import load
 from agent.host.clock import ThisDevice
+from agent.host.control import ControlServer
 from agent.simulator.lifecycle import Life, Status
 from agent.simulator.recorder import recording
 from agent.simulator.settings import Settings
@@ -366,3 +367,31 @@ def test_an_unknown_command_is_wrong_usage() -> None:
         main(["fly"])
     assert exit.value.code == 2
     assert isinstance(build_parser(), argparse.ArgumentParser)
+
+
+def test_what_was_asked_for_cannot_steer_the_terminal(
+    config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", "--config", str(config), "\x1b[2J\nevil.mp4"]) == 1
+    error = capsys.readouterr().err
+    assert "«\\x1b[2J\\nevil.mp4»" in error
+
+
+def test_a_name_is_shown_as_it_is_and_not_as_pictures(
+    config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 1, ":bomb:[red]x.mp4")
+    assert main(["why", "--config", str(config), "1"]) == 0
+    assert ":bomb:[red]x.mp4" in capsys.readouterr().out
+
+
+def test_words_of_a_server_cannot_steer_the_terminal_through_the_status(
+    config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "0 waiting, idle, link down: \x1b[2J\n:bomb:"
+    server = ControlServer(config.parent / "spool", lambda _: {"pid": 1, "version": "1", "sentence": sentence})
+    try:
+        assert main(["status", "--config", str(config)]) == 0
+    finally:
+        server.close()
+    assert "link down: \\x1b[2J\\n:bomb:" in capsys.readouterr().out

@@ -309,7 +309,7 @@ def test_only_delivered_footage_that_is_unchanged_is_deleted(bench: Bench) -> No
 def test_footage_that_changes_at_the_last_moment_is_not_deleted(bench: Bench) -> None:
     path = bench.record()
     intake = bench.intake()
-    intake._delete(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
+    intake._surveys[bench.folder]._delete(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
     assert path.exists()
 
 

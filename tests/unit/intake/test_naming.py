@@ -95,7 +95,7 @@ class TestPattern:
 
     def test_a_path_of_absurd_length_is_not_searched(self) -> None:
         found = read_name("a/" * 600 + "20260728_144141.mp4", folder(CLOCK))
-        assert found == Naming(faults={"start": "the path is longer than 1024 characters and was not read"})
+        assert found == Naming(faults={"start": "the path is longer than 255 characters and was not read"})
 
 
 class TestCamera:

@@ -145,3 +145,16 @@ def test_folders_in_its_place_leave_no_descriptor_open(footage: Path) -> None:
         with pytest.raises(FootageRefused, match="a folder"):
             read_sidecar(footage)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_footage_with_the_longest_possible_name_needs_no_sidecar(tmp_path: Path) -> None:
+    footage = tmp_path / ("x" * 251 + ".mp4")
+    footage.touch()
+    assert read_sidecar(footage) == Sidecar()
+
+
+def test_a_value_nested_as_deep_as_json_may_be_is_refused_like_others(footage: Path) -> None:
+    for depth in range(900, 1000):
+        write(footage, '{"comments": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(FootageRefused, match=r"comments must be text|is not JSON"):
+            read_sidecar(footage)

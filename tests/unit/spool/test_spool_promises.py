@@ -21,6 +21,7 @@ from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, Spo
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.ledger import open_ledger
+from agent.spool.records import Record, RowUnreadable, Stored, from_json, to_json
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -253,6 +254,53 @@ def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
     assert spool.state_of(footage) is None
 
 
+def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(3)]
+    take(spool, clips[0])
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    take(spool, clips[1])
+    os.utime(clips[1].footage.path, ns=(1, 1))
+    touched = make_clip(tmp_path / "footage", 1)
+    assert take(spool, touched).again
+    unknown = [Footage(tmp_path / "footage" / f"{number}", number, number) for number in range(1200)]
+    assert spool.states_of([*unknown, *(clip.footage for clip in (*clips, touched))]) == {
+        clips[0].footage: State.DELIVERED,
+        clips[1].footage: State.WAITING,
+        touched.footage: State.WAITING,
+    }
+
+
+def test_what_was_read_from_the_ledger_holds_until_it_changes(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    before = spool.changes
+    spool.state_of(clip.footage)
+    assert spool.changes == before
+    take(spool, clip)
+    assert spool.changes > before
+    begin = clock.seconds
+    spool.refuse(make_clip(tmp_path / "footage", 2).footage, "unreadable", "rules", 600)
+    spool.refuse(make_clip(tmp_path / "footage", 3).footage, "no name", "rules", None)
+    assert not spool.has_refusal_lapsed(begin, begin + 599)
+    assert spool.has_refusal_lapsed(begin + 599, begin + 600)
+    assert not spool.has_refusal_lapsed(begin + 600, begin + 6000)
+
+
+def test_footage_on_a_card_that_is_away_is_not_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    card = tmp_path / "footage"
+    clip = make_clip(card, 1)
+    take(spool, clip)
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    clock.seconds += 31 * 86_400
+    card.rename(tmp_path / "pulled")
+    assert spool.forget_delivered([card]) == 0
+    (tmp_path / "pulled").rename(card)
+    assert spool.state_of(clip.footage) is State.DELIVERED
+    clip.footage.path.unlink()
+    assert spool.forget_delivered() == 1
+
+
 def test_the_same_recording_under_another_name_is_not_sent_twice(
     spool: Spool, settings: SpoolSettings, tmp_path: Path
 ) -> None:
@@ -425,3 +473,35 @@ def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match="file/spool"):
         Spool(SpoolSettings(tmp_path / "file" / "spool"), Clock())
+
+
+@pytest.mark.parametrize("letter", ["\u0e01", "\u8c61", "\U00020000"], ids=["Thai", "Chinese", "rare Chinese"])
+def test_a_registration_in_any_script_fits_into_the_stored_name(spool: Spool, tmp_path: Path, letter: str) -> None:
+    clip = make_clip(tmp_path / "footage", 1, video=Video(letter * 20, 255, START, START + timedelta(seconds=7)))
+    take(spool, clip)
+    said = read_name(name_for(clip))
+    assert said is not None
+    assert said.video == clip.video
+
+
+@pytest.mark.parametrize("odd", ["\u0661", "9" * 100])
+def test_a_file_with_odd_digits_is_no_stored_clip(tmp_path: Path, odd: str) -> None:
+    name = name_for(make_clip(tmp_path / "footage", 1))
+    assert read_name(name.replace("_1_p", f"_{odd}_p")) is None
+    assert read_name(name.replace("-0.mp4", f"-{odd}.mp4")) is None
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", ".", "", "a\0b"])
+def test_a_row_that_leads_out_of_the_directory_of_clips_cannot_be_read(name: str, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    row = to_json(Record.of_clip(clip, Stored("clip.mp4", 1, 1, "00"), State.WAITING, "", START))
+    assert from_json(1, State.WAITING, 0.0, 0, row).stored == Stored("clip.mp4", 1, 1, "00")
+    row["stored"][0] = name
+    with pytest.raises(RowUnreadable):
+        from_json(1, State.WAITING, 0.0, 0, row)
+
+
+def test_a_row_with_a_number_without_end_cannot_be_read(tmp_path: Path) -> None:
+    row = to_json(Record.of_clip(make_clip(tmp_path / "f", 1), Stored("c.mp4", 1, 1, "0"), State.WAITING, "", START))
+    with pytest.raises(RowUnreadable):
+        from_json(1, State.WAITING, 0.0, 0, row | {"size": float("inf")})
