@@ -13,15 +13,11 @@ from pathlib import Path
 import structlog
 
 from agent.clip import Clip, Footage
-from agent.config import Config, Limits
+from agent.config import Config
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
-from agent.intake.conform import damage
-from agent.intake.conform.media import needs_ffmpeg
-from agent.intake.conform.process import Cancelled, Watch, is_installed
+from agent.intake.conform.forecast import needs_work
+from agent.intake.conform.process import Cancelled, Watch
 from agent.intake.conform.work import Job, Rules, conform
-from agent.intake.fitting import MP4, is_h264
-from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
-from agent.intake.recording import Recording
 from agent.spool.files import NO_SPACE, make_directory
 
 log = structlog.get_logger()
@@ -73,13 +69,7 @@ class Conformer:
             FootageRefused: something is to be done to it, and ffmpeg is not installed.
             FootageGone: it vanished.
         """
-        why = self._why(job)
-        if why is None:
-            return False
-        if not is_installed():
-            if why != _ZEROS:
-                raise FootageRefused(needs_ffmpeg(why), LOOK_AGAIN_SECONDS)
-            log.warning("footage_doubtful", footage=str(job.recording.footage.path), reason=why)
+        if not needs_work(job, self._rules.limits, self._rules.conform):
             return False
         self._jobs.put((-job.recording.priority, next(self._numbers), job))
         return True
@@ -133,29 +123,3 @@ class Conformer:
             if exc.errno in NO_SPACE:
                 return Conformed(footage, (), SpoolFull("the disk of the spool is full"), folder)
             raise SpoolError(f"the spool's work directory cannot be used: {exc}") from exc
-
-    def _why(self, job: Job) -> str | None:
-        """Why a recording does not fit as it is, if something can be done about that."""
-        recording, media = job.recording, job.recording.media
-        if not self._rules.conform.enabled or media.codec is None:
-            return None
-        if not is_h264(media.codec):
-            return "its video is to be encoded anew (conform.reencode)" if self._rules.conform.reencode else None
-        if not job.is_whole:
-            return damage.CUT
-        return _misfit(recording, self._rules.limits)
-
-
-def _misfit(recording: Recording, limits: Limits) -> str | None:
-    """What about a whole recording with H.264 does not fit."""
-    if recording.media.container != MP4:
-        return f"it is {recording.media.container}"
-    if recording.footage.size_bytes > limits.max_bytes:
-        return f"it has {recording.footage.size_bytes:,} bytes, more than limits.max_bytes"
-    if round(recording.media.duration_seconds) > limits.max_seconds:
-        return f"it lasts {recording.media.duration_seconds:,.0f} s, more than limits.max_seconds"
-    with opened(recording.footage.path) as file:
-        return _ZEROS if damage.holds_zeros(file) else None
-
-
-_ZEROS = "a part of it holds zeros where pictures should be: power was lost before they were on the card"

@@ -43,7 +43,7 @@ class Source:
     @property
     def input(self) -> tuple[str, ...]:
         """The words that name it to ffmpeg and ffprobe."""
-        return ("-protocol_whitelist", "file", "-f", DEMUXERS[self.container], "-i", f"file:/dev/fd/{self.fd}")
+        return ("-protocol_whitelist", "file", "-f", DEMUXERS[self.container], "-i", f"file:/proc/self/fd/{self.fd}")
 
 
 @dataclass(frozen=True, slots=True)

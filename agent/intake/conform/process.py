@@ -60,7 +60,7 @@ class Child:
     Args:
         command: its words; they are found on $PATH.
         watch: when to give up, and whom to show that it moves.
-        fds: descriptors that it inherits, so that it can open `/dev/fd/N`.
+        fds: descriptors that it inherits, so that it can open `/proc/self/fd/N`.
         folder: where it runs.
         stall_seconds: how long it may say nothing on its standard output.
 

@@ -94,7 +94,8 @@ def conform(job: Job, rules: Rules, folder: Path, watch: Watch) -> list[tuple[Cl
         _check_unchanged(footage, file)
     if not made.files:
         return [(as_it_is(job.recording, rules.limits), footage.path)]
-    return _clips(job.recording, made, notes)
+    files = [file for piece, file in zip(made.pieces, made.files, strict=True) if piece.is_good]
+    return list(zip(clips_of(job.recording, made.pieces, made.how, notes), files, strict=True))
 
 
 class _Work:
@@ -192,28 +193,28 @@ class _Work:
         )
 
 
-def _clips(recording: Recording, made: _Made, notes: Sequence[str]) -> list[tuple[Clip, Path]]:
-    named = zip(made.pieces, made.files, whole_seconds(made.pieces), strict=True)
-    good = [(piece, file, times) for piece, file, times in named if piece.is_good]
+def clips_of(recording: Recording, pieces: Sequence[Piece], how: str, notes: Sequence[str]) -> list[Clip]:
+    """The clips that the good pieces of a recording are.
+
+    Args:
+        how: in what way they came out of it.
+        notes: what damage did to it.
+    """
+    good = [(piece, times) for piece, times in zip(pieces, whole_seconds(pieces), strict=True) if piece.is_good]
     damaged = "; ".join(notes)
+    comments = " ".join(filter(None, (recording.comments, f"Damaged: {damaged}." if damaged else "")))
     clips = []
-    for number, (piece, file, (start, end)) in enumerate(good):
-        video = Video(
-            recording.registration,
-            recording.camera,
-            recording.start + timedelta(seconds=start),
-            recording.start + timedelta(seconds=end),
-        )
+    for number, (piece, (start, end)) in enumerate(good):
+        begins, ends = (recording.start + timedelta(seconds=seconds) for seconds in (start, end))
         sources = {
             **recording.sources,
             "end": "start and the times of the pictures",
             "piece": f"{number + 1} of {len(good)}, seconds {piece.start_seconds:,.2f} to {piece.end_seconds:,.2f} of "
-            f"the recording, {made.how}",
+            f"the recording, {how}",
+            **({"damage": damaged} if damaged else {}),
         }
-        if damaged:
-            sources["damage"] = damaged
-        comments = " ".join(filter(None, (recording.comments, f"Damaged: {damaged}." if damaged else "")))
-        clips.append((Clip(recording.footage, video, recording.priority, comments, sources, number), file))
+        video = Video(recording.registration, recording.camera, begins, ends)
+        clips.append(Clip(recording.footage, video, recording.priority, comments, sources, number))
     return clips
 
 

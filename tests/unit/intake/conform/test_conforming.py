@@ -28,7 +28,7 @@ from agent.config import (
     Vehicle,
 )
 from agent.intake import settling
-from agent.intake.conform import conformer, damage
+from agent.intake.conform import damage, forecast
 from agent.intake.loop import Intake
 from agent.simulator.recorder import recording
 from agent.spool import Spool
@@ -390,7 +390,7 @@ def test_cutting_that_is_switched_off_refuses_as_before(bench: Bench, footage: F
 
 def test_zeros_without_ffmpeg_are_delivered_with_a_warning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they matter cannot be told without it, and footage is too precious to be kept back for a doubt."""
-    monkeypatch.setattr(conformer, "is_installed", lambda: False)
+    monkeypatch.setattr(forecast, "is_installed", lambda: False)
     monkeypatch.setattr(damage, "holds_zeros", lambda file: True)
     (bench.card / f"{NAME}.mp4").write_bytes(recording(5.0, size_bytes=20_000))
     with capture_logs() as logged:
