@@ -41,6 +41,8 @@ def boxes(file: BinaryIO) -> Iterator[Box]:
     size = file.seek(0, os.SEEK_END)
     offset = 0
     for _ in range(_MAX_BOXES):
+        if offset >= size:
+            return
         head = os.pread(file.fileno(), 16, offset)
         if len(head) < 8:
             return
