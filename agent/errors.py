@@ -99,13 +99,15 @@ class ClipUnreadable(DeliveryError):
 
     Args:
         file: the stored file.
-        reason: the sentence shown to the technician.
+        reason: what became of it, for the technician; the sentence begins with the file.
+        may_pass: the bytes may still be there (a bad contact, a permission): they must be kept.
     """
 
-    def __init__(self, file: Path, reason: str) -> None:
+    def __init__(self, file: Path, reason: str, *, may_pass: bool = False) -> None:
         super().__init__(f"{file.name}: {reason}")
         self.file = file
         self.reason = reason
+        self.may_pass = may_pass
 
 
 class Held(DeliveryError):

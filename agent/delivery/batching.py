@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from agent.clip import Upload
 
@@ -24,28 +25,32 @@ class BatchLimits:
     size_bytes: int
 
 
-def fill(ready: Iterator[Upload], limits: BatchLimits) -> list[Upload]:
+def fill(ready: Iterator[Upload], limits: BatchLimits, *, least_suspected_first: bool = False) -> list[Upload]:
     """Takes the most urgent clips that may travel together.
 
-    A clip that is suspected of making batches fail travels only with other suspects, and with fewer each time, until
-    it is alone. Two clips that the API could not tell apart never share a request: their results could be swapped.
+    A clip that is suspected of making batches fail travels only with others that are suspected as much. Two clips
+    that the API could not tell apart never share a request: their results could be swapped.
+
+    Args:
+        ready: the clips, most urgent first.
+        least_suspected_first: begin with the clip that was in the fewest failed batches instead of the most urgent.
     """
+    if least_suspected_first:
+        near = list(islice(ready, LOOK_AHEAD))
+        if near:
+            ready = chain([min(near, key=lambda upload: upload.strikes)], near)
     batch: list[Upload] = []
     size_bytes = 0
     most = limits.clips
-    for position, upload in enumerate(ready):
+    for upload in islice(ready, LOOK_AHEAD):
         if batch:
-            if len(batch) >= most or position >= LOOK_AHEAD:
+            if len(batch) >= most:
                 break
-            if (upload.companions is None) != (batch[0].companions is None):
-                continue
-            if any(upload.video == other.video for other in batch):
+            if upload.companions != batch[0].companions or any(upload.video == other.video for other in batch):
                 continue
             if size_bytes + upload.size_bytes > limits.size_bytes:
                 break
-        if upload.companions is not None:
-            if batch and len(batch) >= upload.companions:
-                break
+        elif upload.companions is not None:
             most = min(most, upload.companions)
         batch.append(upload)
         size_bytes += upload.size_bytes

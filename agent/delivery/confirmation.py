@@ -1,51 +1,158 @@
-"""Clips that were taken without a result of their own are confirmed by the account's list of videos. Pure."""
+"""Clips that were taken without a result of their own are confirmed by the account's list of videos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import random
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from agent.clip import State, Verdict
-from agent.spool.clip_queue import MAX_DUE_SECONDS
+from agent.delivery.verdicts import CONFIRM_WITHIN_SECONDS, Policy, own_failure
 from agent.spool.records import Record
 from agent.vision.client import VideoRequest
-from agent.vision.readings import COMPLETE, FINAL_FAILURES
+from agent.vision.readings import COMPLETE, FINAL_FAILURES, PENDING, Named, same_video
 
-POLL_SECONDS = 45.0
-LIMIT = 100
+# The contract: every 30 to 60 s. At random within, as the limit of requests is shared by all vehicles of the account.
+POLL_SECONDS = (30.0, 60.0)
+# Of one poll. What is left is asked for by the next ones.
+MOST_QUERIES = 8
+MOST_ITEMS = 2000
+WINDOW = timedelta(hours=6)
+# A clip that was accepted before a restart is asked for at least so long, whatever the clock says of the time between.
+PATIENCE_SECONDS = 600.0
 
 
-def confirm(accepted: Iterable[Record], listed: Iterable[VideoRequest], now: float) -> Mapping[int, Verdict]:
-    """What the API's list says of the clips that wait for confirmation.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One query: the clips of one registration that begin within some hours.
 
     Args:
-        accepted: clips in state ACCEPTED.
+        first, last: the earliest and the latest start among the clips.
+    """
+
+    registration: str
+    first: datetime
+    last: datetime
+    clips: tuple[Record, ...]
+
+
+def windows(accepted: Iterable[Record]) -> list[Window]:
+    """The queries that cover all these clips: few, and none over more time than WINDOW, however far they lie apart."""
+    found: list[Window] = []
+    waiting = [(record.video.registration, record.video.start, record) for record in accepted if record.video]
+    for registration, start, record in sorted(waiting, key=lambda clip: clip[:2]):
+        latest = found[-1] if found else None
+        if latest is not None and latest.registration == registration and start - latest.first <= WINDOW:
+            found[-1] = replace(latest, last=start, clips=(*latest.clips, record))
+        else:
+            found.append(Window(registration, start, start, (record,)))
+    return found
+
+
+def confirm(
+    asked: Iterable[Record],
+    listed: Iterable[VideoRequest],
+    zone: ZoneInfo,
+    *,
+    overdue: Container[int],
+    policy: Policy,
+    rng: random.Random,
+) -> Mapping[int, Verdict]:
+    """What the API's list says of the clips that wait for confirmation.
+
+    A clip is listed more than once if somebody asked for the same footage too: what is complete wins, then what still
+    goes on.
+
+    Args:
+        asked: clips in state ACCEPTED that the list would name.
         listed: the account's videos, anyone's; matched by registration, camera and times.
-        now: Unix seconds.
+        zone: of the API's timestamps.
+        overdue: the numbers of the clips that have been waited for long enough.
 
     Returns:
         A verdict for each clip of which something is decided; the others go on waiting.
     """
-    by_video: dict[tuple[str, int, object, object], list[VideoRequest]] = {}
+    by_video: dict[tuple[str | int, ...], list[VideoRequest]] = {}
     for item in listed:
-        if item.registration and item.camera is not None and item.start and item.end:
-            by_video.setdefault((item.registration.upper(), item.camera, item.start, item.end), []).append(item)
+        if (key := _key(item, zone)) is not None:
+            by_video.setdefault(key, []).append(item)
     verdicts: dict[int, Verdict] = {}
-    for record in accepted:
-        video = record.video
-        if video is None:
+    for record in asked:
+        if record.video is None:
             continue
-        items = by_video.get((video.registration.upper(), video.camera, video.start, video.end), [])
-        complete = next((item for item in items if item.status_id == COMPLETE), None)
-        failed = next((item for item in items if item.status_id in FINAL_FAILURES), None)
-        if complete is not None:
-            verdicts[record.id] = Verdict(State.DELIVERED, "confirmed by the API", request_id=complete.request_id)
-        elif failed is not None and failed.status_id is not None:
-            verdicts[record.id] = _again(record, f"the API lists it as «{FINAL_FAILURES[failed.status_id]}»")
-        elif not now < record.due <= now + MAX_DUE_SECONDS:
-            # Due, or so far ahead that the clock was set back since.
-            verdicts[record.id] = _again(record, "the API did not confirm it in time")
+        items = {item.status_id: item for item in by_video.get(same_video(record.video, zone), [])}
+        if COMPLETE in items:
+            request_id = items[COMPLETE].request_id
+            verdicts[record.id] = Verdict(
+                State.DELIVERED, "confirmed by the API", attempts=record.attempts, request_id=request_id
+            )
+        elif items.keys() & PENDING:
+            continue
+        elif failed := [FINAL_FAILURES[status] for status in items if status in FINAL_FAILURES]:
+            verdicts[record.id] = own_failure(record, f"the API lists it as «{failed[0]}»", policy, rng)
+        elif record.id in overdue:
+            reason = "the API took it but did not confirm it in time"
+            verdicts[record.id] = own_failure(record, reason, policy, rng)
     return verdicts
 
 
-def _again(record: Record, reason: str) -> Verdict:
-    return Verdict(State.WAITING, f"{reason}: it is sent again", attempts=record.attempts + 1)
+class Waiting:
+    """For how long the clips have been waited for: on the monotonic clock, as the other one may be set meanwhile."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+        self._from_before: set[int] = set()
+
+    def taken(self, id: int, at: float) -> None:
+        """A clip was accepted in this run. `at`: monotonic seconds, here and below."""
+        self._since[id] = at
+
+    def asked(self, records: Iterable[Record], at: float) -> None:
+        """These clips are asked for; one that is new here was accepted before a restart."""
+        for record in records:
+            if record.id not in self._since:
+                self._since[record.id] = at
+                self._from_before.add(record.id)
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """These clips wait no longer."""
+        for id in ids:
+            self._since.pop(id, None)
+            self._from_before.discard(id)
+
+    def overdue(self, records: Iterable[Record], at: float, now: float) -> set[int]:
+        """The clips that have been waited for long enough.
+
+        Args:
+            now: Unix seconds; believed only for what was accepted before a restart, and then not alone.
+        """
+        return {
+            record.id for record in records if at - self._since.get(record.id, at) >= self._limit_seconds(record, now)
+        }
+
+    def _limit_seconds(self, record: Record, now: float) -> float:
+        due_soon = now < record.due <= now + CONFIRM_WITHIN_SECONDS
+        return PATIENCE_SECONDS if record.id in self._from_before and not due_soon else CONFIRM_WITHIN_SECONDS
+
+
+def some_of(queries: Sequence[Window], turn: int) -> Sequence[Window]:
+    """The queries of one poll: MOST_QUERIES of them, others with each turn."""
+    first = turn * MOST_QUERIES % max(1, len(queries))
+    return (*queries[first:], *queries[:first])[:MOST_QUERIES]
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    registration: str
+    camera: int
+    start: datetime
+    end: datetime
+
+
+def _key(item: VideoRequest, zone: ZoneInfo) -> tuple[str | int, ...] | None:
+    if not item.registration or item.camera is None or item.start is None or item.end is None:
+        return None
+    named: Named = _Listed(item.registration, item.camera, item.start, item.end)
+    return same_video(named, zone)

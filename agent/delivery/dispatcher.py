@@ -5,17 +5,18 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
 
-from agent.clip import State, Upload
+from agent.clip import State, Upload, Verdict
 from agent.config import UploadSettings
 from agent.delivery.batching import BatchLimits, fill
-from agent.delivery.confirmation import POLL_SECONDS, confirm
+from agent.delivery.polling import Poller
+from agent.delivery.suspicion import Suspicion
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
-from agent.errors import DeliveryError, LinkDown, Stopped
+from agent.errors import DeliveryError, LinkDown, RateLimited, Stopped
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 
@@ -85,7 +86,10 @@ class Dispatcher:
         self._failures = 0
         self._paused_until = 0.0
         self._linger_until: float | None = None
-        self._poll_at = 0.0
+        self._suspicion = Suspicion()
+        # After a failure that the API's answers do not excuse, the clips go first that have nothing to do with it.
+        self._spare_suspects = False
+        self._poller = Poller(spool, client, self._policy, self._rng, monotonic=monotonic, now=now)
 
     @property
     def activity(self) -> Activity:
@@ -117,6 +121,8 @@ class Dispatcher:
         if paused > 0:
             return paused
         self._poll()
+        if self._paused_until > self._monotonic():
+            return self._paused_until - self._monotonic()
         waiting = self._spool.count_ready(self._limits.clips)
         if waiting == 0:
             self._linger_until = None
@@ -128,7 +134,8 @@ class Dispatcher:
             return linger
         if not self._checked and not self._check():
             return self._paused_until - self._monotonic()
-        batch = self._spool.claim(lambda ready: fill(ready, self._limits))
+        spare = self._spare_suspects
+        batch = self._spool.claim(lambda ready: fill(ready, self._limits, least_suspected_first=spare))
         self._linger_until = None
         if batch:
             self._attempt(batch)
@@ -166,6 +173,8 @@ class Dispatcher:
             self._spool.release(upload.id for upload in batch)
             raise
         self._failures = 0
+        self._suspicion.passed(batch, self._monotonic())
+        self._spare_suspects = False
         self._do("idle", link="ok", reason="")
         self._carry_out(decide_results(batch, results, self._policy, self._rng), batch)
         seconds = max(self._monotonic() - started, 0.001)
@@ -195,11 +204,18 @@ class Dispatcher:
 
     def _failed(self, error: DeliveryError, batch: list[Upload], *, api_answers: bool) -> None:
         self._checked = False
-        self._failures += 1
+        if isinstance(error, (LinkDown, RateLimited)):
+            self._failures += 1
+        at = self._monotonic()
+        others_pass = len(batch) == 1 and self._suspicion.others_pass(batch[0], at)
+        if api_answers:
+            self._suspicion.failed(batch, at)
+            self._spare_suspects = True
         decision = decide_failure(
             batch,
             error,
             api_answers=api_answers,
+            others_pass=others_pass,
             failures=self._failures,
             policy=self._policy,
             rng=self._rng,
@@ -207,8 +223,7 @@ class Dispatcher:
         self._carry_out(decision, batch)
 
     def _carry_out(self, decision: Decision, batch: list[Upload]) -> None:
-        for record in self._spool.settle(decision.verdicts):
-            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
+        self._settle(decision.verdicts)
         untouched = [upload.id for upload in batch if upload.id not in decision.verdicts]
         self._spool.release(untouched)
         if decision.batch_bytes is not None:
@@ -216,6 +231,15 @@ class Dispatcher:
             log.warning("batches_made_smaller", batch_bytes=decision.batch_bytes, reason="413 from the server")
         if decision.pause is not None:
             self._pause(decision.pause)
+
+    def _settle(self, verdicts: Mapping[int, Verdict]) -> None:
+        if not verdicts:
+            return
+        for record in self._spool.settle(verdicts):
+            self._poller.note(record)
+            if record.state is not State.WAITING:
+                self._suspicion.forget([record.id])
+            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
 
     def _pause(self, pause: Pause) -> None:
         self._paused_until = self._monotonic() + pause.seconds
@@ -226,27 +250,18 @@ class Dispatcher:
         write("delivery_paused", cause=pause.cause.value, seconds=round(pause.seconds, 1), reason=pause.reason)
 
     def _poll(self) -> None:
-        """Asks for the clips that wait for confirmation: one query for all of them, every 45 seconds."""
-        if self._monotonic() < self._poll_at:
-            return
-        accepted = list(self._spool.ledger.records([State.ACCEPTED]))
-        if not accepted:
-            return
-        self._poll_at = self._monotonic() + POLL_SECONDS
-        starts = [record.video.start for record in accepted if record.video]
         try:
-            listed = list(self._client.all_requests(start_from=min(starts), start_to=max(starts)))
+            self._settle(self._poller.poll())
+        except RateLimited as error:
+            self._failed(error, [], api_answers=False)
         except DeliveryError as error:
             log.debug("confirmation_failed", reason=str(error))
-            return
-        for record in self._spool.settle(confirm(accepted, listed, self._now())):
-            _log_clip(record.id, record.state, record.footage.path.name, record.reason)
 
     def _seconds_to_next(self) -> float:
         due = self._spool.ledger.next_due()
         seconds = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due - self._now()))
         if self._spool.ledger.tallies()[State.ACCEPTED].clips:
-            seconds = min(seconds, max(0.0, self._poll_at - self._monotonic()))
+            seconds = min(seconds, self._poller.seconds_to_next())
         return seconds
 
     def _do(self, doing: str, *, link: str | None = None, reason: str | None = None, **batch: int) -> None:

@@ -23,11 +23,15 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
+from agent.spool.records import Record
 from agent.vision.answers import FileResult
 from agent.vision.complaints import About, about
 
-# So many failures of the same batch, while the API answers other requests, make its clips suspects.
-STRIKES = 3
+# A batch that fails while the API answers is divided by this. By 8, a batch and its parts come to 2.2 times its bytes
+# until the clip to blame is alone; halving would make that more than 3.
+PARTS = 8
+# A clip that fails alone is tried again so often at once, as passing trouble of the link is by far the likeliest.
+QUICK_STRIKES = 2
 HELD_SECONDS = 300.0
 REGISTRATION_SECONDS = 3600.0
 CONFIRM_WITHIN_SECONDS = 3600.0
@@ -94,6 +98,7 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
     error: DeliveryError,
     *,
     api_answers: bool,
+    others_pass: bool = False,
     failures: int,
     policy: Policy,
     rng: random.Random,
@@ -101,12 +106,13 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
     """The request failed.
 
     Args:
-        api_answers: whether the API answered another request right after the failure: if so, the link is not to blame.
+        api_answers: whether the API answered another, small request right after the failure.
+        others_pass: whether uploads of other clips pass meanwhile: only then it is the clip's fault and not the link's.
         failures: how many requests in a row have failed, this one included.
     """
     match error:
         case ClipUnreadable():
-            return Decision({u.id: Verdict(State.LOST, error.reason) for u in batch if u.file == error.file})
+            return Decision({u.id: _unreadable(u, error, policy, rng) for u in batch if u.file == error.file})
         case Held():
             return Decision(pause=Pause(Cause.HELD, HELD_SECONDS, str(error)))
         case RateLimited():
@@ -118,12 +124,12 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
             return _rejected(batch, error, policy, rng)
         case LinkDown():
             pause = Pause(Cause.LINK, link_delay(failures, rng), str(error))
-            return Decision(_strike(batch, error, policy, rng) if api_answers else {}, pause)
+            return Decision(_strike(batch, error, others_pass, policy, rng) if api_answers else {}, pause)
         case _:
             return Decision()
 
 
-def own_failure(upload: Upload, reason: str, policy: Policy, rng: random.Random) -> Verdict:
+def own_failure(upload: Upload | Record, reason: str, policy: Policy, rng: random.Random) -> Verdict:
     """One more failure that is the clip's own: it waits, or is refused when its attempts are used up."""
     attempts = upload.attempts + 1
     kept = Verdict(State.WAITING, reason, attempts=attempts, strikes=upload.strikes, companions=upload.companions)
@@ -161,17 +167,35 @@ def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -
             return own_failure(upload, f"the API said: {words}", policy, rng)
 
 
-def _strike(batch: Sequence[Upload], error: LinkDown, policy: Policy, rng: random.Random) -> dict[int, Verdict]:
-    """The batch fails though the API answers: some clip in it may be to blame. Halving the batch finds which."""
-    strikes = min(upload.strikes for upload in batch) + 1
-    suspected = strikes >= STRIKES or batch[0].companions is not None
-    if not suspected:
-        return {u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1) for u in batch}
-    if len(batch) == 1:
-        alone = replace(batch[0], strikes=batch[0].strikes + 1, companions=1)
-        return {alone.id: own_failure(alone, f"sent alone, while the API answers otherwise: {error}", policy, rng)}
-    half = (len(batch) + 1) // 2
-    return {u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=half) for u in batch}
+def _strike(
+    batch: Sequence[Upload], error: LinkDown, others_pass: bool, policy: Policy, rng: random.Random
+) -> dict[int, Verdict]:
+    """The batch fails though the API answers: some clip in it may be to blame. Dividing the batch finds which."""
+    if len(batch) > 1:
+        part = -(-len(batch) // PARTS)
+        return {
+            u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=part) for u in batch
+        }
+    alone = replace(batch[0], strikes=batch[0].strikes + 1, companions=1)
+    if others_pass:
+        return {alone.id: own_failure(alone, f"sent alone, while other clips pass: {error}", policy, rng)}
+    again = alone.strikes - QUICK_STRIKES
+    verdict = Verdict(
+        State.WAITING,
+        f"sent alone, and no other clip has passed since, so the link may be to blame: {error}",
+        retry_in_seconds=clip_delay(again, rng) if again > 0 else 0.0,
+        attempts=alone.attempts,
+        strikes=alone.strikes,
+        companions=1,
+    )
+    return {alone.id: verdict}
+
+
+def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
+    if error.may_pass:
+        # From now on it spoils no request but its own.
+        return own_failure(replace(upload, companions=1), f"its stored file {error.reason}", policy, rng)
+    return Verdict(State.LOST, f"its stored file {error.reason}", attempts=upload.attempts)
 
 
 def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:

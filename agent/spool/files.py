@@ -188,6 +188,14 @@ class ClipFiles:
     def has(self, name: str) -> bool:
         return (self.directory / name).is_file()
 
+    def was_written_to(self, stored: Stored) -> bool:
+        """Whether a stored file is there and is not as it was when it was stored."""
+        try:
+            found = (self.directory / stored.name).lstat()
+        except OSError:
+            return False
+        return (found.st_size, found.st_mtime_ns) != (stored.size_bytes, stored.modified_ns)
+
     def names(self) -> Iterator[str]:
         """The names of all files in the directory."""
         with os.scandir(self.directory) as entries:

@@ -276,7 +276,7 @@ class Spool:
         taken: list[Taken | None] = []
         records: list[Record] = []
         for clip, file in zip(clips, stored, strict=True):
-            twins = self.ledger.of_video(video_key(clip.video))
+            twins = [twin for twin in self.ledger.of_video(video_key(clip.video)) if not self._is_dead(twin)]
             same = same_recording(twins, file)
             if same is None:
                 state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
@@ -291,6 +291,12 @@ class Spool:
         self._held_bytes += sum(record.stored.size_bytes for record in records if record.stored)
         added = iter([Taken(id, record.state, record.reason) for id, record in zip(ids, records, strict=True)])
         return [known or next(added) for known in taken]
+
+    def _is_dead(self, twin: Record) -> bool:
+        """Whether its bytes are no more: a hard link shares what the recorder writes. Its delivery will notice."""
+        if twin.state is State.LOST:
+            return True
+        return twin.state in HOLDING and twin.stored is not None and self._files.was_written_to(twin.stored)
 
     def _adopt(self, name: str, said: StoredName) -> None:
         """Makes a row for a stored file that has none; the scan will know its footage again by the identity."""

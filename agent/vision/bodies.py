@@ -181,9 +181,9 @@ def _stored(upload: Upload) -> Iterator[bytes]:
             try:
                 piece = file.read(min(_RAW_BYTES, left_bytes))
             except OSError as exc:
-                raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}") from exc
+                raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}", may_pass=True) from exc
             if not piece:
-                raise ClipUnreadable(upload.file, "became shorter while it was sent")
+                raise ClipUnreadable(upload.file, "became shorter while it was sent: the recorder wrote on it")
             left_bytes -= len(piece)
             if not left_bytes:
                 _check_unchanged(file, upload)
@@ -198,7 +198,8 @@ def _open(upload: Upload) -> BinaryIO:
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise LinkDown(f"this device is short of resources: {exc.strerror}") from exc  # not the clip's fault
-        raise ClipUnreadable(upload.file, f"cannot be opened: {exc.strerror}") from exc
+        may_pass = exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        raise ClipUnreadable(upload.file, f"cannot be opened: {exc.strerror}", may_pass=may_pass) from exc
     file = os.fdopen(descriptor, "rb")
     try:
         _check_unchanged(file, upload)
@@ -213,6 +214,7 @@ def _check_unchanged(file: BinaryIO, upload: Upload) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise ClipUnreadable(upload.file, "is not a regular file")
     if found.st_size != upload.size_bytes:
-        raise ClipUnreadable(upload.file, f"has {found.st_size} bytes instead of the {upload.size_bytes} stored")
+        sizes = f"it has {found.st_size} bytes instead of {upload.size_bytes}"
+        raise ClipUnreadable(upload.file, f"was written to after it was stored: {sizes}")
     if found.st_mtime_ns != upload.modified_ns:
         raise ClipUnreadable(upload.file, "was written to after it was stored")

@@ -53,12 +53,15 @@ class VisionClient:
         stopping: asked several times a second during a request; once it is true, the request ends with Stopped.
         now: Unix seconds, for answers that name an instant.
 
+    Attributes:
+        timezone: of the API's timestamps.
+
     Beside what it names, every method raises LinkDown, CredentialsRejected, OptionInactive, WrongAddress, RateLimited,
     RequestRejected or Stopped, and nothing else.
     """
 
     def __init__(self, api: Api, *, stopping: Stopping = never, now: Callable[[], float] = time.time) -> None:
-        self._zone = api.timezone
+        self.timezone = api.timezone
         self._stopping = stopping
         self._now = now
         self._transport = Transport(api, stopping)
@@ -83,9 +86,9 @@ class VisionClient:
             TooLarge: the server does not take a request of this size.
         """
         kind = JsonBulkBody if encoding == "json" else MultipartBulkBody
-        body = kind(uploads, self._zone, webhook_url, progress=progress, stopping=self._stopping)
+        body = kind(uploads, self.timezone, webhook_url, progress=progress, stopping=self._stopping)
         payload = self._answered(self._transport.exchange("POST", "/vision/video/bulk-upload", body=body))
-        return Answer(match(read_results(payload, self._zone), uploads, self._zone))
+        return Answer(match(read_results(payload, self.timezone), uploads, self.timezone))
 
     def upload_single(self, upload: Upload, *, progress: Progress = no_progress) -> FileResult:
         """POST /vision/video/upload: the answer is about this clip.
@@ -94,7 +97,7 @@ class VisionClient:
             ClipUnreadable: the stored file is gone, was changed, or cannot be read.
             TooLarge: the server does not take a file of this size.
         """
-        body = SingleBody(upload, self._zone, progress=progress, stopping=self._stopping)
+        body = SingleBody(upload, self.timezone, progress=progress, stopping=self._stopping)
         return single_result(
             self._answered(self._transport.exchange("POST", "/vision/video/upload", body=body)), upload
         )
@@ -105,9 +108,9 @@ class VisionClient:
 
     def requests(self, *, page: int = 1, limit: int = PAGE_ITEMS, **filters: Unpack[Filters]) -> RequestPage:
         """GET /vision/videos/requests: one page of the account's clips and clip requests, whoever made them."""
-        query = [*video_requests.query(filters, self._zone), ("page", str(page)), ("limit", str(limit))]
+        query = [*video_requests.query(filters, self.timezone), ("page", str(page)), ("limit", str(limit))]
         payload = self._answered(self._transport.exchange("GET", "/vision/videos/requests", query=query))
-        return video_requests.read_page(payload, self._zone, page)
+        return video_requests.read_page(payload, self.timezone, page)
 
     def all_requests(self, **filters: Unpack[Filters]) -> Iterator[VideoRequest]:
         """The same, page after page, to the end."""
@@ -129,7 +132,7 @@ class VisionClient:
         """
         document = {
             REGISTRATION: clean(registration),
-            START: timestamp(start, self._zone),
+            START: timestamp(start, self.timezone),
             DURATION: duration_seconds,
             CAMERA: list(cameras),
             COMMENTS: clean(comments),

@@ -37,6 +37,7 @@ STATUS_ID = "status_id"
 URL = "url"
 DURATION = "duration"
 COMPLETE = 3
+PENDING = frozenset((1, 2))
 FINAL_FAILURES = {4: "cancelled", 5: "does not exist", 6: "timeout"}
 STATUSES = {1: "pending", 2: "in progress", COMPLETE: "complete", **FINAL_FAILURES}
 

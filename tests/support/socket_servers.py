@@ -63,7 +63,12 @@ class Peer:
 
     def read_request(self, *, at_most_bytes: int = 65536, pause_seconds: float = 0.0) -> Request:
         """A whole request; the body in pieces of at most so many bytes, with a pause after each."""
-        head = self.read_head()
+        self.read_head()
+        return self.read_body(at_most_bytes=at_most_bytes, pause_seconds=pause_seconds)
+
+    def read_body(self, *, at_most_bytes: int = 65536, pause_seconds: float = 0.0) -> Request:
+        """The rest of the request whose head was read."""
+        head = self.requests[-1]
         length = int(head.headers.get("content-length", "0"))
         body = self._received
         while len(body) < length:
@@ -73,6 +78,14 @@ class Peer:
         self._received = bytearray()
         self.requests[-1] = Request(head.method, head.target, head.headers, bytes(body))
         return self.requests[-1]
+
+    def take(self, most_bytes: int) -> None:
+        """Some more of the body of the request whose head was read; it is kept for `read_body`."""
+        self._received += self.receive(min(most_bytes, self.pending_bytes()))
+
+    def pending_bytes(self) -> int:
+        """How much of that body has not been taken yet."""
+        return int(self.requests[-1].headers.get("content-length", "0")) - len(self._received)
 
     def drain(self) -> int:
         """Read the body of the request whose head was read, without keeping it.

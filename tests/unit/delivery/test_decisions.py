@@ -44,8 +44,18 @@ def result(of: Upload, *errors: str, request_id: str | None = None) -> FileResul
     return FileResult(video.registration, video.camera, video.start, video.end, request_id, tuple(errors))
 
 
-def fail(error: DeliveryError, *batch: Upload, api_answers: bool = False, failures: int = 1) -> Decision:
-    return decide_failure(batch, error, api_answers=api_answers, failures=failures, policy=POLICY, rng=random.Random(1))
+def fail(
+    error: DeliveryError, *batch: Upload, api_answers: bool = False, others_pass: bool = False, failures: int = 1
+) -> Decision:
+    return decide_failure(
+        batch,
+        error,
+        api_answers=api_answers,
+        others_pass=others_pass,
+        failures=failures,
+        policy=POLICY,
+        rng=random.Random(1),
+    )
 
 
 def answered(of: Upload, found: FileResult | None, confirm: Literal["auto", "poll", "answer"] = "auto") -> Decision:
@@ -60,29 +70,36 @@ def test_a_link_that_is_down_gives_the_batch_back_untouched_and_waits() -> None:
     assert 0 <= decision.pause.seconds <= 1
 
 
-def test_a_batch_that_fails_while_the_api_answers_is_only_counted_twice() -> None:
-    verdicts = fail(LinkDown("500"), upload(1, strikes=1), upload(2, strikes=1), api_answers=True).verdicts
-    assert {(v.state, v.strikes, v.companions, v.attempts) for v in verdicts.values()} == {(State.WAITING, 2, None, 0)}
+@pytest.mark.parametrize(("clips", "part"), [(2, 1), (8, 1), (9, 2), (20, 3), (100, 13)])
+def test_a_batch_that_fails_while_the_api_answers_is_divided(clips: int, part: int) -> None:
+    verdicts = fail(LinkDown("500"), *(upload(id) for id in range(clips)), api_answers=True).verdicts
+    assert len(verdicts) == clips
+    assert {(v.state, v.strikes, v.companions, v.attempts, v.retry_in_seconds) for v in verdicts.values()} == {
+        (State.WAITING, 1, part, 0, 0.0)
+    }
 
 
-def test_a_batch_that_fails_the_third_time_while_the_api_answers_is_halved() -> None:
-    batch = [upload(id, strikes=2) for id in range(5)]
-    verdicts = fail(LinkDown("500"), *batch, api_answers=True).verdicts
-    assert {(v.state, v.companions) for v in verdicts.values()} == {(State.WAITING, 3)}
-
-
-def test_a_half_that_fails_is_halved_at_once() -> None:
-    batch = [upload(id, strikes=3, companions=4) for id in range(4)]
-    assert {v.companions for v in fail(LinkDown("500"), *batch, api_answers=True).verdicts.values()} == {2}
-
-
-def test_a_clip_that_fails_alone_while_the_api_answers_uses_up_its_attempts_and_is_refused() -> None:
-    first = fail(LinkDown("500"), upload(1, strikes=5, companions=1), api_answers=True).verdicts[1]
+def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_refused() -> None:
+    first = fail(LinkDown("500"), upload(1, strikes=5, companions=1), api_answers=True, others_pass=True).verdicts[1]
     assert (first.state, first.attempts, first.companions) == (State.WAITING, 1, 1)
     assert first.retry_in_seconds > 0
-    last = fail(LinkDown("500"), upload(1, strikes=7, companions=1, attempts=2), api_answers=True).verdicts[1]
+    suspect = upload(1, strikes=7, companions=1, attempts=2)
+    last = fail(LinkDown("500"), suspect, api_answers=True, others_pass=True).verdicts[1]
     assert last.state is State.REFUSED
     assert "gave up after 3 attempts" in last.reason
+
+
+def test_a_clip_that_fails_alone_while_no_other_passes_waits_longer_and_longer_and_loses_no_attempt() -> None:
+    verdicts = [
+        fail(LinkDown("reset"), upload(1, strikes=strikes, attempts=2), api_answers=True).verdicts[1]
+        for strikes in range(14)
+    ]
+    assert {(v.state, v.attempts, v.companions) for v in verdicts} == {(State.WAITING, 2, 1)}
+    assert [v.strikes for v in verdicts] == list(range(1, 15))
+    delays = [v.retry_in_seconds for v in verdicts]
+    assert delays[:2] == [0.0, 0.0]
+    assert 22 <= delays[2] <= 30
+    assert 2700 <= delays[-1] <= 3600
 
 
 @pytest.mark.parametrize("error", [CredentialsRejected("401"), OptionInactive("403"), WrongAddress("404")])
@@ -174,6 +191,14 @@ def test_a_stored_file_that_vanished_is_lost_and_the_others_go_on() -> None:
     assert decision.pause is None
 
 
+def test_a_stored_file_that_cannot_be_read_now_is_kept_and_tried_again() -> None:
+    unreadable = ClipUnreadable(Path("/spool/2.mp4"), "cannot be read: Input/output error", may_pass=True)
+    verdict = fail(unreadable, upload(1), upload(2)).verdicts[2]
+    assert (verdict.state, verdict.attempts, verdict.companions) == (State.WAITING, 1, 1)
+    assert verdict.retry_in_seconds > 0
+    assert fail(unreadable, upload(2, attempts=2)).verdicts[2].state is State.REFUSED
+
+
 def test_a_stop_gives_everything_back() -> None:
     assert fail(Stopped("stop"), upload(1)) == Decision()
 
@@ -210,6 +235,15 @@ def test_suspects_travel_only_with_suspects_and_only_so_many() -> None:
     clips = [upload(1, companions=2), upload(2), upload(3, companions=2), upload(4, companions=2)]
     assert [u.id for u in fill(iter(clips), BatchLimits(5, 1000))] == [1, 3]
     assert [u.id for u in fill(iter([upload(5), *clips]), BatchLimits(5, 1000))] == [5, 2]
+
+
+def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() -> None:
+    clips = [upload(1, strikes=2, companions=1), upload(2, strikes=1, companions=3), upload(3), upload(4)]
+    limits = BatchLimits(5, 1000)
+    assert [u.id for u in fill(iter(clips), limits, least_suspected_first=True)] == [3, 4]
+    assert [u.id for u in fill(iter(clips[:2]), limits, least_suspected_first=True)] == [2]
+    assert [u.id for u in fill(iter(clips), limits)] == [1]
+    assert fill(iter([]), limits, least_suspected_first=True) == []
 
 
 def test_two_clips_that_the_api_could_not_tell_apart_never_share_a_request() -> None:

@@ -260,14 +260,13 @@ def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: Sp
     claim(spool)
     spool.settle({1: Verdict(State.DELIVERED)})
     take(spool, clips[1])
-    os.utime(clips[1].footage.path, ns=(1, 1))
-    touched = make_clip(tmp_path / "footage", 1)
-    assert take(spool, touched).again
+    moved = make_clip(tmp_path / "footage" / "locked", 1)
+    assert take(spool, moved).again
     unknown = [Footage(tmp_path / "footage" / f"{number}", number, number) for number in range(1200)]
-    assert spool.states_of([*unknown, *(clip.footage for clip in (*clips, touched))]) == {
+    assert spool.states_of([*unknown, *(clip.footage for clip in (*clips, moved))]) == {
         clips[0].footage: State.DELIVERED,
         clips[1].footage: State.WAITING,
-        touched.footage: State.WAITING,
+        moved.footage: State.WAITING,
     }
 
 

@@ -1,0 +1,93 @@
+"""Asks the API's list for the clips that wait for confirmation."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from itertools import islice
+
+from agent.clip import State, Verdict
+from agent.delivery.confirmation import MOST_ITEMS, POLL_SECONDS, Waiting, Window, confirm, some_of, windows
+from agent.delivery.verdicts import Policy
+from agent.spool import Spool
+from agent.spool.records import Record
+from agent.vision.client import VisionClient
+
+
+class Poller:
+    """Asks every 30 to 60 seconds, for all clips in one query where they lie together.
+
+    Args:
+        spool: where the clips wait.
+        client: the API.
+        policy: what becomes of clips that are not confirmed.
+        rng: for jitter.
+        monotonic: seconds of a clock that no one sets.
+        now: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        client: VisionClient,
+        policy: Policy,
+        rng: random.Random,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._spool = spool
+        self._client = client
+        self._policy = policy
+        self._rng = rng
+        self._monotonic = monotonic
+        self._now = now
+        self._waiting = Waiting()
+        self._at = 0.0
+        self._turn = 0
+
+    def seconds_to_next(self) -> float:
+        """Until the list may be asked again."""
+        return max(0.0, self._at - self._monotonic())
+
+    def note(self, record: Record) -> None:
+        """A clip has changed its state."""
+        if record.state is State.ACCEPTED:
+            self._waiting.taken(record.id, self._monotonic())
+        else:
+            self._waiting.forget([record.id])
+
+    def poll(self) -> Mapping[int, Verdict]:
+        """One poll, if it is time for one and anything waits.
+
+        Returns:
+            What is decided.
+
+        Raises:
+            DeliveryError: the list could not be had; nothing is decided then, and it is asked again at the next poll.
+        """
+        if self.seconds_to_next() > 0:
+            return {}
+        accepted = list(self._spool.ledger.records([State.ACCEPTED]))
+        if not accepted:
+            return {}
+        self._at = self._monotonic() + self._rng.uniform(*POLL_SECONDS)
+        verdicts: dict[int, Verdict] = {}
+        for window in some_of(windows(accepted), self._turn):
+            verdicts |= self._ask_for(window)
+        self._turn += 1
+        return verdicts
+
+    def _ask_for(self, window: Window) -> Mapping[int, Verdict]:
+        items = self._client.all_requests(
+            registration=window.registration, start_from=window.first, start_to=window.last
+        )
+        listed = list(islice(items, MOST_ITEMS))
+        overdue: set[int] = set()
+        if len(listed) < MOST_ITEMS:  # else what is missing may stand on a later page
+            at = self._monotonic()
+            self._waiting.asked(window.clips, at)
+            overdue = self._waiting.overdue(window.clips, at, self._now())
+        zone = self._client.timezone
+        return confirm(window.clips, listed, zone, overdue=overdue, policy=self._policy, rng=self._rng)

@@ -1,0 +1,102 @@
+"""The power goes when the server has taken a batch and the device has not written that down yet, or only half.
+
+Not knowing, the device sends the batch again, which the API takes as an update; in its own ledger each clip is
+delivered once.
+"""
+
+from __future__ import annotations
+
+import signal
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.clip import State
+from agent.simulator.recorder import recording
+from agent.simulator.simulator import Simulator
+from tests.conftest import Figure
+from tests.support.daemon import DaemonProcess, await_until
+from tests.support.delivery_bench import START, bench
+from tests.support.holding_relay import holding_relay
+from tests.support.link_cases import PATIENT
+from tests.support.scripted_api import scripted_api
+from tests.support.vision_cases import api
+
+CLIPS = 5
+
+
+class PowerCut(BaseException):
+    """Ends the process, as far as the code under test can tell."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("but_the_last_byte", [False, True], ids=["nothing of the answer", "all but its last byte"])
+def test_a_kill_between_the_servers_answer_and_the_verdict_sends_the_batch_again(
+    tmp_path: Path, figure: Figure, but_the_last_byte: bool
+) -> None:
+    with (
+        Simulator() as simulator,
+        holding_relay(simulator.base_url, but_the_last_byte=but_the_last_byte) as (relay, base_url),
+        DaemonProcess(tmp_path, base_url, {"api": "stall_timeout_seconds = 600"}) as daemon,
+    ):
+        for number in range(CLIPS):
+            name = f"ABC1234X_1_{START + timedelta(seconds=5 * number):%Y%m%d_%H%M%S}.mp4"
+            (daemon.footage / name).write_bytes(recording(1.0, seed=str(number)))
+        assert relay.answered.wait(120)
+        taken = len(simulator.received)
+        assert taken > 0
+        daemon.await_records(CLIPS, State.SENDING, State.WAITING, seconds=120)
+        daemon.stop(signal.SIGKILL)
+        assert len(daemon.records(State.SENDING)) == taken
+        assert daemon.records(State.DELIVERED) == []
+        relay.holding = False
+        daemon.start()
+        daemon.await_records(CLIPS, State.DELIVERED, seconds=180)
+        assert len(simulator.received) == CLIPS
+        assert sum(video.updates for video in simulator.received) == taken
+        assert max(video.updates for video in simulator.received) == 1
+        for record in daemon.records():
+            assert [change.state for change in record.history].count(State.DELIVERED) == 1
+        await_until(lambda: not list((daemon.spool / "clips").iterdir()), "the stored files to go", 60)
+        figure("kills between answer and verdict", 1)
+
+
+def test_a_power_cut_before_the_verdict_is_written_sends_the_batch_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
+        for number in range(CLIPS):
+            device.take(number)
+        with monkeypatch.context() as patched:
+            patched.setattr(device.spool, "settle", power_cut)
+            patched.setattr(device.spool, "release", power_cut)
+            with pytest.raises(PowerCut):
+                device.step()
+        assert device.states() == {State.SENDING: CLIPS}
+        device.restart()
+        assert device.states() == {State.WAITING: CLIPS}
+        device.deliver_all()
+        assert set(server.times_received().values()) == {2}
+
+
+def test_a_power_cut_after_the_verdict_and_before_the_stored_files_are_gone_sends_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
+        for number in range(CLIPS):
+            device.take(number)
+        with monkeypatch.context() as patched:
+            patched.setattr("agent.spool.files.ClipFiles.remove", power_cut)
+            with pytest.raises(PowerCut):
+                device.step()
+        assert len(list((tmp_path / "spool" / "clips").iterdir())) == CLIPS
+        device.restart()
+        assert device.states() == {State.DELIVERED: CLIPS}
+        assert not list((tmp_path / "spool" / "clips").iterdir())
+        device.step()
+        assert set(server.times_received().values()) == {1}
+
+
+def power_cut(*_: object) -> None:
+    raise PowerCut

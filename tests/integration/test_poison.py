@@ -1,0 +1,162 @@
+"""One clip that makes every upload with it fail: the others arrive, and it is found and refused; no link's fault is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.clip import State
+from agent.simulator.faults import Action, Fault
+from agent.simulator.simulator import Simulator
+from tests.conftest import Figure
+from tests.support.delivery_bench import START, UNHURRIED, bench, simulated
+
+GOOD = 50
+SIZE_BYTES = 30_000
+SHIFT_SECONDS = 8 * 3600.0
+
+
+def poisonous(action: Action, number: int) -> Fault:
+    """Whatever upload has this clip in it fails so: with a reset, or with the API's own 500."""
+    return Fault(action, times=0, path="upload", clip=f"{START + timedelta(minutes=number):%Y-%m-%d %H:%M:%S}")
+
+
+def cases() -> Iterator[Any]:
+    """All are run; the fast tests have those with the poison in the middle of batches of the usual size."""
+    for action, encoding, position, batch_clips in product(
+        ("answer", "reset"), ("json", "multipart"), (0, 25, 50), (20, 100)
+    ):
+        marks = [] if (position, batch_clips) == (25, 20) else [pytest.mark.slow]
+        yield pytest.param(action, encoding, position, batch_clips, marks=marks)
+
+
+def sent_bytes(simulator: Simulator) -> int:
+    return sum(request.body_bytes for request in simulator.requests if request.method == "POST")
+
+
+@pytest.mark.parametrize(("action", "encoding", "position", "batch_clips"), [*cases()])
+def test_one_poisonous_clip_among_fifty_is_refused_and_costs_little(
+    tmp_path: Path, figure: Figure, *, action: Action, encoding: str, position: int, batch_clips: int
+) -> None:
+    with (
+        Simulator(UNHURRIED) as simulator,
+        bench(tmp_path, simulated(simulator.base_url), encoding=encoding, batch_clips=batch_clips) as device,
+    ):
+        ids = [device.take(number, size_bytes=SIZE_BYTES) for number in range(GOOD + 1)]
+        simulator.faults.add(poisonous(action, position))
+        device.go_on_until(lambda: device.states() == {State.DELIVERED: GOOD, State.REFUSED: 1})
+        refused = device.record(ids[position])
+        assert refused.state is State.REFUSED
+        assert "gave up after 5 attempts: sent alone, while other clips pass" in refused.reason
+        assert len(simulator.received) == GOOD
+        assert sum(video.updates for video in simulator.received) == 0
+        times = sent_bytes(simulator) / ((GOOD + 1) * SIZE_BYTES)
+        print(f"{action}, {encoding}, {position}, batches of {batch_clips}: {times:.2f} times the footage")
+        figure("poison: bytes sent, times the footage", times, most=True)
+        figure("faults survived: poisonous clips", 1)
+        assert times <= 3
+
+
+def test_two_poisonous_clips_are_both_found(tmp_path: Path, figure: Figure) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        ids = [device.take(number) for number in range(30)]
+        simulator.faults.add(poisonous("answer", 3))
+        simulator.faults.add(poisonous("reset", 27))
+        device.go_on_until(lambda: device.states() == {State.DELIVERED: 28, State.REFUSED: 2})
+        assert {record.id for record in device.records(State.REFUSED)} == {ids[3], ids[27]}
+        figure("faults survived: poisonous clips", 2)
+
+
+def test_the_rest_of_the_queue_does_not_wait_until_the_poisonous_clip_is_found(tmp_path: Path) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        for number in range(40):
+            device.take(number)
+        simulator.faults.add(poisonous("answer", 0))
+        device.step()
+        device.go_on_until(lambda: len(simulator.received) > 0, most_steps=3)
+        assert {video.start[11:16] for video in simulator.received} == {
+            f"{START + timedelta(minutes=number):%H:%M}" for number in range(20, 40)
+        }
+
+
+def test_no_clip_is_refused_when_every_upload_fails_while_small_requests_pass(tmp_path: Path, figure: Figure) -> None:
+    """A wrong MTU, a filter, a quota: the pause grows, and once uploads pass again all clips arrive."""
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        device.take(0)
+        device.deliver_all()
+        for number in range(1, 5):
+            device.take(number)
+        simulator.faults.add(Fault("reset", times=0, path="upload"))
+        end = device.clock.seconds + SHIFT_SECONDS
+        device.go_on_until(lambda: device.clock.seconds > end, most_steps=20_000)
+        waiting = device.records(State.WAITING)
+        assert (len(waiting), {record.attempts for record in waiting}) == (4, {0})
+        uploads = sum(request.method == "POST" for request in simulator.requests)
+        assert uploads < 4 * 25, "some soon, then about one an hour for each clip"
+        simulator.faults.clear()
+        device.deliver_all()
+        assert len(simulator.received) == 5
+        assert sum(video.updates for video in simulator.received) == 0
+        figure("faults survived: uploads that fail while small requests pass", uploads)
+
+
+def test_a_clip_that_fails_with_no_other_to_compare_waits_longer_and_longer_and_is_refused_once_others_pass(
+    tmp_path: Path,
+) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        poison = device.take(0)
+        simulator.faults.add(poisonous("reset", 0))
+        end = device.clock.seconds + SHIFT_SECONDS
+        device.go_on_until(lambda: device.clock.seconds > end, most_steps=5000)
+        waiting = device.record(poison)
+        assert (waiting.state, waiting.attempts) == (State.WAITING, 0)
+        assert "the link may be to blame" in waiting.reason
+        assert sum(request.method == "POST" for request in simulator.requests) < 25
+        for number in range(1, 6):
+            device.take(number)
+            device.go_on_until(lambda: device.record(number + 1).state is State.DELIVERED, most_steps=3)  # noqa: B023  # called at once
+            attempts = device.record(poison).attempts
+            device.go_on_until(lambda: device.record(poison).attempts > attempts)  # noqa: B023  # called at once
+        assert device.record(poison).state is State.REFUSED
+        assert len(simulator.received) == 5
+
+
+def test_after_a_restart_nothing_is_held_against_a_clip_until_others_have_passed_again(tmp_path: Path) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        poison = device.take(0)
+        device.take(1)
+        simulator.faults.add(poisonous("reset", 0))
+        device.go_on_until(lambda: device.record(poison).attempts == 2)
+        device.restart()
+        end = device.clock.seconds + SHIFT_SECONDS
+        device.go_on_until(lambda: device.clock.seconds > end, most_steps=5000)
+        assert (device.record(poison).state, device.record(poison).attempts) == (State.WAITING, 2)
+
+
+@pytest.mark.parametrize("content", ['{"error": {"code": 422, "message": "No."}}', '{"error": {"code": 400}}'])
+def test_a_clip_that_is_always_rejected_blocks_no_other(tmp_path: Path, figure: Figure, content: str) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        ids = [device.take(number) for number in range(20)]
+        start = f"{START:%Y-%m-%d %H:%M:%S}"
+        simulator.faults.add(Fault("answer", times=0, path="upload", clip=start, status=422, content=content))
+        device.go_on_until(lambda: device.states()[State.DELIVERED] == 19, most_steps=60)
+        assert device.record(ids[0]).state is State.WAITING
+        device.go_on_until(lambda: device.record(ids[0]).state is State.REFUSED)
+        assert sum(video.updates for video in simulator.received) == 0
+        figure("faults survived: clips that are always rejected", 1)
+
+
+def test_a_clip_with_an_error_of_its_own_is_tried_again_while_the_others_are_done(tmp_path: Path) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        ids = [device.take(number) for number in range(10)]
+        start = f"{START:%Y-%m-%d %H:%M:%S}"
+        simulator.faults.add(Fault("complain", times=0, clip=start, content="Something is odd."))
+        device.step()
+        assert device.states() == {State.DELIVERED: 9, State.WAITING: 1}
+        device.go_on_until(lambda: device.record(ids[0]).state is State.REFUSED)
+        assert "gave up after 5 attempts: the API said: Something is odd." in device.record(ids[0]).reason

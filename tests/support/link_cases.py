@@ -1,0 +1,34 @@
+"""What the tests of bad links and of refusals share: two clips that wait, and a server that is well again."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.clip import State
+from tests.support.delivery_bench import Bench
+from tests.support.scripted_api import ScriptedApi
+from tests.support.vision_cases import api
+
+# For a server that behaves, on a machine that has much else to do.
+PATIENT = {"connect_timeout_seconds": 60.0, "stall_timeout_seconds": 60.0}
+both = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
+
+
+def two_clips(device: Bench) -> list[int]:
+    """Takes two clips in that are larger than what the kernel buffers; returns their numbers."""
+    return [device.take(number, hole_to_bytes=600_000) for number in range(2)]
+
+
+def all_arrive_once(device: Bench, server: ScriptedApi) -> None:
+    """Lets the server be well again; it has all the time that a loaded machine needs."""
+    server.uploads.clear()
+    server.questions.clear()
+    device.connect(api(server.url, device.place, **PATIENT))
+    device.deliver_all()
+    received = server.times_received()
+    assert len(received) == len(device.records())
+    assert set(received.values()) == {1}
+
+
+def assert_nothing_is_held_against_a_clip(device: Bench) -> None:
+    assert {(record.state, record.attempts) for record in device.records()} == {(State.WAITING, 0)}

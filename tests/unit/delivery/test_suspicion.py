@@ -1,0 +1,59 @@
+"""Who is to blame for an upload that fails though the API answers: only the uploads of others tell."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from agent.clip import Upload, Video
+from agent.delivery.suspicion import FRESH_SECONDS, Suspicion
+
+START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
+
+
+def upload(id: int, strikes: int = 0) -> Upload:
+    video = Video("ABC1234X", 1, START, START + timedelta(seconds=60))
+    return Upload(id, video, "", Path(f"/spool/{id}.mp4"), 100, 0, strikes=strikes)
+
+
+def test_nothing_is_held_against_a_clip_before_others_have_passed() -> None:
+    suspicion = Suspicion()
+    assert not suspicion.others_pass(upload(1), 0.0)
+    suspicion.failed([upload(1)], 1.0)
+    assert not suspicion.others_pass(upload(1), 2.0)
+    suspicion.passed([upload(2)], 3.0)
+    assert suspicion.others_pass(upload(1), 4.0)
+
+
+def test_what_passed_before_the_clip_failed_first_proves_nothing() -> None:
+    suspicion = Suspicion()
+    suspicion.passed([upload(2)], 1.0)
+    suspicion.failed([upload(1, strikes=1)], 2.0)
+    assert not suspicion.others_pass(upload(1, strikes=1), 3.0)
+
+
+def test_what_passed_long_ago_proves_nothing() -> None:
+    suspicion = Suspicion()
+    suspicion.failed([upload(1)], 1.0)
+    suspicion.passed([upload(2)], 2.0)
+    assert suspicion.others_pass(upload(1), 2.0 + FRESH_SECONDS - 1)
+    assert not suspicion.others_pass(upload(1), 2.0 + FRESH_SECONDS)
+
+
+def test_a_failure_of_an_unsuspected_clip_puts_the_link_in_doubt_and_one_of_a_suspect_does_not() -> None:
+    suspicion = Suspicion()
+    suspicion.failed([upload(1)], 1.0)
+    suspicion.passed([upload(2)], 2.0)
+    suspicion.failed([upload(3, strikes=2)], 3.0)
+    assert suspicion.others_pass(upload(1), 4.0)
+    suspicion.failed([upload(4)], 5.0)
+    assert not suspicion.others_pass(upload(1), 6.0)
+
+
+def test_a_clip_that_passed_or_is_settled_begins_anew() -> None:
+    suspicion = Suspicion()
+    suspicion.failed([upload(1), upload(2)], 1.0)
+    suspicion.passed([upload(1)], 2.0)
+    suspicion.forget([2, 3])
+    assert not suspicion.others_pass(upload(1), 3.0)
+    assert not suspicion.others_pass(upload(2), 3.0)
