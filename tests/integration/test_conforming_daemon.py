@@ -20,7 +20,7 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.ffmpeg import RECIPES, SECONDS, needs_ffmpeg, payloads
 
-pytestmark = needs_ffmpeg
+pytestmark = [needs_ffmpeg, pytest.mark.slow]
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 NAME = "ABC1234X_1_20260728_140000.mp4"
@@ -102,7 +102,6 @@ def test_a_recording_that_is_too_large_arrives_as_pieces_with_every_picture(tmp_
     assert not list((daemon.spool / "clips").iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_a_daemon_that_is_killed_while_it_cuts_leaves_no_ffmpeg_and_no_piece_twice(
     tmp_path: Path, long_footage: Path, where: str
@@ -124,7 +123,6 @@ def test_a_daemon_that_is_killed_while_it_cuts_leaves_no_ffmpeg_and_no_piece_twi
             assert_all_once(daemon, simulator)
 
 
-@pytest.mark.slow
 def test_a_stop_while_it_cuts_takes_less_than_five_seconds(tmp_path: Path, long_footage: Path) -> None:
     gate = Gate(tmp_path, "before")
     with Simulator() as simulator:
@@ -138,7 +136,6 @@ def test_a_stop_while_it_cuts_takes_less_than_five_seconds(tmp_path: Path, long_
             await_until(lambda: not is_running(child), "the end of ffmpeg", 60)
 
 
-@pytest.mark.slow
 def test_kills_at_any_moment_of_cutting_lose_and_repeat_nothing(
     tmp_path: Path, long_footage: Path, figure: Figure
 ) -> None:
