@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -10,6 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
+# Found once, since tests put other programs into its place, or take it away.
+_FFMPEG = shutil.which("ffmpeg") or "ffmpeg"
+_FFPROBE = shutil.which("ffprobe") or "ffprobe"
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
@@ -22,7 +25,7 @@ _STORM = "-vf noise=alls=80:allf=t:enable='between(t,10,20)'"
 
 
 def ffmpeg(*words: str | Path) -> None:
-    subprocess.run(["ffmpeg", "-v", "error", "-nostdin", "-y", *map(str, words)], check=True, capture_output=True)
+    subprocess.run([_FFMPEG, "-v", "error", "-nostdin", "-y", *map(str, words)], check=True, capture_output=True)
 
 
 def _encoded(options: str, seconds: float = SECONDS, more: str = "") -> Callable[[Path], None]:
@@ -54,7 +57,7 @@ RECIPES: Mapping[str, Callable[[Path], None]] = {
 
 def payloads(*files: Path) -> dict[str, list[str]]:
     """The hash of each packet's bytes in some files one after the other: {"video": […], "audio": […]}."""
-    words = ["ffprobe", "-v", "error", "-show_data_hash", "MD5", "-of", "json"]
+    words = [_FFPROBE, "-v", "error", "-show_data_hash", "MD5", "-of", "json"]
     words += ["-show_entries", "packet=codec_type,data_hash"]
     found: dict[str, list[str]] = {"video": [], "audio": []}
     for file in files:
@@ -67,30 +70,14 @@ def payloads(*files: Path) -> dict[str, list[str]]:
 
 def pictures(path: Path) -> list[str]:
     """The hash of each decoded picture: for containers that write the same pictures in other bytes."""
-    words = [
-        "ffmpeg",
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-map",
-        "0:v:0",
-        "-fps_mode",
-        "passthrough",
-        "-f",
-        "framehash",
-        "-",
-    ]
+    options = ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framehash", "-"]
+    words = [_FFMPEG, "-v", "error", "-i", str(path), *options]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     return [line.split(",")[-1].strip() for line in said.splitlines() if not line.startswith("#")]
 
 
 def streams(path: Path) -> list[str]:
     """The codecs of a file's streams."""
-    words = ["ffprobe", "-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0"]
+    words = [_FFPROBE, "-v", "error", "-show_entries", "stream=codec_name", "-of", "csv=p=0"]
     said = subprocess.run([*words, str(path)], check=True, capture_output=True, text=True).stdout
     return [line.strip(",") for line in said.split()]
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -333,12 +333,9 @@ def without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 def test_without_ffmpeg_what_fits_is_taken_and_the_rest_refused_with_how_to_get_it(
     bench: Bench, footage: Footages, without_ffmpeg: Callable[[], None]
 ) -> None:
-    without_ffmpeg()
-    sources = [footage("constant.mp4"), footage("camera.mkv"), footage("faststart.mp4")]
-    os.environ["PATH"] = str(bench.card)
-    bench.put(sources[0])
-    bench.put(sources[1], "ABC1234X_3_20260728_140000.mkv")
-    cut = bench.put(sources[2], "ABC1234X_4_20260728_140000.mp4")
+    bench.put(footage("constant.mp4"))
+    bench.put(footage("camera.mkv"), "ABC1234X_3_20260728_140000.mkv")
+    cut = bench.put(footage("faststart.mp4"), "ABC1234X_4_20260728_140000.mp4")
     os.truncate(cut, 400_000)
     (bench.card / "ABC1234X_2_20260728_140000.mp4").write_bytes(recording(5.0, size_bytes=20_000))
     bench.start()
@@ -354,8 +351,7 @@ def test_without_ffmpeg_what_fits_is_taken_and_the_rest_refused_with_how_to_get_
 def test_what_was_refused_for_want_of_ffmpeg_is_looked_at_again_when_it_is_there(
     bench: Bench, footage: Footages, without_ffmpeg: Callable[[], None]
 ) -> None:
-    recorded = footage_before_it_goes(footage, without_ffmpeg)
-    bench.put(recorded)
+    bench.put(footage("constant.mp4"))
     bench.start()
     bench.await_records(1, State.REFUSED)
     bench.stop()
@@ -363,15 +359,6 @@ def test_what_was_refused_for_want_of_ffmpeg_is_looked_at_again_when_it_is_there
     bench.start()
     bench.await_records(4, State.WAITING)
     assert bench.records(State.REFUSED) == []
-
-
-def footage_before_it_goes(footage: Footages, put_back: Callable[[], None]) -> Path:
-    """A recording, which takes ffmpeg to make, although ffmpeg was taken away."""
-    gone = os.environ["PATH"]
-    put_back()
-    made = footage("constant.mp4")
-    os.environ["PATH"] = gone
-    return made
 
 
 @needs_ffmpeg
