@@ -140,13 +140,15 @@ class Daemon:
         """
         control = ControlServer(self._config.spool.directory, self._answer)
         self._manager.ready()
+        code = 1
         try:
             code = self._watch()
         finally:
             self._manager.stopping()
             control.close()
             if self._parts.stop(STOP_SECONDS):
-                self._spool.close()
+                # After a failure the next start checks the queue for damage.
+                self._spool.close(clean=code == 0)
             else:
                 # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
                 self._spool.release_all()

@@ -43,6 +43,7 @@ class Cause(Enum):
     LINK = "link down"
     HELD = "held"
     RATE = "rate limit"
+    DISK = "disk full"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ log = structlog.get_logger()
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
 SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+PRUNE_AGAIN_SECONDS = 10.0
+RELIEVE_SECONDS = 5.0
 # The longest wait: a worker that does not move for long counts as hung.
 IDLE_SECONDS = 15.0
 # How soon it is noticed that the clock was set, while clips may wait for that.
@@ -92,6 +94,9 @@ class Intake:
         self._news = News()
         self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
+        self._relieve_at = 0.0
+        self._knows_rules = False
+        self._was_full = False
 
     def wake(self) -> None:
         """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
@@ -103,7 +108,7 @@ class Intake:
         Args:
             alive: called several times a minute and with each file, as a sign that the loop moves.
         """
-        self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
+        self._tend_spool()
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
@@ -122,6 +127,7 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._tend_spool()
         self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
@@ -131,7 +137,6 @@ class Intake:
                 self._scan(folder, alive)
         self._take_conformed()
         self._take_settled(alive)
-        self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
         if self._conformed is not None:
             due = min(due, self._take_conformed_at)
@@ -144,8 +149,13 @@ class Intake:
         setting = (self._clock.settings[-1].since, clock.trusted)
         if setting == self._heeded:
             return
+        try:
+            retimed = self._spool.retime(clock, self._doubt)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+            return
         self._heeded = setting
-        for record in self._spool.retime(clock, self._doubt):
+        for record in retimed:
             log.info(
                 f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
             )
@@ -237,10 +247,18 @@ class Intake:
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
                 self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
-                self._take(folder, pending)
+                try:
+                    self._take(folder, pending)
+                except SpoolFull as exc:
+                    self._tell_full(exc)
+                    self._pending[folder, path] = replace(pending, look_at=now + folder.rescan_seconds)
 
     def _take(self, folder: FootageFolder, pending: Pending) -> None:
-        """Inspects one settled file and spools it, or says why not."""
+        """Inspects one settled file and spools it, or says why not.
+
+        Raises:
+            SpoolFull: there is no room now.
+        """
         footage = pending.footage
         key = (folder, footage.path)
         now = self._monotonic()
@@ -256,58 +274,56 @@ class Intake:
             if self.conformer.accepts(job):
                 self._conforming[footage] = folder
             else:
-                self._spool_pieces(folder, [(as_it_is(job.recording, self._limits), footage.path)])
+                self._spool_pieces([(as_it_is(job.recording, self._limits), footage.path)])
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
-        except SpoolFull as exc:
-            self._tell_full(folder, exc)
-            self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
-            return
         except FootageRefused as exc:
             self._refuse_settled(folder, footage, exc)
         del self._pending[key]
 
     def _take_conformed(self) -> None:
-        """Spools what the conformer made of a recording, or says why there is nothing."""
+        """Spools what the conformer made of a recording; without room for that, or for cutting, it is tried again."""
         done = self._conformed
-        if done is None or self._monotonic() < self._take_conformed_at:
-            return
         now = self._monotonic()
+        if done is None or now < self._take_conformed_at:
+            return
         folder = self._conforming[done.footage]
+        later = now + folder.rescan_seconds
         try:
-            if done.trouble is not None:
-                raise done.trouble
-            if self._spool.state_of(done.footage) is None:
-                self._spool_pieces(folder, done.pieces)
-        except FootageGone as exc:
-            log.debug("footage_gone", footage=str(done.footage.path), reason=str(exc))
+            self._spool_conformed(folder, done)
         except SpoolFull as exc:
-            self._tell_full(folder, exc)
-            if done.pieces:
-                self._take_conformed_at = now + folder.rescan_seconds
+            self._tell_full(exc)
+            if exc is not done.trouble:
+                self._take_conformed_at = later
                 return
-            later = Pending(done.footage, now, closed=True, look_at=now + folder.rescan_seconds)
-            self._pending[folder, done.footage.path] = later
-        except FootageRefused as exc:
-            self._refuse_settled(folder, done.footage, exc)
+            self._pending[folder, done.footage.path] = Pending(done.footage, now, closed=True, look_at=later)
         del self._conforming[done.footage]
         self._conformed = None
         self.conformer.let_go(done)
 
-    def _spool_pieces(self, folder: FootageFolder, pieces: Sequence[tuple[Clip, Path]]) -> None:
+    def _spool_conformed(self, folder: FootageFolder, done: Conformed) -> None:
+        """Raises SpoolFull."""
+        try:
+            if done.trouble is not None:
+                raise done.trouble
+            if self._spool.state_of(done.footage) is None:
+                self._spool_pieces(done.pieces)
+        except FootageGone as exc:
+            log.debug("footage_gone", footage=str(done.footage.path), reason=str(exc))
+        except FootageRefused as exc:
+            self._refuse_settled(folder, done.footage, exc)
+
+    def _spool_pieces(self, pieces: Sequence[tuple[Clip, Path]]) -> None:
         footage = pieces[0][0].footage
         clips = dated([clip for clip, _ in pieces], self._clock.settings)
         files = [file for _, file in pieces]
+        self._relieve()
         for taken in self._spool.take_in(list(zip(clips, files, strict=True))):
             event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
             why = {"reason": taken.reason} if taken.reason else {}
             log.info(event, clip=taken.id, footage=str(footage.path), **why)
-        self._news.over("spool_full", folder.path)
+        self._was_full = False
         self._on_taken()
-
-    def _tell_full(self, folder: FootageFolder, full: SpoolFull) -> None:
-        reason = f"{full}; the footage stays where it is and is taken in later"
-        self._news.tell("spool_full", folder.path, reason)
 
     def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
         if examine(footage.path) == footage:
@@ -320,9 +336,37 @@ class Intake:
         self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
-    def _prune(self) -> None:
-        # By a clock that is ahead, all that was delivered would be long ago.
-        if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
-            self._prune_at = self._monotonic() + PRUNE_SECONDS
-            away = [folder.path for folder, survey in self._surveys.items() if not survey.has_footage]
-            self._spool.forget_delivered(away)
+    def _tend_spool(self) -> None:
+        """Keeps free space on its disk, and forgets what no scan can find any more."""
+        try:
+            self._relieve()
+            if not self._knows_rules:
+                self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
+                self._knows_rules = True
+            # By a clock that is ahead, all that was delivered would be long ago.
+            if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
+                there = [folder.path for folder, survey in self._surveys.items() if survey.has_footage]
+                more = self._spool.prune(there)
+                self._prune_at = self._monotonic() + (PRUNE_AGAIN_SECONDS if more else PRUNE_SECONDS)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+
+    def _relieve(self) -> None:
+        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays."""
+        if self._monotonic() < self._relieve_at:
+            return
+        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
+        for given_up in self._spool.relieve():
+            log.warning(
+                "clip_given_up",
+                clip=given_up.id,
+                footage=str(given_up.footage.path),
+                lost=given_up.lost,
+                reason=given_up.reason,
+            )
+
+    def _tell_full(self, error: SpoolFull) -> None:
+        """Logs once that there is no room, until something was taken in again."""
+        if not self._was_full:
+            self._was_full = True
+            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")

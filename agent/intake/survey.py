@@ -44,6 +44,7 @@ class Survey:
         self._news = news
         self._now = now
         self._known = Known()
+        self._forgotten = spool.forgotten
         self._asked_changes = 0
         self._asked_at = 0.0
 
@@ -85,6 +86,9 @@ class Survey:
             self.has_footage = self._known.end() > 0 or self.has_footage
 
     def _revise_what_has_changed(self) -> None:
+        if self._spool.forgotten != self._forgotten:
+            self._forgotten = self._spool.forgotten
+            self._known = Known()
         changes, now = self._spool.changes, self._now()
         deletes = self._folder.after_delivery == "delete" and changes != self._asked_changes
         if deletes or self._spool.has_refusal_lapsed(self._asked_at, now):

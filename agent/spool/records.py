@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, UnsetClock, Upload, Verdict, Video
 
 HISTORY_LENGTH = 12
+
+_Value = TypeVar("_Value")
 
 
 class RowUnreadable(ValueError):
@@ -63,6 +65,7 @@ class Record:
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     piece: int = 0
+    pieces: int = 1
     attempts: int = 0
     strikes: int = 0
     companions: int | None = None
@@ -83,6 +86,7 @@ class Record:
             comments=clip.comments,
             sources=dict(clip.sources),
             piece=clip.piece,
+            pieces=clip.pieces,
             history=(Change(at, state, reason),),
             clock=clip.clock,
         )
@@ -174,6 +178,8 @@ def to_json(record: Record) -> dict[str, Any]:
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
     if record.clock is not None:
         row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
+    if record.pieces > 1:
+        row["pieces"] = record.pieces
     optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
     row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
     return row
@@ -199,10 +205,11 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             comments=str(row.get("comments", "")),
             sources={str(k): str(v) for k, v in row.get("sources", {}).items()},
             piece=int(row.get("piece", 0)),
+            pieces=int(row.get("pieces", 1)),
             attempts=int(row.get("attempts", 0)),
             strikes=int(row.get("strikes", 0)),
-            companions=row.get("companions"),
-            request_id=row.get("request_id"),
+            companions=_optional(int, row.get("companions")),
+            request_id=_optional(str, row.get("request_id")),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
             clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
@@ -218,9 +225,16 @@ def _file_name(name: object) -> str:
     return text
 
 
+def _optional(kind: Callable[[Any], _Value], value: Any) -> _Value | None:
+    return None if value is None else kind(value)
+
+
 def _instant(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _moment(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    # strptime would take most of the time of a claim.
+    if not text.endswith("Z"):
+        raise ValueError(f"{text!r} is no instant")
+    return datetime.fromisoformat(f"{text[:-1]}+00:00")

@@ -6,11 +6,10 @@ puts right what is left, and a clip's bytes go only after an explicit verdict.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.clip import Clip, Footage, State, Upload, Verdict
@@ -18,15 +17,20 @@ from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.host.clock import ClockStamp
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.files import ClipFiles, StoredName, make_directory, read_name
+from agent.spool.files import NO_SPACE, ClipFiles, make_directory
 from agent.spool.lock import SpoolLock
+from agent.spool.presence import is_gone, is_there
 from agent.spool.records import Record, Stored, video_key
+from agent.spool.recovery import HOLDING, Recovery, Repair
 from agent.spool.retiming import WAITS_FOR_THE_CLOCK, Doubt, Retiming
+from agent.spool.salvage import Salvage, open_queue
+from agent.spool.space import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
 from agent.spool.twins import fate, same_recording
+from agent.spool.upkeep import Upkeep
 
 CLIPS_DIRECTORY = "clips"
-# The states whose clips still have their bytes in the spool.
-HOLDING = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
+# After a year footage that is out of reach, with its card or its folder, is taken for gone.
+AWAY = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +50,16 @@ class Taken:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What start-up had to put right after the last run.
-
-    Args:
-        adopted: stored files without a row: rows were made from their names.
-        requeued: clips whose stored file was gone but whose footage is there: the scan takes them in anew.
-        lost: clips whose bytes are gone.
-        removed: stored files of clips that had been delivered, and of footage whose pieces were not all stored: the
-            scan takes it in anew.
-    """
-
-    adopted: int = 0
-    requeued: int = 0
-    lost: int = 0
-    removed: int = 0
-
-
 class Spool:
     """The spool of one daemon.
 
     Args:
         settings: where it lies and how much it may hold.
         now: Unix seconds.
+
+    Attributes:
+        forgotten: how often clips were forgotten so that the scan takes their footage for new.
+        salvage: what had to be saved of a damaged queue when this spool was opened; None if it was sound.
 
     Raises:
         SpoolLocked: another process works with it.
@@ -83,16 +73,30 @@ class Spool:
         try:
             make_directory(directory)
             self._lock = SpoolLock(directory)
-            self._files = ClipFiles(directory / CLIPS_DIRECTORY)
-            self._queue = ClipQueue(directory, self._files.directory, now)
-        except (OSError, sqlite3.Error) as exc:
+        except OSError as exc:
             raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
+        try:
+            self._space = Space(settings, directory)
+            self._files = ClipFiles(directory / CLIPS_DIRECTORY)
+            self._queue, self.salvage = self._open()
+            self._space.keep_reserve()
+        except (OSError, sqlite3.Error, SpoolError, SpoolFull) as exc:
+            self._lock.release(clean=False)
+            raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
+        self._upkeep = Upkeep(self._queue)
+        self._repair = Repair(self._queue, self._files)
         self.ledger = self._queue.ledger
+        self.forgotten = 0
         self._held_bytes = self._count_held_bytes()
 
-    def close(self) -> None:
+    def close(self, *, clean: bool = True) -> None:
+        """Lets go of the spool.
+
+        Args:
+            clean: nothing has failed; else the next start checks the whole queue for damage.
+        """
         self._queue.close()
-        self._lock.release()
+        self._lock.release(clean=clean)
 
     def take_in(self, pieces: Sequence[tuple[Clip, Path]]) -> list[Taken]:
         """Makes the clips of one piece of footage durable, all or none.
@@ -119,14 +123,23 @@ class Spool:
         except (FootageGone, FootageRefused, SpoolFull):
             self._discard(footage, stored)
             raise
-        except (OSError, sqlite3.Error) as exc:
-            self._discard(footage, stored)
+        except (OSError, sqlite3.Error, SpoolError) as exc:
+            if isinstance(exc, OSError) and exc.errno in NO_SPACE:
+                self._discard(footage, stored)
+                raise SpoolFull("the disk of the spool is full") from exc
+            # Nobody knows what is on the disk now, so the stored files stay: the next start makes them agree.
             raise SpoolError(f"the spool cannot take {footage.path.name}: {exc}") from exc
         return taken
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
-        """The next batch; see `ClipQueue.claim`."""
-        return self._queue.claim(choose)
+        """The next batch; see `ClipQueue.claim`.
+
+        Raises:
+            SpoolFull: the disk is full: nothing was claimed.
+        """
+        batch, damaged = self._queue.claim(choose)
+        self._mend(damaged)
+        return batch
 
     def count_ready(self, most: int) -> int:
         """How many clips could be claimed now; counting ends at `most`."""
@@ -138,19 +151,26 @@ class Spool:
 
     def release_all(self) -> None:
         """Gives back whatever is in flight."""
-        self._queue.release_all()
+        try:
+            self._queue.release_all()
+        except SpoolFull:
+            # The reserve has been freed by that: now there is room.
+            self._queue.release_all()
 
     def settle(self, verdicts: Mapping[int, Verdict]) -> list[Record]:
         """Carries out the verdicts of one batch; the stored files of clips that are done with go after that.
 
         Returns:
             The clips as they are now.
+
+        Raises:
+            SpoolFull: the disk is full: nothing was changed, and the verdicts must be kept and carried out later.
         """
-        settled = self._queue.settle(verdicts)
+        settled, damaged = self._queue.settle(verdicts)
         for record in settled:
             if record.state in (State.DELIVERED, State.LOST) and record.stored is not None:
-                self._files.remove(record.stored.name)
-                self._held_bytes -= record.stored.size_bytes
+                self._remove(record.stored)
+        self._mend(damaged)
         return settled
 
     def retry(self, ids: Iterable[int]) -> list[Record]:
@@ -196,80 +216,110 @@ class Spool:
         return self._queue.has_refusal_lapsed(after, until)
 
     def refuse(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
-        """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`."""
+        """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`.
+
+        Raises:
+            SpoolFull: there is no room even for that.
+        """
+        self._space.require_reserve()
         self._queue.refuse_footage(footage, reason, rules, look_again_seconds)
 
     def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
         return self._queue.forget_refusals_of_other_rules(rules)
 
-    def forget_delivered(self, away: Sequence[Path] = ()) -> int:
-        """Prunes clips that were delivered over `remember_days` ago and whose footage is gone.
+    def prune(self, folders: Sequence[Path]) -> bool:
+        """Forgets what was delivered, lost or refused over `remember_days` ago and whose footage is gone.
 
         Args:
-            away: folders whose card may not be in its reader: nothing that belongs there is gone.
+            folders: those that are scanned and have footage: on a card that is not plugged in nothing is gone.
+
+        Returns:
+            Whether there may be more to forget at once: each call does a bounded piece of the work.
         """
+        now = self._utc()
         before = self._now() - self._settings.remember_days * 86_400
-        return self._queue.forget_delivered(before, lambda record: _is_gone(record.footage, away))
+
+        def gone(record: Record) -> bool:
+            long_ago = not record.history or now - record.history[-1].at > AWAY
+            return is_gone(record.footage, folders) or (long_ago and not is_there(record.footage))
+
+        return self._upkeep.prune(before, gone)[1]
+
+    def relieve(self) -> list[GivenUp]:
+        """Gives up stored clips while the disk has less free space than `min_free_bytes`.
+
+        A hard link holds the blocks that the recorder frees: without this the spool would stop the recorder.
+
+        Returns:
+            The clips that were given up.
+        """
+        self._space.keep_reserve()
+        missing = self._space.missing_bytes()
+        if not missing:
+            return []
+        given_up = []
+        for record, stored, there in to_give_up(self._upkeep.expendable(), self._files.directory, missing):
+            reason = reason_for(record, there, missing, self._settings.min_free_bytes)
+            # Refused clips stay listed, and are not sent again only because there was no room for them.
+            state = record.state if there else State.LOST
+            changed = replace(record, stored=None, due=0.0).changed(
+                state, record.reason if there else reason, self._utc()
+            )
+            forget = there and record.state is not State.REFUSED
+            if self._upkeep.give_up(changed, forget=forget, release_identity=not there):
+                self._remove(stored)
+                self.forgotten += forget
+                given_up.append(GivenUp(record.id, record.footage, not there, reason))
+        return given_up
 
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
-        Retiming(self._queue, self._files).finish(self._utc())
-        adopted = matched = removed = 0
-        unfinished = self._files.unfinished_sets()
-        # Half of the pieces would make the footage known, and the other half would never be cut.
-        anew = {identity for identity, footage in unfinished.items() if footage and _is_there(footage)}
-        for name in list(self._files.names()):
-            said = read_name(name)
-            if said is None:
-                continue
-            state = self._queue.state_of_piece(said.identity, said.piece)
-            if state is None and said.identity in anew:
-                self._files.remove(name)
-                removed += 1
-            elif state is None:
-                self._adopt(name, said)
-                adopted += 1
-            elif state in HOLDING:
-                matched += 1
-            else:
-                self._files.remove(name)
-                removed += 1
-        for identity in unfinished:
-            self._files.end_set(identity)
-        requeued = lost = 0
-        if adopted + matched < self._queue.count_stored(HOLDING):
-            requeued, lost = self._give_up_missing()
-        return Recovery(adopted, requeued, lost, removed)
+        try:
+            recovery = self._recover()
+        except SpoolFull:
+            # The reserve has been freed by that: now there is room.
+            recovery = self._recover()
+        self._held_bytes = self._count_held_bytes()
+        return recovery
 
-    def _give_up_missing(self) -> tuple[int, int]:
-        """Finds the clips without a stored file: those with footage start anew, the others are lost, and say so."""
-        requeued = lost = 0
-        for record in self.ledger.records(HOLDING):
-            if record.stored is None or self._files.has(record.stored.name):
-                continue
-            # One piece of several cannot start anew: by the others, the scan knows its footage.
-            is_piece = record.piece > 0 or self._queue.state_of_piece(record.footage.identity, 1) is not None
-            if _is_there(record.footage) and not is_piece:
-                self._queue.forget(record.id)
-                requeued += 1
-            else:
-                reason = "its bytes were gone when the agent started: neither the spool nor the footage has them"
-                self.settle({record.id: Verdict(State.LOST, reason)})
-                lost += 1
-        return requeued, lost
+    def _recover(self) -> Recovery:
+        Retiming(self._queue, self._files).finish(self._utc())
+        return self._repair.recover(self._utc())
+
+    def _open(self) -> tuple[ClipQueue, Salvage | None]:
+        def attempt() -> tuple[ClipQueue, Salvage | None]:
+            return open_queue(
+                self._settings.directory,
+                self._files.directory,
+                self._now,
+                self._space.spend_reserve,
+                thorough=self._lock.after_crash,
+            )
+
+        try:
+            return attempt()
+        except sqlite3.OperationalError:
+            # On a full disk SQLite cannot even open its files, and does not say why.
+            if self._space.free_bytes() >= RESERVE_BYTES or not self._space.spend_reserve():
+                raise
+            return attempt()
+
+    def _mend(self, damaged: Sequence[int]) -> None:
+        try:
+            self.forgotten += self._repair.mend(damaged, self._utc())
+        except SpoolFull:
+            # They are met again.
+            return
+
+    def _remove(self, stored: Stored) -> None:
+        self._files.remove(stored.name)
+        self._held_bytes -= stored.size_bytes
+
+    def _count_held_bytes(self) -> int:
+        return sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
 
     def _room(self, clip: Clip) -> int:
-        """How many bytes a copy of this clip may have.
-
-        Raises:
-            SpoolFull: not even a link to it fits into the budget.
-        """
-        left = self._settings.max_bytes - self._held_bytes
-        if clip.footage.size_bytes > left:
-            raise SpoolFull(
-                f"the spool holds {self._held_bytes:,} bytes of at most {self._settings.max_bytes:,} (spool.max_bytes)"
-            )
-        return max(0, min(left, shutil.disk_usage(self._files.directory).free - self._settings.min_free_bytes))
+        return self._space.room(clip.footage.size_bytes, self._held_bytes)
 
     def _enter(self, clips: Sequence[Clip], stored: Sequence[Stored]) -> list[Taken]:
         """Writes the rows of stored clips; what the spool has already is noted, and its second file removed."""
@@ -298,27 +348,6 @@ class Spool:
             return True
         return twin.state in HOLDING and twin.stored is not None and self._files.was_written_to(twin.stored)
 
-    def _adopt(self, name: str, said: StoredName) -> None:
-        """Makes a row for a stored file that has none; the scan will know its footage again by the identity."""
-        stored = self._files.examine(name)
-        record = Record(
-            id=0,
-            state=State.WAITING,
-            footage=Footage(self._files.directory / name, stored.size_bytes, stored.modified_ns),
-            video=said.video,
-            stored=stored,
-            priority=said.priority,
-            sources={"all": "the name of the stored file, whose row was lost"},
-            piece=said.piece,
-            clock=said.clock,
-        )
-        state, reason = (State.WAITING, "") if said.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
-        self._queue.add([record.changed(state, reason, self._utc())], identity=said.identity)
-        self._held_bytes += stored.size_bytes
-
-    def _count_held_bytes(self) -> int:
-        return sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
-
     def _discard(self, footage: Footage, stored: Iterable[Stored]) -> None:
         for file in stored:
             self._files.remove(file.name)
@@ -326,15 +355,3 @@ class Spool:
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)
-
-
-def _is_gone(footage: Footage, away: Sequence[Path]) -> bool:
-    return not any(footage.path.is_relative_to(folder) for folder in away) and not _is_there(footage)
-
-
-def _is_there(footage: Footage) -> bool:
-    try:
-        stat = footage.path.lstat()
-    except OSError:
-        return False
-    return Footage.from_stat(footage.path, stat) == footage

@@ -214,7 +214,17 @@ def clips_of(recording: Recording, pieces: Sequence[Piece], how: str, notes: Seq
             **({"damage": damaged} if damaged else {}),
         }
         video = Video(recording.registration, recording.camera, begins, ends)
-        clips.append(Clip(recording.footage, video, recording.priority, comments, sources, number))
+        clips.append(
+            Clip(
+                recording.footage,
+                video,
+                recording.priority,
+                comments,
+                sources,
+                piece=number,
+                pieces=len(good),
+            )
+        )
     return clips
 
 

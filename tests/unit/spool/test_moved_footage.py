@@ -124,7 +124,7 @@ def test_it_is_remembered_for_as_long_as_it_lies_where_it_was_moved(bench: Bench
     locked = bench.lock(clip)
     bench.take(locked)
     bench.seconds += 31 * DAY
-    bench.spool.forget_delivered()
+    bench.spool.prune([bench.place])
     assert bench.spool.state_of(locked.footage) is State.DELIVERED
 
 

@@ -245,7 +245,7 @@ def test_a_power_cut_between_the_file_and_the_row_is_finished_at_the_start(
     def power_cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bench.spool._queue, "_update", power_cut)
+    monkeypatch.setattr(bench.spool._queue, "rewrite", power_cut)
     with pytest.raises(KeyboardInterrupt):
         bench.retime(SET)
     bench.reopen()

@@ -7,79 +7,22 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import EVENT_PRIORITY, Footage, State, Verdict, Video
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.ledger import open_ledger
 from agent.spool.records import Record, RowUnreadable, Stored, from_json, to_json
-
-START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
-
-
-class Clock:
-    """Unix seconds that only the test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_780_000_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> SpoolSettings:
-    return SpoolSettings(tmp_path / "state" / "spool", max_bytes=10_000, min_free_bytes=0, remember_days=30)
-
-
-@pytest.fixture
-def spool(settings: SpoolSettings, clock: Clock) -> Iterator[Spool]:
-    spool = Spool(settings, clock)
-    yield spool
-    spool.close()
-
-
-def make_clip(folder: Path, number: int, content: bytes = b"x" * 100, **changes: object) -> Clip:
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{number}.mp4"
-    path.write_bytes(content)
-    start = START + timedelta(minutes=number)
-    clip = Clip(
-        Footage.from_stat(path, path.stat()), Video("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={}
-    )
-    return replace(clip, **changes)  # type: ignore[arg-type]
-
-
-def take(spool: Spool, clip: Clip) -> Taken:
-    (taken,) = spool.take_in([(clip, clip.footage.path)])
-    return taken
-
-
-def claim(spool: Spool, most: int = 100) -> list[Upload]:
-    return spool.claim(lambda ready: [upload for _, upload in zip(range(most), ready, strict=False)])
-
-
-def stored(settings: SpoolSettings) -> list[Path]:
-    return sorted((settings.directory / "clips").iterdir())
-
-
-def reopen(spool: Spool, settings: SpoolSettings, clock: Clock) -> Spool:
-    spool.close()
-    return Spool(settings, clock)
+from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take
 
 
 def test_a_clip_is_a_hard_link_of_its_footage(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
@@ -293,11 +236,15 @@ def test_footage_on_a_card_that_is_away_is_not_gone(spool: Spool, clock: Clock, 
     spool.settle({1: Verdict(State.DELIVERED)})
     clock.seconds += 31 * 86_400
     card.rename(tmp_path / "pulled")
-    assert spool.forget_delivered([card]) == 0
+    spool.prune([])
+    spool.prune([card])
     (tmp_path / "pulled").rename(card)
     assert spool.state_of(clip.footage) is State.DELIVERED
+    make_clip(card, 2)
     clip.footage.path.unlink()
-    assert spool.forget_delivered() == 1
+    clock.seconds += 31 * 86_400
+    spool.prune([card])
+    assert list(spool.ledger.records()) == []
 
 
 def test_the_same_recording_under_another_name_is_not_sent_twice(
@@ -390,26 +337,11 @@ def test_the_ledger_forgets_delivered_clips_only_when_their_footage_is_gone(
         take(spool, clip)
     spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool)})
     gone.footage.path.unlink()
-    assert spool.forget_delivered() == 0
+    spool.prune([tmp_path / "footage"])
+    assert len(list(spool.ledger.records())) == 2
     clock.seconds += 31 * 86_400
-    assert spool.forget_delivered() == 1
+    spool.prune([tmp_path / "footage"])
     assert [record.footage for record in spool.ledger.records()] == [there.footage]
-
-
-def test_a_damaged_row_stops_nothing_and_stays_in_sight(
-    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
-) -> None:
-    for number in (1, 2):
-        take(spool, make_clip(tmp_path / "footage", number))
-    spool.close()
-    with sqlite3.connect(settings.directory / "clips.db") as database:
-        database.execute("UPDATE spool_clips SET data = X'FF00' WHERE _id = 1")
-    spool = Spool(settings, clock)
-    assert [upload.id for upload in claim(spool)] == [2]
-    damaged = spool.ledger.record(1)
-    assert damaged is not None
-    assert (damaged.state, "damaged" in damaged.reason) == (State.LOST, True)
-    spool.close()
 
 
 def test_a_path_that_is_no_text_survives(spool: Spool, tmp_path: Path) -> None:
@@ -466,6 +398,15 @@ def test_the_ledger_can_be_read_beside_the_daemon_and_says_why_it_cannot(
     (tmp_path / "clips.db").write_bytes(b"this is no database, and long enough to be looked at as one" * 20)
     with pytest.raises(SpoolError, match="cannot be read"), open_ledger(tmp_path):
         pass
+
+
+def test_commands_that_only_read_cannot_write(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    with open_ledger(settings.directory) as ledger:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            ledger._connection.execute("DELETE FROM spool_clips")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            ledger._connection.execute("PRAGMA user_version = 7")
 
 
 def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def cut_into(place: Path, count: int) -> list[tuple[Clip, Path]]:
         file.write_bytes(b"piece %d" % number)
         start = START + timedelta(minutes=number)
         video = Video("ABC1234X", 1, start, start + timedelta(minutes=1))
-        pieces.append((Clip(footage, video, piece=number), file))
+        pieces.append((Clip(footage, video, piece=number, pieces=count), file))
     return pieces
 
 
