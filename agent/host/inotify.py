@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +31,12 @@ class Inode:
 
     @classmethod
     def of(cls, path: Path | str) -> Inode | None:
-        """What stands at a path; None if nothing does, or it cannot be told."""
+        """The directory at a path; None if there is none, or it cannot be told."""
         try:
             found = Path(path).stat()
         except OSError:
+            return None
+        if not stat.S_ISDIR(found.st_mode):
             return None
         return cls(os.major(found.st_dev) << _MINOR_BITS | os.minor(found.st_dev), found.st_ino)
 

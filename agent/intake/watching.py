@@ -127,9 +127,10 @@ class Watcher:
         watch = self._watches[folder]
         if not watch.is_listed:
             return False
-        listed = inotify.watched()
+        # What is no directory any more, or cannot be reached (too deep, a failing card), is not there to be watched.
+        listed = {None, *inotify.watched()}
         directories = directories if folder.recursive else ()
-        unwatched = frozenset(path for path in directories if Inode.of(path) not in listed and Path(path).is_dir())
+        unwatched = frozenset(path for path in directories if Inode.of(path) not in listed)
         lasting = unwatched & watch.unwatched
         watch.unwatched = unwatched
         if not lasting:

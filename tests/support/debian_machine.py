@@ -18,7 +18,7 @@ from types import TracebackType
 
 from tests.support.daemon import await_until
 
-PACKAGES = ("systemd", "systemd-sysv", "python3", "ca-certificates", "procps", "man-db")
+PACKAGES = ("systemd", "systemd-sysv", "python3", "ca-certificates", "procps", "man-db", "ffmpeg")
 ATTEMPTS = 3
 KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision-ingest-tests"
 

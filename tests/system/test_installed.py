@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -242,6 +243,23 @@ def test_a_reload_takes_a_new_folder_and_a_stop_is_quick_in_the_middle_of_an_upl
     assert device.clips("waiting") == 1
     machine.run("systemctl", "start", "vision-ingest")
     device.await_all_delivered()
+
+
+def test_a_long_recording_is_cut_under_the_hardened_unit(device: Device, package: Path) -> None:
+    device.install(package)
+    device.set_up()
+    device.await_running()
+    name = "ABC1234X_1_20260728_150000.mp4"
+    lavfi = ("-f", "lavfi", "-i", "testsrc=size=320x180:rate=5:duration=400")
+    command = ["ffmpeg", "-v", "error", *lavfi, "-c:v", "libx264", "-g", "10", "-pix_fmt", "yuv420p"]
+    subprocess.run([*command, str(device.shared / name)], check=True)
+    device.machine.run("sh", "-c", f"cp /shared/{name} /footage/.{name} && mv /footage/.{name} /footage/{name}")
+    await_until(lambda: device.clips("delivered") == 2, "both pieces", PATIENCE_SECONDS)
+    assert sorted(video.camera for video in device.simulator.received) == [1, 1]
+    # Nothing was complained of on the way, as by a command that may not lower its priority.
+    listed = json.loads(device.machine.run("vision-ingest", "clips", "--json").stdout)
+    assert [clip["reason"] for clip in listed if clip["reason"]] == []
+    assert "footage_note" not in device.machine.journal()
 
 
 def test_the_unit_is_valid_and_exposes_little(device: Device, package: Path) -> None:

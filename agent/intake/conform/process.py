@@ -31,6 +31,8 @@ _GENTLE = (
     ("ionice", "-c", "3", "-t"),
     ("nice", "-n", "19"),
 )
+# As a service the daemon is this nice itself, and may not change it: `nice` would complain where ffmpeg should.
+NICE_ENOUGH = 10
 
 
 class Cancelled(VisionIngestError):
@@ -83,7 +85,7 @@ class Child:
         self._name = command[0]
         self.complaints = ""
         self.complained_bytes = 0
-        gentle = [word for prefix in _GENTLE if shutil.which(prefix[0]) for word in prefix]
+        gentle = [word for prefix in _gentle() if shutil.which(prefix[0]) for word in prefix]
         try:
             self._process = subprocess.Popen(  # noqa: S603  # words of our own; the footage is named by a descriptor
                 [*gentle, *command],
@@ -173,6 +175,10 @@ class Child:
         room = COMPLAINT_BYTES - len(self.complaints)
         if room > 0:
             self.complaints += data[:room].decode(errors="replace")
+
+
+def _gentle() -> Sequence[Sequence[str]]:
+    return _GENTLE if os.getpriority(os.PRIO_PROCESS, 0) < NICE_ENOUGH else _GENTLE[:-1]
 
 
 def is_installed(path: str | None = None) -> bool:

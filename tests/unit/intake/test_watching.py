@@ -299,6 +299,14 @@ def test_a_directory_that_is_unwatched_only_while_it_is_new_is_no_news(
     assert logged == []
 
 
+def test_a_directory_that_cannot_be_reached_is_not_missed(tmp_path: Path, note: Callable[..., Noted]) -> None:
+    noted = note(tmp_path)
+    noted.watcher.tend()
+    (tmp_path / "file").touch()
+    unreachable = [str(tmp_path / "file"), f"{tmp_path}/{'d' * 300}", f"{tmp_path}/{'d/' * 3000}"]
+    assert not noted.watcher.check(noted.folders[0], [str(tmp_path), *unreachable])
+
+
 def test_a_folder_that_is_not_recursive_needs_one_watch(tmp_path: Path, note: Callable[..., Noted]) -> None:
     (tmp_path / "trip").mkdir()
     noted = note(tmp_path, recursive=False)
