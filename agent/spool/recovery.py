@@ -75,7 +75,7 @@ class Repair:
             if said is None:
                 continue
             record = self._upkeep.of_piece(said.identity, said.piece)
-            if record is not None and record.state in HOLDING and record.stored and record.stored.name != name:
+            if record is not None and not _speaks_of(record, name):
                 # Damage has changed the row, and left it readable.
                 self._queue.forget(record.id)
                 record = None
@@ -84,7 +84,7 @@ class Repair:
                 removed += 1
             elif record is None:
                 adopted += self._adopt(name, said, at)
-            elif record.stored and record.state in HOLDING:
+            elif record.state in HOLDING:
                 matched += 1
             else:
                 self._files.remove(name)
@@ -193,6 +193,13 @@ class Repair:
         )
         self._queue.add([record.changed(state, reason, at)], identity=said.identity)
         return 1
+
+
+def _speaks_of(record: Record, name: str) -> bool:
+    """Whether a row is about this stored file, and means what it says: the file goes if it says «delivered»."""
+    if record.stored is None or record.stored.name != name:
+        return False
+    return record.state in HOLDING or (bool(record.history) and record.history[-1].state is record.state)
 
 
 def _content(data: Any) -> Any:

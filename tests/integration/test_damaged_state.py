@@ -115,7 +115,8 @@ def test_a_daemon_with_a_damaged_queue_starts_and_every_clip_arrives(
         assert ("The queue was damaged" in status.stdout) == (event == "queue_damaged")
         figure("damaged states survived", 1)
         figure("clips sent again after damage (updates)", sum(video.updates for video in simulator.received))
-    assert not list((daemon.spool / "clips").iterdir())
+        # The stored files go after the verdicts are written.
+        await_until(lambda: not list((daemon.spool / "clips").iterdir()), "the stored files to go", 60)
 
 
 @pytest.mark.slow

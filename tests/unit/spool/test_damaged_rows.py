@@ -167,3 +167,21 @@ def test_two_stored_files_of_one_video_are_not_both_sent_when_their_rows_are_los
     assert spool.recover().adopted == 2
     assert [record.state for record in spool.ledger.records()] == [State.WAITING, State.REFUSED]
     spool.close()
+
+
+@pytest.mark.parametrize("change", ["status = 5", "status = 8", """data = replace(data, '"stored"', '"stOred"')"""])
+def test_a_row_that_damage_made_to_say_that_its_file_may_go_is_not_believed(
+    settings: SpoolSettings, clock: Clock, tmp_path: Path, change: str
+) -> None:
+    spool = Spool(settings, clock)
+    spool.recover()
+    clip = make_clip(tmp_path / "footage", 1)
+    take(spool, clip)
+    clip.footage.path.unlink()
+    spool.close()
+    damage(settings, change)
+    spool = Spool(settings, clock)
+    spool.recover()
+    assert [upload.video for upload in claim(spool)] == [clip.video]
+    assert len(stored(settings)) == 1
+    spool.close()
