@@ -117,7 +117,7 @@ class Dispatcher:
         if not_yet > 0:
             return not_yet
         if not self._checked and not self._check():
-            return self._paused_until - self._monotonic()
+            return max(0.0, self._paused_until - self._monotonic())
         spare = self._spare_suspects
         limits = replace(self._limits, size_bytes=min(self._limits.size_bytes, self._pacing.request_bytes))
         batch = self._spool.claim(lambda ready: fill(ready, limits, least_suspected_first=spare))
@@ -145,8 +145,7 @@ class Dispatcher:
         return seconds
 
     def _check(self) -> bool:
-        """Asks for the status table, which costs little, before any footage is sent; decides whether to start."""
-        self._tempo.asked(self._monotonic())
+        """Asks for the status table, which costs little, before any footage is sent; decides whether to start now."""
         try:
             self._client.videos_status()
         except Stopped:
@@ -154,8 +153,9 @@ class Dispatcher:
         except DeliveryError as error:
             self._failed(error, [], api_answers=False)
             return False
+        self._tempo.asked(self._monotonic())
         self._checked = True
-        return True
+        return not self._tempo.one_by_one
 
     def _attempt(self, batch: list[Upload]) -> None:
         self._do("uploading", batch_clips=len(batch), batch_position=1, sent_bytes=0, batch_bytes=_size(batch))
@@ -204,15 +204,15 @@ class Dispatcher:
         return min(share * self._activity.sent_bytes, _size(batch))
 
     def _api_answers(self) -> bool:
-        self._tempo.asked(self._monotonic())
         try:
             self._client.videos_status()
         except DeliveryError:
             return False
+        self._tempo.asked(self._monotonic())
         return True
 
     def _failed(self, error: DeliveryError, batch: list[Upload], *, api_answers: bool) -> None:
-        self._checked = False
+        self._checked = self._checked and isinstance(error, RateLimited)
         if isinstance(error, (LinkDown, RateLimited)):
             self._failures += 1
         at = self._monotonic()

@@ -30,8 +30,8 @@ def turn_seconds(vehicles: int) -> float:
 
 
 def link_seconds(vehicles: int) -> float:
-    """How often a link that stays down is tried: whoever gets through makes two requests, a check and an upload."""
-    return max(LINK_SECONDS, 2.0 * turn_seconds(vehicles))
+    """How often a link that stays down is tried. All vehicles of a fleet that comes back do so within that time."""
+    return max(LINK_SECONDS, turn_seconds(vehicles))
 
 
 class Tempo:
@@ -40,12 +40,16 @@ class Tempo:
     Args:
         vehicles: how many share the account. More than it has requests a minute are always a crowd.
         rng: for jitter.
+
+    Attributes:
+        one_by_one: whether even the check before an upload has a turn of its own. In a smaller fleet the two go
+            together, and both are waited for afterwards.
     """
 
     def __init__(self, vehicles: int, rng: random.Random) -> None:
         self._turn_seconds = turn_seconds(vehicles)
         self._spacing_seconds = self._turn_seconds
-        self._always = vehicles > REQUESTS_PER_MINUTE
+        self.one_by_one = vehicles > REQUESTS_PER_MINUTE
         self._rng = rng
         self._next_at = -math.inf
         self._crowd_until = -math.inf
@@ -56,14 +60,14 @@ class Tempo:
         return max(0.0, self._next_at - at)
 
     def asked(self, at: float) -> None:
-        """A request is made, of whatever kind. A second one may follow it at once; both are waited for afterwards."""
-        if self._always or at < self._crowd_until:
+        """A request is made that reaches the API, of whatever kind."""
+        if self.one_by_one or at < self._crowd_until:
             self._next_at = max(self._next_at, at) + self._spacing_seconds * self._rng.uniform(0.9, 1.1)
 
     def answered(self) -> None:
         """An upload was not refused."""
         self._refused_before = False
-        self._spacing_seconds = max(self._turn_seconds, self._spacing_seconds * 0.9)
+        self._spacing_seconds = max(self._turn_seconds, self._spacing_seconds * 0.7)
 
     def outage(self, at: float) -> None:
         """The API has not been reached for a while, and may not have been by any vehicle."""
@@ -76,7 +80,7 @@ class Tempo:
         self._refused_before = True
         self._crowded(at)
         wait_seconds = MINUTE_SECONDS if retry_after_seconds is None else retry_after_seconds
-        self._next_at = at + wait_seconds + self._rng.uniform(0.0, self._spacing_seconds)
+        self._next_at = at + wait_seconds + self._spacing_seconds * self._rng.uniform(0.5, 1.5)
 
     def _crowded(self, at: float) -> None:
         self._crowd_until = at + max(CROWD_SECONDS, CROWD_TURNS * self._spacing_seconds)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 
 START = datetime(2026, 7, 28, tzinfo=timezone.utc)
+_FILE = Path("/spool/clip.mp4")
 _FOOTAGE = Footage(Path("/footage/clip.mp4"), 0, 0)
 
 
@@ -112,9 +114,13 @@ def clips(count: int, size_bytes: tuple[int, int], rng: random.Random) -> list[U
 
 
 def _clip(id: int, size_bytes: int) -> Upload:
+    return Upload(id, _video(id), "", _FILE, size_bytes, 0)
+
+
+@cache
+def _video(id: int) -> Video:
     start = START + timedelta(minutes=id)
-    video = Video("ABC1234X", 1, start, start + timedelta(seconds=60))
-    return Upload(id, video, "", Path("/spool/clip.mp4"), size_bytes, 0)
+    return Video("ABC1234X", 1, start, start + timedelta(seconds=60))
 
 
 def dispatcher(
