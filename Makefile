@@ -27,7 +27,7 @@ check: $(READY)  ## style, types and layers
 	$(BIN)/lint-imports
 
 test-slow: $(READY)  ## the tests that take long; their figures are printed at the end
-	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1
+	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1 tests/unit tests/integration
 
 test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv build/lowest
@@ -35,10 +35,18 @@ test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyprojec
 	build/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
 	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 tests/unit
 
-lock: $(READY)  ## renew requirements/dev.txt
+test-system: $(READY)  ## the package in real Debian 12 and 13 machines (as root; needs debootstrap, systemd-nspawn, lintian)
+	$(BIN)/python -m pytest -m slow -v -n 2 --timeout 1200 --reruns 1 tests/system
+
+deb: $(READY)  ## build dist/vision-ingest_VERSION_all.deb (needs dpkg-deb)
+	$(BIN)/python packaging/build-deb
+
+lock: $(READY)  ## renew the locked dependencies of development and of the package
 	$(BIN)/pip install -q uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
 		--extra simulator pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(BIN)/uv pip compile --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
+		pyproject.toml -o requirements/package.txt
 
 clean:  ## remove everything that can be made again
 	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -49,4 +57,4 @@ $(READY): requirements/dev.txt pyproject.toml packaging/make-venv
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test check test-slow test-lowest lock clean
+.PHONY: help demo test check test-slow test-system test-lowest deb lock clean

@@ -19,6 +19,7 @@ from agent.config import Config, load, secrets_of, surroundings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import ConfigError
 from agent.host import logs
+from agent.host.clock import Clock
 from agent.host.control import ControlServer
 from agent.host.service import ServiceManager
 from agent.intake.loop import Intake
@@ -30,7 +31,7 @@ log = structlog.get_logger()
 
 STOP_SECONDS = 4.0
 STATUS_SECONDS = 1.0
-# A worker reports at least each minute; an upload reports with each piece that leaves.
+# A worker reports several times a minute; an upload reports with each piece that leaves.
 HUNG_SECONDS = 180.0
 
 
@@ -55,9 +56,9 @@ class Worker:
     def moved(self) -> None:
         self._moved = time.monotonic()
 
-    @property
-    def is_hung(self) -> bool:
-        return time.monotonic() - self._moved > HUNG_SECONDS
+    def is_hung(self, patience_seconds: float) -> bool:
+        """Whether it has not moved for so long."""
+        return time.monotonic() - self._moved > patience_seconds
 
     def _work(self) -> None:
         try:
@@ -69,12 +70,12 @@ class Worker:
 class Parts:
     """Intake and delivery for one configuration, running."""
 
-    def __init__(self, config: Config, spool: Spool) -> None:
+    def __init__(self, config: Config, spool: Spool, clock: Clock) -> None:
         self.config = config
         self._stop = threading.Event()
-        self._client = VisionClient(config.api, stopping=self._stop.is_set)
-        self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop)
-        self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake)
+        self._client = VisionClient(config.api, stopping=self._stop.is_set, now=clock.wall)
+        self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop, now=clock.wall)
+        self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake, clock=clock)
         self.workers = [Worker("intake", self.intake.run), Worker("delivery", self.dispatcher.run)]
         for worker in self.workers:
             worker.thread.start()
@@ -92,7 +93,11 @@ class Parts:
         self._client.abort()
         for worker in self.workers:
             worker.thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(worker.thread.is_alive() for worker in self.workers)
+        if any(worker.thread.is_alive() for worker in self.workers):
+            return False
+        # Nobody else would close its connection for long: each reload would leave one behind.
+        self._client.close()
+        return True
 
 
 class Daemon:
@@ -101,25 +106,30 @@ class Daemon:
     Args:
         file: the configuration's file, read again on SIGHUP.
         config: what was read from it.
+        clock: this device's; made here if none is given.
 
     Raises:
         SpoolError: the spool cannot be used, or another daemon uses it.
     """
 
-    def __init__(self, file: Path, config: Config) -> None:
+    def __init__(self, file: Path, config: Config, clock: Clock | None = None) -> None:
         self._file = file
         self._config = config
         self._manager = ServiceManager()
+        self._patience_seconds = min(HUNG_SECONDS, self._manager.watchdog_seconds or HUNG_SECONDS)
         self._signalled = threading.Event()
         self._stop_asked = False
         self._reload_asked = False
         self._sent_bytes = 0
+        self._waiting = 0
+        self._counted_changes = -1
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._spool = Spool(config.spool, time.time)
+        self._clock = clock or Clock(config.clock.trust)
+        self._spool = Spool(config.spool, self._clock.wall)
         recovery = self._spool.recover()
         self._announce(recovery=asdict(recovery))
-        self._parts = Parts(config, self._spool)
+        self._parts = Parts(config, self._spool, self._clock)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT.
@@ -129,13 +139,15 @@ class Daemon:
         """
         control = ControlServer(self._config.spool.directory, self._answer)
         self._manager.ready()
+        code = 1
         try:
             code = self._watch()
         finally:
             self._manager.stopping()
             control.close()
             if self._parts.stop(STOP_SECONDS):
-                self._spool.close()
+                # After a failure the next start checks the queue for damage.
+                self._spool.close(clean=code == 0)
             else:
                 # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
                 self._spool.release_all()
@@ -174,7 +186,7 @@ class Daemon:
         if sent != self._sent_bytes:
             self._sent_bytes = sent
             self._parts.workers[1].moved()
-        if not any(worker.is_hung for worker in self._parts.workers):
+        if not any(worker.is_hung(self._patience_seconds) for worker in self._parts.workers):
             self._manager.alive()
         self._manager.status(self._sentence())
 
@@ -194,7 +206,8 @@ class Daemon:
         self._spool.release_all()
         self._config = config
         logs.configure(config.log, secrets=secrets_of(config))
-        self._parts = Parts(config, self._spool)
+        self._clock.trust = config.clock.trust
+        self._parts = Parts(config, self._spool, self._clock)
         self._announce()
         self._manager.ready()
 
@@ -202,6 +215,7 @@ class Daemon:
         config = self._config
         for problem in surroundings(config):
             log.warning("not_in_order", problem=str(problem))
+        self._clock.tell()
         log.info(
             "started",
             version=__version__,
@@ -214,11 +228,18 @@ class Daemon:
 
     def _sentence(self) -> str:
         activity = self._parts.dispatcher.activity
-        waiting = self._spool.ledger.tallies()[State.WAITING].clips
+        changes = self._spool.changes
+        if changes != self._counted_changes:
+            # Counting reads the index of all clips, and this is asked for each second.
+            self._waiting = self._spool.ledger.tallies()[State.WAITING].clips
+            self._counted_changes = changes
+        waiting = self._waiting
         doing = activity.doing
         if activity.batch_clips:
             doing = f"uploading {activity.batch_position} of {activity.batch_clips}"
-        return f"{waiting} waiting, {doing}, link {activity.link}" + (f": {activity.reason}" if activity.reason else "")
+        clock = "" if self._clock.latest.trusted else ", clock not trusted yet"
+        sentence = f"{waiting} waiting, {doing}{clock}, link {activity.link}"
+        return sentence + (f": {activity.reason}" if activity.reason else "")
 
     def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answers the commands that ask the running daemon."""

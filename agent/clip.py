@@ -13,6 +13,11 @@ from pathlib import Path
 EVENT_PRIORITY = 10
 NORMAL_PRIORITY = 0
 
+# A recorder closes its file moments after the last frame; slow cards and pre-recording take longer.
+CLOCKS_AGREE_SECONDS = 300
+# Less than this is a clock that is disciplined, not one that is set; timestamps have whole seconds.
+CLOCK_STEP_SECONDS = 3
+
 
 class State(str, Enum):
     """Where a clip is. Every clip ever seen is in exactly one of these, and `why` tells how it got there."""
@@ -73,6 +78,46 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True)
+class UnsetClock:
+    """This device's clock as it was when a clip was recorded, where it could not be trusted then.
+
+    Args:
+        boot_id: the boot of the device, 32 hexadecimal digits: only the same boot can tell what the clock was off by.
+        boot_began: Unix seconds at which the device booted by that clock. The same moment by a clock that was set
+            since is later or earlier by exactly as much as the clock was off.
+        lag_seconds: how long after the footage's end, as its name has it, the file was last written, both by that
+            clock. Near 0 if the recorder reads this device's clock; anything if the camera has a clock of its own.
+    """
+
+    boot_id: str
+    boot_began: int
+    lag_seconds: int
+
+    @property
+    def gave_the_time(self) -> bool:
+        """Whether the recorder may have read this clock: the name and the file's own date agree."""
+        return abs(self.lag_seconds) <= CLOCKS_AGREE_SECONDS
+
+    def off_by_seconds(self, boot_began: float) -> int:
+        """What is to be added to the clip's times once the same boot has the right time.
+
+        The name and the file's date agree also if the camera's own clock is right and this device's was off by
+        little. So two readings of the name are compared: by this device's clock, and as the right time. The one
+        that lies nearer to when the file was written wins.
+
+        Args:
+            boot_began: Unix seconds at which the device booted by the clock that is trusted.
+
+        Returns:
+            0 if the times are to be left as they are.
+        """
+        step = round(boot_began - self.boot_began)
+        if abs(step) < CLOCK_STEP_SECONDS or not self.gave_the_time:
+            return 0
+        return step if abs(self.lag_seconds) < abs(self.lag_seconds + step) else 0
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """The unit that is delivered: one piece of footage, or a part of one.
 
@@ -83,6 +128,7 @@ class Clip:
         comments: free text for the API's `comments` field.
         sources: where each value came from, for `why`: {"start": "file name", …}.
         piece: 0 for the first or only part of the footage.
+        clock: set if its times cannot be believed before this device's clock is trusted; the spool holds it till then.
     """
 
     footage: Footage
@@ -91,6 +137,7 @@ class Clip:
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     piece: int = 0
+    clock: UnsetClock | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class SpoolLocked(SpoolError):
 
 
 class SpoolFull(VisionIngestError):
-    """No room for a copy of this clip now: leave the footage where it is and try again later."""
+    """No room now, for a clip or for a row: leave everything as it is and try again later."""
 
 
 # --- delivery ----------------------------------------------------------------------------------------------------

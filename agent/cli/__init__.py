@@ -16,6 +16,8 @@ DONE, FAILED, USAGE = 0, 1, 2
 
 # In the order in which a user meets them.
 COMMANDS = (
+    "inspect",
+    "setup",
     "check",
     "run",
     "status",
@@ -30,8 +32,9 @@ COMMANDS = (
 )
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or configuration
 
-Start with `vision-ingest check`: it says what is missing. `vision-ingest demo` shows the whole journey of a clip
-on this computer, without a camera or an account."""
+`vision-ingest inspect FOLDER` shows what would be made of a camera's footage. Start with `sudo vision-ingest setup`: it
+asks for what is needed. `vision-ingest check` says what is missing, and `vision-ingest demo` shows the whole journey of
+a clip on this computer, without a camera or an account."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -82,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except ConfigError as exc:
         print(exc, file=sys.stderr)
+        print("`sudo vision-ingest setup` asks for what is needed.", file=sys.stderr)
         return USAGE
     except VisionIngestError as exc:
         print(f"vision-ingest {args.command}: {exc}", file=sys.stderr)

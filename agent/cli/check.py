@@ -13,13 +13,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from agent.cli.service_steps import act_as_service_user
 from agent.config import Config
 from agent.errors import ConfigError, DeliveryError
+from agent.host.clock import NOT_TRUSTED, Clock
 
 HELP = "is everything in order? says what to do if not"
-
-# 2015-01-01; the API is younger, and a device that believes to live before it has no clock.
-EARLIEST_CLOCK = 1_420_070_400
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as exc:
         _show([Finding("configuration", False, str(problem)) for problem in exc.problems], as_json=args.json)
         return USAGE
+    act_as_service_user(args.config)
     device = list(_device(config))
     api = [] if args.offline else [_api(config)]
     _show([Finding("configuration", True, f"{args.config} is in order"), *device, *api], as_json=args.json)
@@ -63,13 +63,9 @@ def _device(config: Config) -> Iterator[Finding]:
         folders = ", ".join(str(folder.path) for folder in config.footage)
         yield Finding("device", True, f"footage in {folders}; spool in {config.spool.directory}")
     yield _disk(config)
-    year = time.gmtime().tm_year
-    if time.time() < EARLIEST_CLOCK:
-        yield Finding(
-            "clock", False, f"the device's clock says {year}: set it, or let it get the time from the network"
-        )
-    else:
-        yield Finding("clock", True, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))
+    clock = Clock(config.clock.trust).latest
+    says = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(clock.wall))
+    yield Finding("clock", clock.trusted, says if clock.trusted else f"{says}, not trusted: {NOT_TRUSTED}")
 
 
 def _disk(config: Config) -> Finding:

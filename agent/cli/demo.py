@@ -63,6 +63,9 @@ min_free_bytes = 0
 linger_seconds = 1
 batch_clips = 4
 
+[clock]
+trust = "always"
+
 [log]
 format = "json"
 """

@@ -1,16 +1,26 @@
 """Watches the footage folders and delivers clips until it is stopped. This is what the service runs.
 
 SIGTERM stops it within five seconds; what was being sent goes back to the queue. SIGHUP reads the configuration anew.
+As a service with a configuration that cannot be used it says so and waits until that is changed.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import structlog
 
+from agent.errors import ConfigError
+
 HELP = "watch and deliver until stopped (what the service runs)"
+
+# How often the files of a configuration that cannot be used are looked at; it feeds the service manager's watchdog too.
+LOOK_SECONDS = 5.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +32,62 @@ def run(args: argparse.Namespace) -> int:
     from agent.config import secrets_of
     from agent.host import logs
 
-    config = read_config(args.config)
+    try:
+        config = read_config(args.config)
+    except ConfigError as exc:
+        if not os.environ.get("NOTIFY_SOCKET"):
+            raise
+        return wait_for_change(args.config, exc)
     logs.configure(config.log, secrets=secrets_of(config))
     # A traceback goes through the log too: there it cannot show the password or forge a line.
     log = structlog.get_logger()
     sys.excepthook = lambda _kind, error, _trace: log.critical("crashed", exc_info=error)
     return Daemon(args.config, config).run()
+
+
+def wait_for_change(file: Path, error: ConfigError) -> int:
+    """Waits quietly, as a service that runs, until the configuration is another one or a signal comes.
+
+    A restart is what brings a new password in: the service manager hands it over when it starts the process.
+
+    Returns:
+        0: the service manager then starts the service anew, if it was not asked to stop it.
+    """
+    from agent.config import LogSettings
+    from agent.host import logs
+    from agent.host.service import ServiceManager
+
+    logs.configure(LogSettings(), secrets=())
+    log = structlog.get_logger()
+    problems = [str(problem) for problem in error.problems]
+    log.warning("not_configured", problems=problems, remedy="sudo vision-ingest setup")
+    manager = ServiceManager()
+    manager.ready()
+    manager.status(f"waiting to be configured: sudo vision-ingest setup ({problems[0]})")
+    signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    before = _state_of(file)
+    while _state_of(file) == before:
+        manager.alive()
+        if signal.sigtimedwait(signals, LOOK_SECONDS) is not None:
+            break
+    else:
+        log.info("configuration_changed")
+    manager.stopping()
+    return 0
+
+
+def _state_of(file: Path) -> Mapping[Path, tuple[int, int]]:
+    """Which files make up the configuration, password included, and when each was changed."""
+    from agent.config.document import drop_ins
+
+    return dict(_times([file, *drop_ins(file), file.parent / "api-password"]))
+
+
+def _times(files: Iterable[Path]) -> Iterable[tuple[Path, tuple[int, int]]]:
+    for file in files:
+        try:
+            found = file.stat()
+        except OSError:
+            continue
+        yield file, (found.st_mtime_ns, found.st_size)

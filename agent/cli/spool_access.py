@@ -12,6 +12,7 @@ from agent.app import read_config
 from agent.clip import State
 from agent.config import Config
 from agent.errors import VisionIngestError
+from agent.host.logs import harmless
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.records import Record
 
@@ -50,12 +51,13 @@ def find_clip(ledger: Ledger, words: str) -> Record:
     found = [r for r in ledger.records() if words == r.footage.path.name or wanted == str(r.footage.path)]
     if not found:
         raise VisionIngestError(
-            f"no clip «{words}» is known. `vision-ingest clips` lists all; footage that was just written appears "
-            f"there when it has stood still for settle_seconds."
+            f"no clip «{harmless(words)}» is known. `vision-ingest clips` lists all; footage that was just written "
+            "appears there when it has stood still for settle_seconds."
         )
     return found[-1]
 
 
+HELD_FOR_THE_CLOCK = "To deliver it with the time as it stands: vision-ingest retry CLIP"
 ADVICE = {
     State.WAITING: "Nothing to do: it is sent as soon as the link allows.",
     State.SENDING: "Nothing to do: it is being sent.",

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 
 from agent.cli.spool_access import ledger_of
 from agent.cli.tables import COLOURS, console, size
 from agent.clip import State
 from agent.host.control import NoDaemon, ask
+from agent.host.logs import harmless
+from agent.spool import HOLDING
+from agent.spool.salvage import set_aside
 
 HELP = "what the daemon does and how many clips are in each state"
 
@@ -30,20 +34,40 @@ def run(args: argparse.Namespace) -> int:
             daemon = ask(config.spool.directory, {"ask": "status"})
         except NoDaemon:
             daemon = None
+        held_bytes = sum(tallies[state].size_bytes for state in HOLDING)
+        free_bytes = shutil.disk_usage(config.spool.directory).free
+        damaged = [path.name for path in set_aside(config.spool.directory)]
     if args.json:
         states = {state.value: {"clips": t.clips, "bytes": t.size_bytes} for state, t in tallies.items()}
-        print(json.dumps({"daemon": daemon, "clips": states}, indent=2))
+        space = {
+            "held_bytes": held_bytes,
+            "max_bytes": config.spool.max_bytes,
+            "free_bytes": free_bytes,
+            "min_free_bytes": config.spool.min_free_bytes,
+        }
+        print(json.dumps({"daemon": daemon, "clips": states, "space": space, "set_aside": damaged}, indent=2))
         return DONE if daemon else FAILED
     screen = console()
     if daemon is None:
         screen.print("[red]The daemon is not running.[/] Start it: sudo systemctl start vision-ingest")
     else:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
-        screen.print(daemon["sentence"], markup=False)
+        screen.print(harmless(daemon["sentence"]), markup=False)
     screen.print()
     for state, tally in tallies.items():
         if tally.clips or state in (State.WAITING, State.DELIVERED):
             screen.print(f"[{COLOURS[state]}]{state.value:>10}[/]  {tally.clips:>7,}  {size(tally.size_bytes):>10}")
+    screen.print(
+        f"\nThe spool holds {size(held_bytes)} of at most {size(config.spool.max_bytes)}; its disk has "
+        f"{size(free_bytes)} free, and {size(config.spool.min_free_bytes)} are to be left free."
+    )
+    if free_bytes < config.spool.min_free_bytes:
+        screen.print("[red]Less than that is free:[/] clips that wait are given up for space.")
+    for name in damaged:
+        screen.print(
+            f"[yellow]The queue was damaged and made anew.[/] The damaged one is kept as {name}; delete it when nobody "
+            f"wants to look at it."
+        )
     if tallies[State.REFUSED].clips or tallies[State.HELD].clips or tallies[State.LOST].clips:
         screen.print("\nWhy: vision-ingest clips --state refused --state held --state lost")
     return DONE if daemon else FAILED

@@ -28,7 +28,7 @@ COLOURS = {
 def console() -> Console:
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False, soft_wrap=False, emoji=False)
 
 
 def clip_table(records: Iterable[Record]) -> Table:

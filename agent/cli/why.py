@@ -9,7 +9,7 @@ import argparse
 import json
 from datetime import datetime, timezone
 
-from agent.cli.spool_access import ADVICE, find_clip, ledger_of
+from agent.cli.spool_access import ADVICE, HELD_FOR_THE_CLOCK, find_clip, ledger_of
 from agent.cli.tables import COLOURS, as_json, console, size
 from agent.clip import State
 from agent.host.logs import harmless
@@ -48,12 +48,15 @@ def run(args: argparse.Namespace) -> int:
         line("camera", str(record.video.camera))
         line("start", f"{record.video.start:%Y-%m-%d %H:%M:%S} UTC")
         line("end", f"{record.video.end:%Y-%m-%d %H:%M:%S} UTC ({record.video.duration_seconds} s)")
+    if record.clock is not None:
+        booted = datetime.fromtimestamp(record.clock.boot_began, tz=timezone.utc)
+        line("clock", f"not trusted when it was recorded; it had the device booted at {booted:%Y-%m-%d %H:%M:%S} UTC")
     for value, source in record.sources.items():
         line(f"{value} from", source)
     if record.request_id:
         line("API number", record.request_id)
     for change in record.history:
         line(f"{change.at:%m-%d %H:%M:%S}", f"{change.state.value}" + (f": {change.reason}" if change.reason else ""))
-    advice = ADVICE[record.state].replace("CLIP", str(record.id))
+    advice = (HELD_FOR_THE_CLOCK if record.clock is not None else ADVICE[record.state]).replace("CLIP", str(record.id))
     screen.print(f"\n{advice}")
     return DONE

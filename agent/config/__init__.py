@@ -7,6 +7,7 @@ from agent.config.password import secrets_of
 from agent.config.reading import default_file, load
 from agent.config.types import (
     Api,
+    ClockSettings,
     Config,
     Conform,
     FootageFolder,
@@ -20,6 +21,7 @@ from agent.config.types import (
 
 __all__ = [
     "Api",
+    "ClockSettings",
     "Config",
     "Conform",
     "FootageFolder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,14 +11,23 @@ from agent.errors import ConfigError, Problem
 
 
 class Mistakes:
-    """Collects every mistake of one file, so that one run shows them all."""
+    """Collects every mistake, so that one run shows them all.
 
-    def __init__(self, file: Path) -> None:
-        self._file = str(file)
+    Args:
+        file: where a mistake stands if `origins` names no other file.
+        origins: the file of a section or key, such as "api.username" or "footage[1]".
+    """
+
+    def __init__(self, file: Path, origins: Mapping[str, Path] | None = None) -> None:
+        self._file = file
+        self._origins = origins or {}
         self.problems: list[Problem] = []
 
     def add(self, key: str, wrong: str, allowed: str) -> None:
-        self.problems.append(Problem(self._file, key, wrong, allowed))
+        place = key
+        while place not in self._origins and "." in place:
+            place = place.rpartition(".")[0]
+        self.problems.append(Problem(str(self._origins.get(place, self._file)), key, wrong, allowed))
 
     @contextmanager
     def noting(self, key: str) -> Iterator[None]:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
+from collections.abc import Iterator
 
 from agent.config.values import WrongValueError, characters, nearest, notation
 
 GROUPS = ("registration", "camera", "start", "Y", "y", "m", "d", "H", "M", "S", "event")
 """What a group may be called: values by name, and the parts of the start as `strftime` letters them."""
 
+LONGEST = 1_000
+
 _CLOCK = {"Y", "y", "m", "d", "H", "M", "S"}
 _EXAMPLE = r"for example '(?P<camera>\d)_(?P<Y>\d{4})(?P<m>\d\d)(?P<d>\d\d)_(?P<H>\d\d)(?P<M>\d\d)(?P<S>\d\d)'"
+
+# Repeating a group whose inside can be cut in several ways takes twice as long with each character of a name that does
+# not fit in the end. What is harmless takes less than a millisecond for this many.
+_PROBE_LENGTH = 32
+_PROBE_SECONDS = 0.1
+_PROBES = ("0", "a", "_", "-", ".", " ", "/")
+_QUANTIFIER = re.compile(r"[*+]|\{\d*,\d*\}")
 
 
 def pattern(value: object) -> re.Pattern[str]:
     """A regular expression with at least one of GROUPS. It ignores case: recorders and FAT change it at will."""
-    compiled = _compiled(characters(value))
+    expression = characters(value)
+    if len(expression) > LONGEST:
+        raise WrongValueError(f"it has {len(expression):,} characters", f"allowed are {LONGEST:,}: write it simpler")
+    compiled = _compiled(expression)
     groups = set(compiled.groupindex)
     if not groups:
         raise WrongValueError(
@@ -28,6 +42,13 @@ def pattern(value: object) -> re.Pattern[str]:
             meant = f"did you mean {near}? " if near else ""
             raise WrongValueError(f"the group {notation(group)} is not known", f"{meant}{_allowed_groups()}")
     _check_the_start_is_whole(groups & _CLOCK)
+    for group in _repeated_groups(compiled.pattern):
+        if _explodes(group):
+            raise WrongValueError(
+                f"the repeated group {notation(group)} would take years on some names, and nothing could be delivered "
+                "meanwhile",
+                "do not repeat what is repeated inside: write \\d+ instead of (\\d+)+",
+            )
     return compiled
 
 
@@ -43,6 +64,33 @@ def _compiled(expression: str) -> re.Pattern[str]:
         raise WrongValueError(f"it is not a regular expression: {error.msg} {place}", "correct it there") from error
     except (Warning, OverflowError, RecursionError) as error:
         raise WrongValueError(f"it is not a usable regular expression: {error}", "write it simpler") from error
+
+
+def _repeated_groups(expression: str) -> Iterator[str]:
+    """The parts of an expression that stand in parentheses and may be repeated, the inner before the outer."""
+    opened: list[int] = []
+    for token in re.finditer(r"\\.|\[\^?\]?(?:\\.|[^]\\])*\]|[()]", expression, re.DOTALL):
+        if token[0] == "(":
+            opened.append(token.start())
+        elif token[0] == ")" and opened:
+            begin = opened.pop()
+            if repeated := _QUANTIFIER.match(expression, token.end()):
+                yield expression[begin : repeated.end()]
+
+
+def _explodes(group: str) -> bool:
+    """Whether this group takes exponential time when what follows it never fits; tried on lengthening names."""
+    try:
+        doomed = re.compile(f"{group}(?!)", re.IGNORECASE)
+    except (re.error, Warning):
+        return False  # it refers to what stands outside of it
+    for piece in sorted({*_PROBES, *group, *re.findall(r"\w{2,}", group)}):
+        for length in range(1, _PROBE_LENGTH):
+            begin = time.thread_time()
+            doomed.match(piece * length)
+            if time.thread_time() - begin > _PROBE_SECONDS:
+                return True
+    return False
 
 
 def _check_the_start_is_whole(clock: set[str]) -> None:

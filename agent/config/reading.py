@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.consistency import check_folders, check_sizes
-from agent.config.document import read_document
+from agent.config.document import read_documents
 from agent.config.mistakes import Mistakes
 from agent.config.password import read_password
 from agent.config.regions import BASE_URLS
@@ -16,6 +16,7 @@ from agent.config.schema import Schema, schema
 from agent.config.tables import check_sections, read_section, section, sections
 from agent.config.types import (
     Api,
+    ClockSettings,
     Config,
     Conform,
     FootageFolder,
@@ -28,6 +29,7 @@ from agent.config.types import (
 )
 
 SYSTEM_FILE = Path("/etc/vision-ingest/config.toml")
+MOST_FOLDERS = 100  # each is compared with each
 
 
 def default_file(environ: Mapping[str, str] = os.environ, *, system_file: Path = SYSTEM_FILE) -> Path:
@@ -47,7 +49,7 @@ def load(
     """Read the configuration.
 
     Args:
-        file: the TOML file; relative paths in it start at its folder.
+        file: the TOML file; its drop-ins (see `drop_ins`) are read too, and relative paths start at its folder.
         environ: where the password is looked up, beside the file that the configuration names.
         with_password: False leaves the password empty: for commands of users who may not read it.
         presets: the names that `footage.preset` may have.
@@ -56,9 +58,10 @@ def load(
         ConfigError: with every mistake that was found. Footage folders need not exist: a card may be mounted later.
     """
     file = file.absolute()
-    document = read_document(file)
+    read = read_documents(file)
+    document = read.tables
     keys = schema(file.parent, presets)
-    mistakes = Mistakes(file)
+    mistakes = Mistakes(file, read.origins)
     check_sections(document, keys, mistakes)
 
     def values(name: str) -> dict[str, Any]:
@@ -70,6 +73,7 @@ def load(
     conform = Conform(**values("conform"))
     spool = SpoolSettings(**values("spool"))
     upload = UploadSettings(**values("upload"))
+    clock = ClockSettings(**values("clock"))
     log = LogSettings(**values("log"))
     footage = _read_footage(document, keys, mistakes)
     check_sizes(limits, spool, upload, mistakes)
@@ -85,6 +89,7 @@ def load(
         spool=spool,
         upload=upload,
         log=log,
+        clock=clock,
     )
 
 
@@ -116,7 +121,10 @@ def _read_footage(document: dict[str, Any], keys: Schema, mistakes: Mistakes) ->
     if not document.get("footage", []):
         mistakes.add("footage", "is missing", 'add [[footage]] and below it path = "..." with the folder to watch')
     folders = {}
-    for index, written in enumerate(sections(document, "footage", mistakes)):
+    listed = sections(document, "footage", mistakes)
+    if len(listed) > MOST_FOLDERS:
+        mistakes.add("footage", f"stands there {len(listed):,} times", f"allowed are {MOST_FOLDERS} folders")
+    for index, written in enumerate(listed[:MOST_FOLDERS]):
         label = f"footage[{index}]"
         values = read_section(written, "footage", keys, mistakes, label=label)
         if "path" not in written:

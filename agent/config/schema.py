@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from agent.config.patterns import pattern
 from agent.config.regions import BASE_URLS
-from agent.config.types import FootageFolder, LogSettings, UploadSettings
+from agent.config.types import ClockSettings, FootageFolder, LogSettings, UploadSettings
 from agent.config.urls import base_url, proxy, webhook_url
 from agent.config.values import (
     Reader,
@@ -98,6 +98,9 @@ def schema(folder: Path, presets: Collection[str]) -> Schema:
             "attempts": integer(1, 100, "attempts"),
             "webhook_url": webhook_url,
             "confirm": literal(UploadSettings, "confirm"),
+        },
+        "clock": {
+            "trust": literal(ClockSettings, "trust"),
         },
         "log": {
             "level": literal(LogSettings, "level"),

@@ -55,7 +55,7 @@ class FootageFolder:
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     cameras: Mapping[str, int] = field(default_factory=dict, hash=False)
     registration: str | None = None
-    include: tuple[str, ...] = ("*.mp4",)
+    include: tuple[str, ...] = ("*.mp4", "*.mov", "*.ts", "*.avi", "*.mkv", "*.dav")
     exclude: tuple[str, ...] = (".*", "*.tmp", "*.part", "*_", "*~*", "FSCK*.REC")
     settle_seconds: float = 5.0
     rescan_seconds: float = 60.0
@@ -102,6 +102,11 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockSettings:
+    trust: Literal["auto", "always"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     file: Path
     api: Api
@@ -112,3 +117,4 @@ class Config:
     spool: SpoolSettings
     upload: UploadSettings
     log: LogSettings
+    clock: ClockSettings = ClockSettings()

@@ -19,7 +19,8 @@ Reader: TypeAlias = Callable[[object], object]
 HIGHEST_CAMERA = 255
 LONGEST_EXCERPT = 60
 
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?) ?(?P<unit>[kMGT]i?B|B)", re.IGNORECASE)
+# 15 digits hold a petabyte in bytes; Python refuses to turn numbers of thousands of digits into others.
+_SIZE = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,15})?) ?(?P<unit>[kMGT]i?B|B)", re.IGNORECASE | re.ASCII)
 _UNITS = {
     "b": 1,
     "kb": 10**3,
@@ -57,7 +58,10 @@ class WrongValueError(Exception):
 
 def notation(value: object) -> str:
     """The value as TOML writes it, in plain ASCII (so that a message is safe to print), long ones cut."""
-    written = json.dumps(value, default=str)
+    try:
+        written = json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes, or tables a thousand deep
+        return "it"
     return written if len(written) <= LONGEST_EXCERPT else f"{written[: LONGEST_EXCERPT - 3]}..."
 
 

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -20,13 +21,14 @@ from agent.delivery.polling import Poller
 from agent.delivery.suspicion import Suspicion
 from agent.delivery.tempo import Tempo, link_seconds
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
-from agent.errors import DeliveryError, LinkDown, RateLimited, Stopped
+from agent.errors import DeliveryError, LinkDown, RateLimited, SpoolFull, Stopped
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 
 log = structlog.get_logger()
 
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 15.0
+FULL_SECONDS = 10.0
 LOG_STATES = {State.REFUSED: "clip_refused", State.HELD: "clip_held", State.LOST: "clip_lost"}
 
 
@@ -71,6 +73,8 @@ class Dispatcher:
         self._failures = 0
         self._paused_until = 0.0
         self._linger_until: float | None = None
+        # What was decided but is not in the spool yet: the verdicts, and the clips of the batch.
+        self._unwritten: tuple[Mapping[int, Verdict], list[int]] = ({}, [])
         self._suspicion = Suspicion()
         # After a failure that the API's answers do not excuse, the clips go first that have nothing to do with it.
         self._spare_suspects = False
@@ -88,16 +92,21 @@ class Dispatcher:
         """Delivers until `stop` is set.
 
         Args:
-            alive: called at least each minute, as a sign that the loop moves.
+            alive: called several times a minute, as a sign that the loop moves.
         """
         while not self._stop.is_set():
             alive()
             seconds = self.step()
             if self._wake.wait(min(seconds, IDLE_SECONDS)):
                 self._wake.clear()
+        with suppress(SpoolFull):
+            self._write()
 
     def step(self) -> float:
         """One turn: at most one request that carries clips.
+
+        While the spool's disk is too full for the last batch's verdicts nothing more is sent: a verdict that is not
+        written would have its clip sent again.
 
         Returns:
             Seconds until there may be something to do; 0 to go on at once.
@@ -105,6 +114,14 @@ class Dispatcher:
         paused = self._paused_until - self._monotonic()
         if paused > 0:
             return paused
+        try:
+            self._write()
+            return self._turn()
+        except SpoolFull as exc:
+            self._pause(Pause(Cause.DISK, FULL_SECONDS, f"{exc}: nothing is sent until its result can be noted"))
+            return FULL_SECONDS
+
+    def _turn(self) -> float:
         self._poll()
         if self._paused_until > self._monotonic():
             return self._paused_until - self._monotonic()
@@ -236,14 +253,26 @@ class Dispatcher:
         self._carry_out(decision, batch)
 
     def _carry_out(self, decision: Decision, batch: list[Upload]) -> None:
-        self._settle(decision.verdicts)
-        untouched = [upload.id for upload in batch if upload.id not in decision.verdicts]
-        self._spool.release(untouched)
+        self._unwritten = (decision.verdicts, [upload.id for upload in batch])
         if decision.batch_bytes is not None:
             self._limits = replace(self._limits, size_bytes=decision.batch_bytes)
             log.warning("batches_made_smaller", batch_bytes=decision.batch_bytes, reason="413 from the server")
         if decision.pause is not None:
             self._pause(decision.pause)
+        self._write()
+
+    def _write(self) -> None:
+        """Notes in the spool what was decided last, and gives back the clips of which nothing was decided.
+
+        Raises:
+            SpoolFull: that must be tried again.
+        """
+        verdicts, batch = self._unwritten
+        self._settle(verdicts)
+        self._unwritten = ({}, batch)
+        if batch:
+            self._spool.release(id for id in batch if id not in verdicts)
+        self._unwritten = ({}, [])
 
     def _settle(self, verdicts: Mapping[int, Verdict]) -> None:
         if not verdicts:

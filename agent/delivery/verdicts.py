@@ -43,6 +43,7 @@ class Cause(Enum):
     LINK = "link down"
     HELD = "held"
     RATE = "rate limit"
+    DISK = "disk full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,8 @@ def _strike(
 
 def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
     if error.may_pass:
-        return own_failure(upload, f"its stored file {error.reason}", policy, rng)
+        # From now on it spoils no request but its own.
+        return own_failure(replace(upload, companions=1), f"its stored file {error.reason}", policy, rng)
     return Verdict(State.LOST, f"its stored file {error.reason}", attempts=upload.attempts)
 
 

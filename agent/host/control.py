@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class ControlServer:
 
     def close(self) -> None:
         self._closed.set()
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has failed must not keep the daemon from ending in order
+            self._path.unlink()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=2.0)
         self._socket.close()

@@ -147,7 +147,10 @@ def _in_words(value: object) -> str:
         return f"{type(value).__name__}: {value}"
     if isinstance(value, datetime):
         return value.isoformat()
-    return str(value) if isinstance(value, (str, os.PathLike)) else repr(value)
+    try:
+        return str(value) if isinstance(value, (str, os.PathLike)) else repr(value)
+    except (ValueError, RecursionError) as exc:  # numbers of thousands of digits, lists a thousand deep
+        return f"a value that cannot be shown ({type(exc).__name__})"
 
 
 def _forms(secret: str) -> set[str]:

@@ -13,10 +13,15 @@ class ServiceManager:
     """The other end of $NOTIFY_SOCKET; without one, every message goes nowhere.
 
     Args:
-        environ: where NOTIFY_SOCKET stands.
+        environ: where NOTIFY_SOCKET and WATCHDOG_USEC stand.
+
+    Attributes:
+        watchdog_seconds: how long the manager waits for `alive` before it ends the service; None for ever.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        micros = environ.get("WATCHDOG_USEC", "")
+        self.watchdog_seconds = int(micros) / 1e6 if micros.isdecimal() and int(micros) > 0 else None
         address = environ.get("NOTIFY_SOCKET", "")
         # A leading @ means the abstract namespace, whose first byte is zero.
         self._address = "\0" + address[1:] if address.startswith("@") else address

@@ -6,38 +6,32 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar
 
 import structlog
 
 from agent import __version__, mp4
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, Footage, Video
+from agent.clip import Clip, Footage
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
-from agent.intake.naming import Naming, printable, read_name
+from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
+from agent.intake.fitting import MP4, as_it_is
+from agent.intake.naming import Naming, printable, read_name, unusable
 from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
+from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar
-from agent.intake.times import Instant, check_recording_time, to_utc
+from agent.intake.times import Instant, check_recording_time, comes_twice, to_utc
 
 log = structlog.get_logger()
 
 MAX_REGISTRATION_CHARACTERS = 20
+# Longer than any camera records in one file: a damaged index can claim more than a calendar holds.
+MAX_DURATION_SECONDS = 30 * 86_400
 _REGISTRATION = re.compile(r"[^\W_]+(?:[ -][^\W_]+)*")
-_CODEC_NAMES = {
-    "av01": "AV1",
-    "encv": "encrypted video",
-    "jpeg": "Motion JPEG",
-    "mjpa": "Motion JPEG",
-    "mjpb": "Motion JPEG",
-    "mp4v": "MPEG-4 Part 2",
-    "s263": "H.263",
-    "vp09": "VP9",
-}
-_HEVC_CODECS = frozenset(("hvc1", "hev1", "dvh1", "dvhe"))
 _QUICKTIME_BRAND = "qt  "
 _SIDECAR = "sidecar"
 
@@ -50,39 +44,53 @@ class Inspector:
     Args:
         folder: how the files are named, and the camera's clock.
         config: vehicle and limits.
+        read_media: reads the headers of a file, with the file as it was meanwhile.
 
     Attributes:
         rules: changes whenever a setting changes that decides what is refused; see `rules_digest`.
     """
 
-    def __init__(self, folder: FootageFolder, config: Config) -> None:
+    def __init__(
+        self,
+        folder: FootageFolder,
+        config: Config,
+        read_media: Callable[[Path], tuple[Footage, Media]] | None = None,
+    ) -> None:
         self._folder = folder
+        self._read_media = read_media or read_mp4
         self._vehicle = config.vehicle
         self._limits = config.limits
         self.rules = rules_digest(folder, config.vehicle, config.limits, config.conform)
 
-    def inspect(self, path: Path, now: datetime) -> tuple[Clip, ...]:
+    def inspect(self, path: Path, now: datetime | None = None) -> tuple[Clip, ...]:
         """Read a file's headers, its name and its sidecar, and decide which clips it gives.
 
         Args:
             path: a file in the folder.
-            now: this device's clock, aware.
+            now: this device's clock, aware; None leaves the judgement of the times to `dating`.
 
         Raises:
             FootageIncomplete: it is no whole MP4, but may become one.
             FootageRefused: it cannot be delivered; the reason says why and what to do.
             FootageGone: it vanished, or changed while it was read.
         """
-        footage, movie = _read(path)
-        _check_format(movie)
-        seconds = _whole_seconds(movie.duration_seconds)
-        self._check_limits(footage, seconds)
+        return (as_it_is(self.recording(path, now), self._limits),)
+
+    def recording(self, path: Path, now: datetime | None = None) -> Recording:
+        """Read a file's headers, its name and its sidecar: what it is, not whether the API takes it.
+
+        Args, Raises: as `inspect`.
+        """
+        relative = path.relative_to(self._folder.path).as_posix()
+        if reason := unusable(relative):
+            raise FootageRefused(reason)
+        footage, media = self._read_media(path)
         sidecar = read_sidecar(path)
-        naming = read_name(path.relative_to(self._folder.path).as_posix(), self._folder)
-        start = self._start(sidecar, naming, _probable_start(footage, seconds))
+        naming = read_name(relative, self._folder)
+        start = self._start(sidecar, naming, footage, media, now)
         began, doubt = start.value.utc, start.value.note
-        ended = began + timedelta(seconds=seconds)
-        check_recording_time(began, ended, now)
+        if now is not None:
+            check_recording_time(began, began + timedelta(seconds=media.duration_seconds), now)
         registration = self._registration(sidecar, naming)
         camera = self._camera(sidecar, naming)
         event = _first(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))
@@ -92,40 +100,39 @@ class Inspector:
             "registration": registration.source,
             "camera": camera.source,
             "start": f"{start.source}; {doubt}" if doubt else start.source,
-            "end": "start and the duration in the file's headers",
         }
-        return (
-            Clip(
-                footage,
-                Video(registration.value, camera.value, began, ended),
-                priority=EVENT_PRIORITY if event else NORMAL_PRIORITY,
-                comments=sidecar.comments,
-                sources=sources | ({"event": event.source} if event else {}),
-            ),
+        if event:
+            sources["event"] = f"{event.source}: {event.value.word}"
+        return Recording(
+            footage,
+            media,
+            registration.value,
+            camera.value,
+            began,
+            preset=naming.preset.name if naming.preset else "",
+            event=event.value if event else None,
+            comments=sidecar.comments or (event.value.word if event else ""),
+            sources=sources,
         )
 
-    def _check_limits(self, footage: Footage, seconds: int) -> None:
-        if footage.size_bytes > self._limits.max_bytes:
-            raise FootageRefused(
-                f"it has {footage.size_bytes:,} bytes and the limit is {self._limits.max_bytes:,} (limits.max_bytes): "
-                "set a shorter loop or a lower bitrate in the camera"
-            )
-        if seconds > self._limits.max_seconds:
-            raise FootageRefused(
-                f"it lasts {seconds:,} s and the limit is {self._limits.max_seconds:,} s (limits.max_seconds): "
-                "set a shorter loop in the camera"
-            )
-
-    def _start(self, sidecar: Sidecar, naming: Naming, probable: datetime | None) -> _Found[Instant]:
+    def _start(
+        self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media, now: datetime | None
+    ) -> _Found[Instant]:
+        zone = self._folder.timezone
         found = _first(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))
-        if found is None:
-            read_by = "the folder's pattern" if self._folder.pattern else f"preset {self._folder.preset}"
-            raise FootageRefused(
-                f"no recording time: {read_by} reads none from the name. Give the folder a pattern that does, or put a "
-                "sidecar (same name, ending in .json) with start beside the file",
-                look_again_seconds=LOOK_AGAIN_SECONDS,
-            )
-        return _Found(to_utc(found.value, self._folder.timezone, probable), found.source)
+        if found is not None:
+            probable = None
+            if comes_twice(found.value, zone) and not keeps_local_time(footage.path):
+                probable = start_by_date(footage, media.duration_seconds)
+            return _Found(to_utc(found.value, zone, probable), found.source)
+        if naming.preset is not None and naming.preset.clock == "none":
+            return _Found(*start_by_file(footage, media, naming.preset.created, zone, now))
+        read_by = "the folder's pattern" if self._folder.pattern else f"preset {self._folder.preset}"
+        raise FootageRefused(
+            f"no recording time: {read_by} reads none from the name. Give the folder a pattern that does, or put a "
+            "sidecar (same name, ending in .json) with start beside the file",
+            look_again_seconds=LOOK_AGAIN_SECONDS,
+        )
 
     def _registration(self, sidecar: Sidecar, naming: Naming) -> _Found[str]:
         found = _first(
@@ -148,6 +155,7 @@ class Inspector:
             _Found(sidecar.camera, _SIDECAR),
             _named(naming, "camera", naming.camera),
             _Found(self._vehicle.camera, "vehicle.camera"),
+            _Found(naming.usual_camera, f"the usual channel of {naming.preset.name if naming.preset else ''}"),
         )
         if found is None:
             raise FootageRefused(
@@ -208,8 +216,12 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _read(path: Path) -> tuple[Footage, mp4.Movie]:
-    """Raises FootageGone, FootageRefused, FootageIncomplete."""
+def read_mp4(path: Path) -> tuple[Footage, Media]:
+    """Read the headers of an MP4 or a QuickTime file.
+
+    Raises:
+        FootageIncomplete, FootageRefused, FootageGone: as `Inspector.inspect`.
+    """
     with opened(path) as file:
         footage = Footage.from_stat(path, os.fstat(file.fileno()))
         try:
@@ -219,40 +231,17 @@ def _read(path: Path) -> tuple[Footage, mp4.Movie]:
             refusal = FootageIncomplete if isinstance(error, mp4.Mp4Incomplete) else FootageRefused
             raise refusal(str(error)) from error
         _check_unchanged(footage, file)
-    return footage, movie
+    if movie.duration_seconds > MAX_DURATION_SECONDS:
+        raise FootageRefused(f"it lasts {movie.duration_seconds:,.0f} s by its headers: the file is damaged")
+    container = "MOV" if movie.brand == _QUICKTIME_BRAND else MP4
+    codec = movie.video.codec if movie.video else None
+    return footage, Media(container, codec, movie.duration_seconds, movie.created)
 
 
 def _check_unchanged(footage: Footage, file: BinaryIO) -> None:
     """What was read of a file that changed meanwhile is worth nothing, be it a movie or an error."""
     if Footage.from_stat(footage.path, os.fstat(file.fileno())) != footage:
         raise FootageGone("it changed while it was read")
-
-
-def _check_format(movie: mp4.Movie) -> None:
-    if movie.brand == _QUICKTIME_BRAND:
-        raise FootageRefused("its container is QuickTime (MOV), not MP4: switch the camera from MOV to MP4")
-    if movie.video is None:
-        raise FootageRefused("it has no video track")
-    if movie.video.codec in _HEVC_CODECS:
-        raise FootageRefused("its video is H.265/HEVC, which is not taken: switch the camera from H.265/HEVC to H.264")
-    if not movie.video.is_h264:
-        codec = _CODEC_NAMES.get(movie.video.codec, printable(movie.video.codec) or "of an unknown kind")
-        raise FootageRefused(f"its video is {codec}, which is not taken: switch the camera to H.264")
-
-
-def _whole_seconds(duration_seconds: float) -> int:
-    """At least 1: the API's timestamps have whole seconds, and a clip must end after it starts."""
-    if duration_seconds <= 0:
-        raise FootageRefused("its headers give it no duration: nothing was recorded, or the file is damaged")
-    return max(1, round(duration_seconds))
-
-
-def _probable_start(footage: Footage, seconds: int) -> datetime | None:
-    """When recording began if the file was written to its end then; None if its date is beyond any calendar."""
-    try:
-        return datetime.fromtimestamp(footage.modified_ns // 10**9 - seconds, tz=timezone.utc)
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def _normal_registration(found: _Found[str]) -> str:

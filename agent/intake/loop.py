@@ -12,20 +12,32 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, State
+from agent.clip import Clip, Footage, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.host.clock import AsTold, Clock
+from agent.intake.dating import dated
 from agent.intake.inspection import Inspector
-from agent.intake.scanning import Skipped, examine, reaches, scan, unreadable, wanted
+from agent.intake.naming import unusable
+from agent.intake.news import News
+from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.intake.survey import Survey
+from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.spool import Spool
 
 log = structlog.get_logger()
 
 # A directory that appears may already hold files that no notification told of: the folder is scanned this much later.
-NEW_DIRECTORY_SECONDS = 1.0
+SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
+PRUNE_AGAIN_SECONDS = 10.0
+RELIEVE_SECONDS = 5.0
+# The longest wait: a worker that does not move for long counts as hung.
+IDLE_SECONDS = 15.0
+# How soon it is noticed that the clock was set, while clips may wait for that.
+CLOCK_LOOK_SECONDS = 5.0
 
 
 class Intake:
@@ -38,6 +50,7 @@ class Intake:
         on_taken: called when clips were added.
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
+        clock: this device's clock, judged; without it `now` is believed.
     """
 
     def __init__(
@@ -49,13 +62,15 @@ class Intake:
         on_taken: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._folders: Sequence[FootageFolder] = config.footage
         self._spool = spool
         self._stop = stop
         self._on_taken = on_taken
         self._monotonic = monotonic
-        self._now = now
+        self._clock = clock or Clock("always", AsTold(now))
+        self._heeded: tuple[float, bool] | None = None
         self._inspectors = {folder: Inspector(folder, config) for folder in self._folders}
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | None] = queue.SimpleQueue()
         self._watcher = Watcher(
@@ -65,9 +80,12 @@ class Intake:
         )
         self._scan_at = dict.fromkeys(self._folders, 0.0)
         self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
-        self._known: dict[FootageFolder, set[int]] = {folder: set() for folder in self._folders}
-        self._told: set[str] = set()
+        self._news = News()
+        self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
+        self._relieve_at = 0.0
+        self._knows_rules = False
+        self._was_full = False
 
     def wake(self) -> None:
         """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
@@ -77,9 +95,9 @@ class Intake:
         """Takes footage in until `stop` is set.
 
         Args:
-            alive: called at least each minute and with each file, as a sign that the loop moves.
+            alive: called several times a minute and with each file, as a sign that the loop moves.
         """
-        self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+        self._tend_spool()
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
@@ -96,14 +114,43 @@ class Intake:
             Seconds until there is something to do.
         """
         alive()
+        self._tend_spool()
+        self._heed_clock()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
-                self._watcher.tend()
+                for renewed in self._watcher.tend():
+                    self._scan_at[renewed] = self._monotonic()
+                    self._surveys[renewed].has_footage = False
                 self._scan(folder, alive)
         self._take_settled(alive)
-        self._prune()
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
-        return min(60.0, max(0.0, due - self._monotonic()))
+        most = IDLE_SECONDS if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
+        return min(most, max(0.0, due - self._monotonic()))
+
+    def _heed_clock(self) -> None:
+        """Once after each change of the clock: clips that wait for it may be decided."""
+        clock = self._clock.look()
+        setting = (self._clock.settings[-1].since, clock.trusted)
+        if setting == self._heeded:
+            return
+        try:
+            retimed = self._spool.retime(clock, self._doubt)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+            return
+        self._heeded = setting
+        for record in retimed:
+            log.info(
+                f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
+            )
+            self._on_taken()
+
+    def _doubt(self, video: Video) -> str | None:
+        try:
+            check_recording_time(video.start, video.end, datetime.fromtimestamp(self._clock.wall(), tz=timezone.utc))
+        except FootageRefused as refusal:
+            return refusal.reason
+        return None
 
     def _listen(self, seconds: float) -> None:
         """Waits for hints; those that came together are noted together."""
@@ -116,50 +163,46 @@ class Intake:
             timeout = 0.0
             if hint is None:
                 self._scan_at = dict.fromkeys(self._folders, 0.0)
+                for survey in self._surveys.values():
+                    survey.revise()
                 continue
             folder, path, closed = hint
             if path is None:
-                self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + NEW_DIRECTORY_SECONDS)
+                self._scan_soon(folder)
             elif wanted(folder, path.name) and reaches(folder, path):
                 found = examine(path)
                 if isinstance(found, Footage):
                     self._note(folder, found, closed=closed)
                 elif found is not None:
-                    self._tell("footage_skipped", found.path, found.reason)
+                    self._news.tell("footage_skipped", found.path, found.reason)
 
     def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
-        known: set[int] = set()
-        try:
-            for found in scan(folder):
-                if self._stop.is_set():
-                    return
-                alive()
-                if isinstance(found, Skipped):
-                    self._tell("footage_skipped", found.path, found.reason)
-                else:
-                    self._sort(folder, found, known)
-        except OSError as exc:
-            self._tell("folder_missing", folder.path, f"{unreadable(exc)}; looked for again at every scan")
-            return
-        self._told.discard(f"folder_missing {folder.path}")
-        self._known[folder] = known
-
-    def _sort(self, folder: FootageFolder, footage: Footage, known: set[int]) -> None:
-        """Passes over what the ledger knows; a memory of hashes saves asking it for each file at each scan."""
-        mark = hash(footage)
-        if mark in self._known[folder]:
-            known.add(mark)
-            return
-        state = self._spool.state_of(footage)
-        if state is None:
+        survey = self._surveys[folder]
+        for footage in survey.scan(alive, self._stop.is_set):
             self._note(folder, footage, closed=False)
-        elif state is State.DELIVERED and folder.after_delivery == "delete":
-            self._delete(footage)
-        elif folder.after_delivery == "keep" and state is not State.REFUSED:
-            known.add(mark)
+        if survey.is_there and self._watcher.check(folder, survey.directories):
+            self._scan_soon(folder)
+
+    def _scan_soon(self, folder: FootageFolder) -> None:
+        self._scan_at[folder] = min(self._scan_at[folder], self._monotonic() + SOON_SECONDS)
+
+    def _is_unusable(self, folder: FootageFolder, footage: Footage) -> bool:
+        """Whether the name alone says that the file can never be used; it is then refused.
+
+        Such files are blocks that a camera overwrites without end: one row a file, whatever it holds meanwhile.
+        """
+        reason = unusable(footage.path.name)
+        if reason is None:
+            return False
+        block = Footage(footage.path, 0, 0)
+        if self._spool.state_of(block) is None:
+            self._refuse(block, FootageRefused(reason), self._inspectors[folder].rules)
+        return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
+        if self._is_unusable(folder, footage):
+            return
         key = (folder, footage.path)
         self._pending[key] = seen(
             self._pending.get(key),
@@ -185,10 +228,18 @@ class Intake:
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
                 self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
-                self._take(folder, pending)
+                try:
+                    self._take(folder, pending)
+                except SpoolFull as exc:
+                    self._tell_full(exc)
+                    self._pending[folder, path] = replace(pending, look_at=now + folder.rescan_seconds)
 
     def _take(self, folder: FootageFolder, pending: Pending) -> None:
-        """Inspects one settled file and spools it, or says why not."""
+        """Inspects one settled file and spools it, or says why not.
+
+        Raises:
+            SpoolFull: there is no room now.
+        """
         footage = pending.footage
         key = (folder, footage.path)
         now = self._monotonic()
@@ -198,57 +249,68 @@ class Intake:
         inspector = self._inspectors[folder]
         try:
             clips = self._inspect(inspector, footage)
+            self._relieve()
             for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
                 event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
                 why = {"reason": taken.reason} if taken.reason else {}
                 log.info(event, clip=taken.id, footage=str(footage.path), **why)
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
-        except SpoolFull as exc:
-            self._tell("spool_full", folder.path, f"{exc}; the footage stays where it is and is taken in later")
-            self._pending[key] = replace(pending, look_at=now + folder.rescan_seconds)
-            return
-        except FootageIncomplete as exc:
-            if not is_hopeless(pending, now, folder.settle_seconds):
+        except FootageRefused as exc:
+            if examine(footage.path) != footage:
+                # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
+                log.debug("footage_gone", footage=str(footage.path), reason=exc.reason)
+            elif isinstance(exc, FootageIncomplete) and not is_hopeless(pending, now, folder.settle_seconds):
                 self._pending[key] = put_off(pending, now, folder.settle_seconds)
                 return
-            self._refuse(footage, exc, inspector.rules)
-        except FootageRefused as exc:
-            self._refuse(footage, exc, inspector.rules)
+            else:
+                self._refuse(footage, exc, inspector.rules)
         else:
-            self._told.discard(f"spool_full {folder.path}")
+            self._was_full = False
             self._on_taken()
         del self._pending[key]
 
     def _inspect(self, inspector: Inspector, footage: Footage) -> Sequence[Clip]:
-        clips = inspector.inspect(footage.path, datetime.fromtimestamp(self._now(), tz=timezone.utc))
+        clips = inspector.inspect(footage.path)
         if any(clip.footage != footage for clip in clips):
             raise FootageGone("it changed after it had settled")
-        return clips
+        return dated(clips, self._clock.settings)
 
     def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
         self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
-    def _delete(self, footage: Footage) -> None:
-        """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""
-        if examine(footage.path) != footage:
-            return
+    def _tend_spool(self) -> None:
+        """Keeps free space on its disk, and forgets what no scan can find any more."""
         try:
-            footage.path.unlink()
-        except OSError as exc:
-            self._tell("footage_not_deleted", footage.path, str(exc.strerror))
-        else:
-            log.info("footage_deleted", footage=str(footage.path), reason="delivered")
+            self._relieve()
+            if not self._knows_rules:
+                self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+                self._knows_rules = True
+            # By a clock that is ahead, all that was delivered would be long ago.
+            if self._monotonic() >= self._prune_at and self._clock.latest.trusted:
+                there = [folder.path for folder, survey in self._surveys.items() if survey.has_footage]
+                more = self._spool.prune(there)
+                self._prune_at = self._monotonic() + (PRUNE_AGAIN_SECONDS if more else PRUNE_SECONDS)
+        except SpoolFull as exc:
+            self._tell_full(exc)
 
-    def _prune(self) -> None:
-        if self._monotonic() >= self._prune_at:
-            self._prune_at = self._monotonic() + PRUNE_SECONDS
-            self._spool.forget_delivered()
+    def _relieve(self) -> None:
+        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays."""
+        if self._monotonic() < self._relieve_at:
+            return
+        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
+        for given_up in self._spool.relieve():
+            log.warning(
+                "clip_given_up",
+                clip=given_up.id,
+                footage=str(given_up.footage.path),
+                lost=given_up.lost,
+                reason=given_up.reason,
+            )
 
-    def _tell(self, event: str, path: Path, reason: str) -> None:
-        """Logs what stays true from scan to scan only once."""
-        key = f"{event} {path}"
-        if key not in self._told:
-            self._told.add(key)
-            log.warning(event, path=str(path), reason=reason)
+    def _tell_full(self, error: SpoolFull) -> None:
+        """Logs once that there is no room, until something was taken in again."""
+        if not self._was_full:
+            self._was_full = True
+            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from typing import Any
 
 from agent.config import FootageFolder
 from agent.config.values import HIGHEST_CAMERA
-from agent.intake.presets import AUTO, PRESETS, Preset
+from agent.intake.marks import EVENT, Mark, mark_of_folder
+from agent.intake.preset import Preset
+from agent.intake.presets import ANY_COPIES, AUTO, PRESETS, UNUSABLE
 from agent.intake.times import parse_iso
 
-# A regular expression cannot be stopped once it runs. On names of this length one that is merely quadratic stays quick;
-# one that is exponential is slow on twenty characters already, and no limit that spares real names prevents that.
-MAX_CHARACTERS = 1024
+# A regular expression cannot be stopped once it runs. On names of this length one that is merely cubic stays quick; one
+# that is exponential is slow on twenty characters already: `agent.config.patterns` refuses those that it finds.
+MAX_CHARACTERS = 255
 
 _CAMERA_FOLDER = re.compile(r"(?:channel|camera|cam|ch)[-_ ]?(\d{1,3})", re.IGNORECASE | re.ASCII)
-_NO_PRESET = Preset("no preset", re.compile(""), examples=())
+_VALUES = ("registration", "camera", "start", "event")
 _TIME_GROUPS = ("start", "Y", "y", "m", "d", "H", "M", "S")
 
 
@@ -26,25 +29,29 @@ class Naming:
     """What a name says; None where it says nothing.
 
     Args:
+        preset: the one that read it; None if none did, or several did and disagree.
         registration: as written.
         camera: the channel's number, 0 to 255.
+        usual_camera: the channel of this family's recordings that name none, for when nothing else tells.
         start: naive, by the camera's clock, or aware.
-        event: the name's word for the event that it marks.
+        event: what the recording is marked as.
         sources: value to where it was, or would have been, read: {"camera": "folder name", …}.
         faults: value to what is wrong with it, as a sentence: such a value is None, and nothing should be guessed
             in its place.
     """
 
+    preset: Preset | None = None
     registration: str | None = None
     camera: int | None = None
+    usual_camera: int | None = None
     start: datetime | None = None
-    event: str | None = None
+    event: Mark | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 def read_name(relative: str, folder: FootageFolder) -> Naming:
-    """Read a name by the folder's pattern or preset, and the camera else from the folders' names.
+    """Read a name by the folder's pattern or presets, and what it does not say from the folders' names.
 
     Args:
         relative: the file's path below the watched folder, `/` between its parts; undecodable bytes as surrogates.
@@ -52,8 +59,46 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
     """
     if len(relative) > MAX_CHARACTERS:
         return Naming(faults={"start": f"the path is longer than {MAX_CHARACTERS} characters and was not read"})
-    preset, groups = _match(relative, folder)
-    words = {word.casefold(): number for word, number in (*preset.cameras.items(), *folder.cameras.items())}
+    readings = [_read(preset, match, relative, folder) for preset, match in _matches(relative, folder)]
+    if not readings:
+        return _read(None, None, relative, folder)
+    return readings[0] if len(readings) == 1 else _agreed(readings)
+
+
+def copies_in(folder: FootageFolder) -> re.Pattern[str] | None:
+    """Whole names of smaller copies of a recording, and of what belongs to one, in this folder's presets."""
+    if folder.pattern is not None:
+        return None
+    return ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+
+
+def is_copy(name: str, folder: FootageFolder) -> bool:
+    """Whether a file of this name is a smaller copy of a recording, or belongs to one."""
+    copies = copies_in(folder)
+    return copies is not None and copies.fullmatch(name) is not None
+
+
+def unusable(relative: str) -> str | None:
+    """Why a file of this name can never be used, whatever it holds, and what to change; None if nothing is known."""
+    return next((preset.refused for preset in UNUSABLE if preset.pattern.search(relative)), None)
+
+
+def printable(text: str) -> str:
+    """The text with undecodable bytes and control characters escaped, fit for a terminal, a log and UTF-8."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def _matches(relative: str, folder: FootageFolder) -> Iterator[tuple[Preset, re.Match[str]]]:
+    for preset in _presets(folder):
+        if match := preset.pattern.search(relative):
+            yield preset, match
+
+
+def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, folder: FootageFolder) -> Naming:
+    groups = _caught(match)
+    own = preset.cameras if preset else {}
+    chosen = {word.casefold(): number for word, number in folder.cameras.items()}
+    words = {**own, **chosen}
     start: datetime | None = None
     camera: int | None = None
     faults: dict[str, str] = {}
@@ -62,51 +107,70 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
     except (ValueError, OverflowError) as error:
         said = " ".join(f"{group}={groups[group]}" for group in _TIME_GROUPS if group in groups)
         faults["start"] = printable(f"the name {relative} says an impossible time ({said}): {error}")
-    if "camera" not in groups:
-        camera = _camera_of_folders(relative, folder, words)
+    word = groups.get("camera") or groups.get("camera2")
+    if word is None:
+        # A letter alone is the family's word in its file names, but as a folder's name it may be anybody's.
+        full_words = {word: number for word, number in own.items() if len(word) > 1}
+        camera = _camera_of_folders(relative, folder, {**full_words, **chosen})
     else:
-        camera = _camera(groups["camera"], words)
+        camera = _camera(word, words)
         if camera is None:
-            faults["camera"] = _unknown_camera(groups["camera"], folder)
-    by_name = f"file name ({preset.name})"
+            faults["camera"] = _unknown_camera(word, folder)
+    event, marked_by = _mark(groups, preset, relative)
+    by_name = f"file name ({preset.name if preset else 'no preset'})"
     return Naming(
+        preset=preset,
         registration=groups.get("registration"),
         camera=camera,
+        usual_camera=words.get(""),
         start=start,
-        event=_event(groups, preset),
+        event=event,
         sources={
             "registration": by_name,
-            "camera": by_name if "camera" in groups else "folder name",
+            "camera": by_name if word else "folder name",
             "start": by_name,
-            "event": by_name,
+            "event": marked_by or by_name,
         },
         faults=faults,
     )
 
 
-def printable(text: str) -> str:
-    """The text with undecodable bytes and control characters escaped, fit for a terminal, a log and UTF-8."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+def _caught(match: re.Match[str] | None) -> Mapping[str, str]:
+    """What the groups caught; those that caught nothing, or blanks, are left out."""
+    caught = {group: (text or "").strip() for group, text in match.groupdict().items()} if match else {}
+    return {group: text for group, text in caught.items() if text}
 
 
-def _match(relative: str, folder: FootageFolder) -> tuple[Preset, Mapping[str, str]]:
-    """The first preset that reads the name, and what its groups caught; groups that caught nothing are left out."""
-    for preset in _presets(folder):
-        if match := preset.pattern.search(relative):
-            caught = {group: (text or "").strip() for group, text in match.groupdict().items()}
-            return preset, {group: text for group, text in caught.items() if text}
-    return _NO_PRESET, {}
+def _agreed(readings: Sequence[Naming]) -> Naming:
+    """What several presets make of one name: where they differ nothing is guessed."""
+    names = [reading.preset.name for reading in readings if reading.preset]
+    differing = [value for value in _VALUES if len({_said(reading, value) for reading in readings}) > 1]
+    fault = (
+        f"the name fits several cameras, {' and '.join(names)}, which read its {' and '.join(differing)} differently: "
+        f'set preset = "{names[0]}", or whichever it is, for this folder ([[footage]])'
+    )
+    if not differing:
+        return readings[0]
+    unread: dict[str, Any] = dict.fromkeys((*differing, "preset", "usual_camera"))
+    return replace(readings[0], faults=readings[0].faults | dict.fromkeys(differing, fault), **unread)
+
+
+def _said(reading: Naming, value: str) -> tuple[object, ...]:
+    """What a reading makes of a value, in a form to be compared."""
+    if value == "start" and reading.start is None and reading.preset:
+        return reading.preset.clock, reading.preset.created, value in reading.faults
+    return getattr(reading, value), value in reading.faults
 
 
 def _presets(folder: FootageFolder) -> Iterable[Preset]:
     if folder.pattern is not None:
-        return (Preset("pattern", folder.pattern, examples=()),)
+        return (Preset("pattern", "the folder's own pattern", folder.pattern, examples={}, marks=None),)
     if folder.preset == AUTO:
         return PRESETS.values()
     return (PRESETS[folder.preset],)
 
 
-def _start(groups: Mapping[str, str], preset: Preset) -> datetime | None:
+def _start(groups: Mapping[str, str], preset: Preset | None) -> datetime | None:
     """Raises ValueError or OverflowError: no calendar has such a time."""
     start: datetime | None = None
     if "start" in groups:
@@ -115,29 +179,45 @@ def _start(groups: Mapping[str, str], preset: Preset) -> datetime | None:
         year = int(groups["Y"]) if "Y" in groups else 2000 + int(groups["y"])
         month, day, hour, minute, second = (int(groups.get(group, "0")) for group in "mdHMS")
         start = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - by the camera's clock
-    if start and start.tzinfo is None and preset.clock == "utc":
+    if start and start.tzinfo is None and preset and preset.clock == "utc":
         start = start.replace(tzinfo=timezone.utc)
     return start
 
 
-def _event(groups: Mapping[str, str], preset: Preset) -> str | None:
-    word = groups.get("event")
-    if word is None or (preset.events is not None and word.casefold() not in preset.events):
-        return None
-    return word
+def _mark(groups: Mapping[str, str], preset: Preset | None, relative: str) -> tuple[Mark | None, str | None]:
+    """What the recording is marked as, with the folder that says so if it is one; what is urgent goes before."""
+    by_name = _mark_of_name(groups, preset) if preset else None
+    if by_name and by_name.urgent:
+        return by_name, None
+    by_folder = [
+        (mark, f"folder {printable(name)}") for name in relative.split("/")[:-1] if (mark := mark_of_folder(name))
+    ]
+    urgent = [(mark, source) for mark, source in by_folder if mark.urgent]
+    if urgent:
+        return urgent[-1]
+    return (by_name, None) if by_name or not by_folder else by_folder[-1]
+
+
+def _mark_of_name(groups: Mapping[str, str], preset: Preset) -> Mark | None:
+    words = [groups[group] for group in ("event", "event2") if group in groups]
+    if preset.marks is None:
+        return EVENT if words else None
+    return next((preset.marks[word.casefold()] for word in (*words, "") if word.casefold() in preset.marks), None)
 
 
 def _camera(word: str, words: Mapping[str, int]) -> int | None:
     number = words.get(word.casefold())
-    if number is None and word.isdecimal():
-        number = int(word)
+    if number is None:
+        numbered = _CAMERA_FOLDER.fullmatch(word)
+        digits = numbered[1] if numbered else word
+        number = int(digits) if digits.isdecimal() else None
     return number if number is not None and number <= HIGHEST_CAMERA else None
 
 
 def _camera_of_folders(relative: str, folder: FootageFolder, words: Mapping[str, int]) -> int | None:
     """The channel that the nearest folder is named after, up to the watched folder itself."""
     for name in reversed((folder.path.name, *relative.split("/")[:-1])):
-        if name.casefold() in words:
+        if name and name.casefold() in words:
             return words[name.casefold()]
         match = _CAMERA_FOLDER.fullmatch(name)
         if match and (camera := _camera(match[1], words)) is not None:

@@ -19,7 +19,8 @@ from agent.intake.naming import printable
 # the file itself: only time can bring it back.
 LOOK_AGAIN_SECONDS = 600.0
 
-_GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE))
+# No file can have a name that is too long: the sidecar of footage whose own name is as long as names may be.
+_GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 
@@ -56,7 +57,7 @@ def _decided(error: OSError, path: Path) -> FootageGone | FootageRefused:
         return FootageGone("it is no longer there")
     if error.errno == errno.ELOOP:
         return FootageRefused("it is a symbolic link, and links are never followed")
-    if error.errno == errno.ENXIO:
+    if error.errno == errno.ENXIO and _is_special(path):
         return FootageRefused("it is not a regular file but a socket or a device")
     if error.errno in _FORBIDDEN:
         return FootageRefused(_forbidden(path), look_again_seconds=LOOK_AGAIN_SECONDS)
@@ -64,6 +65,14 @@ def _decided(error: OSError, path: Path) -> FootageGone | FootageRefused:
         f"it cannot be read ({error.strerror}): the card or its reader may be failing; looked at again in 10 minutes",
         look_again_seconds=LOOK_AGAIN_SECONDS,
     )
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a socket or a device stands there. A card that was pulled answers ENXIO for its files too."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _forbidden(path: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.config.values import HIGHEST_CAMERA
 from agent.errors import FootageGone, FootageRefused
+from agent.intake.marks import EVENT, Mark
 from agent.intake.naming import printable
 from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
 from agent.intake.times import parse_iso
@@ -26,7 +27,7 @@ class Sidecar:
         camera: 0 to 255.
         start: naive, by the camera's clock, or aware.
         comments: for the API.
-        event: the word for it, or "event".
+        event: the word for it, or EVENT.
         note: why a file in the sidecar's place was passed over, for the log.
     """
 
@@ -34,7 +35,7 @@ class Sidecar:
     camera: int | None = None
     start: datetime | None = None
     comments: str = ""
-    event: str | None = None
+    event: Mark | None = None
     note: str | None = None
 
 
@@ -91,7 +92,7 @@ def _text(document: Mapping[str, object], key: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{key} must be text in quotes, not {json.dumps(value)[:40]}")  # noqa: TRY004
+        raise ValueError(f"{key} must be text in quotes, not {_shown(value)}")  # noqa: TRY004
     return value.encode(errors="replace").decode().strip() or None
 
 
@@ -99,15 +100,24 @@ def _camera(value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= HIGHEST_CAMERA:
-        raise ValueError(f"camera must be a whole number from 0 to {HIGHEST_CAMERA}, not {json.dumps(value)[:40]}")
+        raise ValueError(f"camera must be a whole number from 0 to {HIGHEST_CAMERA}, not {_shown(value)}")
     return value
 
 
-def _event(document: Mapping[str, object]) -> str | None:
+def _event(document: Mapping[str, object]) -> Mark | None:
     value = document.get("event")
     if isinstance(value, bool):
-        return "event" if value else None
-    return _text(document, "event")
+        return EVENT if value else None
+    word = _text(document, "event")
+    return Mark(word) if word else None
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value, which may be nested as deep as the reader of JSON just bears."""
+    try:
+        return json.dumps(value)[:40]
+    except RecursionError:
+        return "that"
 
 
 def _refused(path: Path, what: str) -> FootageRefused:

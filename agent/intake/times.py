@@ -82,6 +82,19 @@ def to_utc(local: datetime, zone: ZoneInfo, probable: datetime | None = None) ->
     return Instant(first, f"{shown} came twice: the first was taken, {first:%H:%M:%S} UTC")
 
 
+def comes_twice(local: datetime, zone: ZoneInfo) -> bool:
+    """Whether the clock change repeats this time, so that only a hint can tell which of the two it is."""
+    if local.tzinfo is not None or not 1900 <= local.year <= 9000:
+        return False
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1))
+    return first < second
+
+
+def is_believable(start: datetime, end: datetime, now: datetime | None) -> bool:
+    """Whether a recording can have been made then; without `now` only what is before such cameras is doubted."""
+    return start >= EARLIEST and (now is None or end <= now + FUTURE_TOLERANCE)
+
+
 def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:
     """Refuse a recording whose time cannot be right.
 

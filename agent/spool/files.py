@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from agent.clip import Clip, Video
+from agent.clip import Clip, UnsetClock, Video
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.spool.records import Stored
 
@@ -32,8 +32,10 @@ LOOK_AGAIN_SECONDS = 600.0
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 _NAME = re.compile(
-    r"(?P<start>\d{8}T\d{6}Z)_(?P<end>\d{8}T\d{6}Z)_(?P<registration>[^_]+)_(?P<camera>\d+)"
-    r"_p(?P<priority>-?\d+)_(?P<identity>[0-9a-f]{32})-(?P<piece>\d+)\.mp4"
+    r"(?P<start>\d{8}T\d{6}Z)_(?P<end>\d{8}T\d{6}Z)_(?P<registration>[^_]+)_(?P<camera>\d{1,9})"
+    r"_p(?P<priority>-?\d{1,9})(?:_b(?P<boot>[0-9a-f]{32}),(?P<began>-?\d{1,12}),(?P<lag>-?\d{1,12}))?"
+    r"_(?P<identity>[0-9a-f]{32})-(?P<piece>\d{1,9})\.mp4",
+    re.ASCII,
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -46,15 +48,28 @@ class StoredName:
     priority: int
     identity: str
     piece: int
+    clock: UnsetClock | None = None
+
+    @property
+    def text(self) -> str:
+        """The name itself."""
+        video, clock = self.video, self.clock
+        return (
+            f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{_quoted(video.registration)}"
+            f"_{video.camera}_p{self.priority}"
+            + (f"_b{clock.boot_id},{clock.boot_began},{clock.lag_seconds}" if clock else "")
+            + f"_{self.identity}-{self.piece}.mp4"
+        )
 
 
 def name_for(clip: Clip) -> str:
     """The stored file's name: the same footage gets the same name again, so a repeated intake leaves no second file."""
-    video = clip.video
-    return (
-        f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{quote(video.registration, safe='').replace('_', '%5F')}"
-        f"_{video.camera}_p{clip.priority}_{clip.footage.identity}-{clip.piece}.mp4"
-    )
+    return StoredName(clip.video, clip.priority, clip.footage.identity, clip.piece, clip.clock).text
+
+
+def _quoted(registration: str) -> str:
+    """Letters of other scripts stay as they are: quoted, twenty would not fit into a file's name (255 bytes)."""
+    return "".join(c if c > "\x7f" and c.isalnum() else quote(c, safe="").replace("_", "%5F") for c in registration)
 
 
 def read_name(name: str) -> StoredName | None:
@@ -69,7 +84,8 @@ def read_name(name: str) -> StoredName | None:
     except ValueError:
         return None
     video = Video(unquote(match["registration"]), int(match["camera"]), start, end)
-    return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]))
+    clock = UnsetClock(match["boot"], int(match["began"]), int(match["lag"])) if match["boot"] else None
+    return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]), clock)
 
 
 class ClipFiles:
@@ -126,6 +142,19 @@ class ClipFiles:
     def remove(self, name: str) -> None:
         """Removes a stored file; one that is gone already is no error."""
         (self.directory / name).unlink(missing_ok=True)
+
+    def rename(self, name: str, to: str) -> None:
+        """Gives a stored file another name, durably; if it has that one already, it was renamed before a power cut.
+
+        Raises:
+            OSError: it is not there, or the disk failed.
+        """
+        try:
+            (self.directory / name).rename(self.directory / to)
+        except FileNotFoundError:
+            if not self.has(to):
+                raise
+        self.sync()
 
     def has(self, name: str) -> bool:
         return (self.directory / name).is_file()

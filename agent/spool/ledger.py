@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.clip import Footage, State
-from agent.errors import SpoolError
+from agent.errors import SpoolError, SpoolFull
 from agent.spool.records import Record, RowUnreadable, from_json
 
 DATABASE = "clips.db"
@@ -31,9 +31,13 @@ CODES = {
     State.LOST: LOST,
     State.REFUSED: REFUSED,
 }
-STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING}
+# A clip that is held for its time has a code of its own too: it waits for this device's clock, not for a due time.
+UNTIMED = 6
+STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING, UNTIMED: State.HELD}
 COLUMNS = "_id, data, status, due, priority"
 PAGE_ROWS = 500
+# The footage of a damaged row.
+UNKNOWN = Footage(Path("unknown"), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class Ledger:
         """Clips and bytes per state; a state without clips is there with zeros."""
         sums = dict.fromkeys(State, Tally())
         for code, clips, size in self._rows(f"SELECT status, COUNT(*), SUM(bytes) FROM {TABLE} GROUP BY status"):
-            state = STATES[code]
+            state = STATES.get(code, State.LOST)
             sums[state] = Tally(sums[state].clips + clips, sums[state].size_bytes + size)
         return sums
 
@@ -73,14 +77,15 @@ class Ledger:
 
         Reads a page at a time, so that a ledger of any length needs little memory and holds no lock for long.
         """
-        codes = [code for code, state in STATES.items() if state in (states or State)]
+        codes = [code for code, state in STATES.items() if state in states]
+        # Without a choice of states those rows are shown too whose state is damaged.
+        condition = f"_id > ? AND status IN ({','.join('?' * len(codes))})" if states else "_id > ?"
         last = 0
         while True:
-            condition = f"_id > ? AND status IN ({','.join('?' * len(codes))})"
             page = self._rows(
                 f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY _id LIMIT {PAGE_ROWS}", (last, *codes)
             )
-            yield from map(_tolerant, page)
+            yield from map(tolerant, page)
             if len(page) < PAGE_ROWS:
                 return
             last = page[-1][0]
@@ -93,6 +98,10 @@ class Ledger:
         """The clips that the API would take for the same video (`records.video_key`)."""
         return list(self._records("video = ?", (key,), "_id"))
 
+    def untimed(self) -> list[Record]:
+        """The clips that are held because this device's clock is not trusted yet, oldest first."""
+        return list(self._records("status = ?", (UNTIMED,), "_id"))
+
     def next_due(self) -> float | None:
         """Unix seconds when the next deferred or held clip is to be looked at again; None if there is none."""
         query = f"SELECT MIN(due) FROM {TABLE} WHERE status = ?"
@@ -101,11 +110,34 @@ class Ledger:
 
     def _records(self, condition: str, values: Sequence[Any], order: str) -> Iterator[Record]:
         rows = self._rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY {order}", values)
-        return map(_tolerant, rows)
+        return map(tolerant, rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._lock:
+        with self._lock, translated():
             return self._connection.execute(query, values).fetchall()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """What SQLite reports, as a decision.
+
+    Raises:
+        SpoolFull: there is no room on the disk.
+        SpoolError: the disk or the database failed.
+    """
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as exc:
+        if "is full" in str(exc):
+            raise SpoolFull("the disk of the spool is full") from exc
+        raise SpoolError(f"the spool's database failed: {exc}") from exc
+
+
+def as_text(value: bytes) -> str:
+    """Text of the database, whatever damage did to it: SQLite's own reading would end the whole query."""
+    return value.decode("utf-8", "replace")
 
 
 def decode(row: Sequence[Any]) -> Record:
@@ -115,20 +147,33 @@ def decode(row: Sequence[Any]) -> Record:
         RowUnreadable: the row is damaged.
     """
     id, data, code, due, priority = row
+    state = STATES.get(code)
+    if state is None:
+        raise RowUnreadable(f"its state is {code!r}")
+    if not isinstance(due, float | int) or not isinstance(priority, int):
+        raise RowUnreadable(f"its due time is {due!r}, its priority {priority!r}")
+    return from_json(id, state, due, priority, content_of(data))
+
+
+def content_of(data: Any) -> Any:
+    """What the JSON of a row says.
+
+    Raises:
+        RowUnreadable: it is no JSON.
+    """
     try:
-        content = json.loads(data)
-    except (TypeError, ValueError) as exc:
+        return json.loads(data)
+    except (TypeError, ValueError, RecursionError) as exc:
         raise RowUnreadable(f"not JSON: {exc}") from exc
-    return from_json(id, STATES[code], due, priority, content)
 
 
-def _tolerant(row: Sequence[Any]) -> Record:
+def tolerant(row: Sequence[Any]) -> Record:
     """The record of a row; of a damaged one, what is left: it must stay in sight."""
     try:
         return decode(row)
     except RowUnreadable as exc:
-        nothing = Footage(Path("unknown"), 0, 0)
-        return Record(row[0], STATES[row[2]], nothing, None, None, reason=f"the row in the spool is damaged ({exc})")
+        state = STATES.get(row[2], State.LOST)
+        return Record(row[0], state, UNKNOWN, None, None, reason=f"the row in the spool is damaged ({exc})")
 
 
 @contextmanager
@@ -145,6 +190,7 @@ def open_ledger(directory: Path) -> Iterator[Ledger]:
     try:
         database.stat()
         connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        connection.text_factory = as_text
         try:
             connection.execute(f"SELECT 1 FROM {TABLE} LIMIT 1")
             yield Ledger(connection, threading.Lock())

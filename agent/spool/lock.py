@@ -8,6 +8,10 @@ from pathlib import Path
 
 from agent.errors import SpoolLocked
 
+# The file always has the same length, so that to write into it needs no new block on a disk that is full.
+CONTENT_BYTES = 32
+CLEAN = "clean"
+
 
 class SpoolLock:
     """An exclusive lock that lasts until `release` or until the process ends, however it ends (flock(2)).
@@ -15,26 +19,39 @@ class SpoolLock:
     Args:
         directory: the spool's directory.
 
+    Attributes:
+        after_crash: the last one who had it did not end in order: power cut, kill, or a part that failed.
+
     Raises:
         SpoolLocked: another process has it; the message names the process.
     """
 
     def __init__(self, directory: Path) -> None:
         self._fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        content = os.pread(self._fd, CONTENT_BYTES, 0).decode("ascii", "replace").strip()
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(self._fd)
             raise SpoolLocked(
-                f"another vision-ingest (process {holder}) works with {directory}. Only one may: stop it first "
-                f"(sudo systemctl stop vision-ingest), or give this one another spool.directory."
+                f"another vision-ingest (process {content or 'unknown'}) works with {directory}. Only one may: stop it "
+                f"first (sudo systemctl stop vision-ingest), or give this one another spool.directory."
             ) from exc
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self.after_crash = content not in ("", CLEAN)
+        self._write(str(os.getpid()))
+        os.fsync(self._fd)
 
-    def release(self) -> None:
-        """Lets others in; to do it twice is no error."""
+    def release(self, *, clean: bool = True) -> None:
+        """Lets others in; to do it twice is no error.
+
+        Args:
+            clean: the spool was left in order; if not, whoever comes next looks at it more closely.
+        """
         if self._fd >= 0:
+            if clean:
+                self._write(CLEAN)
             os.close(self._fd)
             self._fd = -1
+
+    def _write(self, content: str) -> None:
+        os.pwrite(self._fd, f"{content:<{CONTENT_BYTES - 1}}\n".encode(), 0)

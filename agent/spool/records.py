@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, UnsetClock, Upload, Verdict, Video
 
 HISTORY_LENGTH = 12
+
+_Value = TypeVar("_Value")
 
 
 class RowUnreadable(ValueError):
@@ -48,6 +50,7 @@ class Record:
     Args:
         video: None for footage that was refused before its registration, camera and time were known.
         stored: None for footage that was refused before it was stored.
+        clock: set while it is HELD because this device's clock is not trusted yet; see `Clip.clock`.
         due: Unix seconds of the next look (WAITING, HELD, ACCEPTED, REFUSED), or of the delivery; 0 for none.
     """
 
@@ -67,6 +70,7 @@ class Record:
     companions: int | None = None
     request_id: str | None = None
     history: tuple[Change, ...] = ()
+    clock: UnsetClock | None = None
 
     @classmethod
     def of_clip(cls, clip: Clip, stored: Stored, state: State, reason: str, at: datetime) -> Record:
@@ -82,6 +86,7 @@ class Record:
             sources=dict(clip.sources),
             piece=clip.piece,
             history=(Change(at, state, reason),),
+            clock=clip.clock,
         )
 
     def after(self, verdict: Verdict, at: datetime, due: float) -> Record:
@@ -103,6 +108,27 @@ class Record:
         if len(history) > HISTORY_LENGTH:
             history = (history[0], *history[-HISTORY_LENGTH + 1 :])
         return replace(self, state=state, reason=reason, history=history)
+
+    def seen_again(self, clip: Clip, at: datetime) -> Record:
+        """This record once its recording was found as other footage, moved or locked by the recorder.
+
+        From then on that is its footage: where it was before, nothing may be left of it. What has become an event goes
+        first. The name of the stored file keeps the old priority; if the row is lost, the footage is found once more.
+        """
+        what = f"found again as {clip.footage.path}"
+        urgent = clip.priority > self.priority
+        if urgent and self.state not in (State.DELIVERED, State.LOST):
+            what += ", which marks an event: it goes first now"
+        noted = self.changed(self.state, what, at)
+        seen = replace(noted, reason=self.reason, footage=clip.footage)
+        if not urgent:
+            return seen
+        return replace(
+            seen,
+            priority=clip.priority,
+            comments=clip.comments or self.comments,
+            sources={**self.sources, "event": clip.sources.get("event", "")},
+        )
 
     def upload(self, clips_directory: Path) -> Upload:
         """This clip on its way.
@@ -148,6 +174,8 @@ def to_json(record: Record) -> dict[str, Any]:
     if record.stored is not None:
         stored = record.stored
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
+    if record.clock is not None:
+        row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
     optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
     row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
     return row
@@ -160,13 +188,13 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
         RowUnreadable: the row is not of that form: damaged, or written by something else.
     """
     try:
-        video, stored = row.get("video"), row.get("stored")
+        video, stored, clock = row.get("video"), row.get("stored"), row.get("clock")
         return Record(
             id=id,
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
             video=Video(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
-            stored=Stored(str(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
+            stored=Stored(_file_name(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
             reason=str(row["reason"]),
             due=due,
             priority=priority,
@@ -175,17 +203,33 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             piece=int(row.get("piece", 0)),
             attempts=int(row.get("attempts", 0)),
             strikes=int(row.get("strikes", 0)),
-            companions=row.get("companions"),
-            request_id=row.get("request_id"),
+            companions=_optional(int, row.get("companions")),
+            request_id=_optional(str, row.get("request_id")),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
+            clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as exc:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as exc:
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc
 
 
+def _file_name(name: object) -> str:
+    """Raises ValueError: it leads out of the directory of clips, where other files would be sent and removed."""
+    text = str(name)
+    if "/" in text or "\0" in text or text in ("", ".", ".."):
+        raise ValueError(f"{text!r} is not the name of a stored file")
+    return text
+
+
+def _optional(kind: Callable[[Any], _Value], value: Any) -> _Value | None:
+    return None if value is None else kind(value)
+
+
 def _instant(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{moment.astimezone(timezone.utc).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _moment(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+    # strptime would take most of the time of a claim.
+    if not text.endswith("Z"):
+        raise ValueError(f"{text!r} is no instant")
+    return datetime.fromisoformat(f"{text[:-1]}+00:00")

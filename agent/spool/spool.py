@@ -6,24 +6,31 @@ puts right what is left, and a clip's bytes go only after an explicit verdict.
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.clip import Clip, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.host.clock import ClockStamp
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.files import ClipFiles, StoredName, make_directory, read_name
+from agent.spool.files import NO_SPACE, ClipFiles, make_directory
 from agent.spool.lock import SpoolLock
+from agent.spool.presence import is_gone, is_there
 from agent.spool.records import Record, Stored, video_key
+from agent.spool.recovery import HOLDING, Recovery, Repair
+from agent.spool.retiming import WAITS_FOR_THE_CLOCK, Doubt, Retiming
+from agent.spool.salvage import Salvage, open_queue
+from agent.spool.space import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
+from agent.spool.twins import fate, same_recording
+from agent.spool.upkeep import Upkeep
 
 CLIPS_DIRECTORY = "clips"
-# The states whose clips still have their bytes in the spool.
-HOLDING = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
+# After a year footage that is out of reach, with its card or its folder, is taken for gone.
+AWAY = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +50,16 @@ class Taken:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What start-up had to put right after the last run.
-
-    Args:
-        adopted: stored files without a row: rows were made from their names.
-        requeued: clips whose stored file was gone but whose footage is there: the scan takes them in anew.
-        lost: clips whose bytes are gone.
-        removed: stored files of clips that had been delivered.
-    """
-
-    adopted: int = 0
-    requeued: int = 0
-    lost: int = 0
-    removed: int = 0
-
-
 class Spool:
     """The spool of one daemon.
 
     Args:
         settings: where it lies and how much it may hold.
         now: Unix seconds.
+
+    Attributes:
+        forgotten: how often clips were forgotten so that the scan takes their footage for new.
+        salvage: what had to be saved of a damaged queue when this spool was opened; None if it was sound.
 
     Raises:
         SpoolLocked: another process works with it.
@@ -79,16 +73,30 @@ class Spool:
         try:
             make_directory(directory)
             self._lock = SpoolLock(directory)
-            self._files = ClipFiles(directory / CLIPS_DIRECTORY)
-            self._queue = ClipQueue(directory, self._files.directory, now)
-        except (OSError, sqlite3.Error) as exc:
+        except OSError as exc:
             raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
+        try:
+            self._space = Space(settings, directory)
+            self._files = ClipFiles(directory / CLIPS_DIRECTORY)
+            self._queue, self.salvage = self._open()
+            self._space.keep_reserve()
+        except (OSError, sqlite3.Error, SpoolError, SpoolFull) as exc:
+            self._lock.release(clean=False)
+            raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
+        self._upkeep = Upkeep(self._queue)
+        self._repair = Repair(self._queue, self._files)
         self.ledger = self._queue.ledger
-        self._held_bytes = sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
+        self.forgotten = 0
+        self._held_bytes = self._count_held_bytes()
 
-    def close(self) -> None:
+    def close(self, *, clean: bool = True) -> None:
+        """Lets go of the spool.
+
+        Args:
+            clean: nothing has failed; else the next start checks the whole queue for damage.
+        """
         self._queue.close()
-        self._lock.release()
+        self._lock.release(clean=clean)
 
     def take_in(self, pieces: Sequence[tuple[Clip, Path]]) -> list[Taken]:
         """Makes the clips of one piece of footage durable, all or none.
@@ -111,13 +119,22 @@ class Spool:
         except (FootageGone, FootageRefused, SpoolFull):
             self._discard(stored)
             raise
-        except (OSError, sqlite3.Error) as exc:
-            self._discard(stored)
+        except (OSError, sqlite3.Error, SpoolError) as exc:
+            if isinstance(exc, OSError) and exc.errno in NO_SPACE:
+                self._discard(stored)
+                raise SpoolFull("the disk of the spool is full") from exc
+            # Nobody knows what is on the disk now, so the stored files stay: the next start makes them agree.
             raise SpoolError(f"the spool cannot take {pieces[0][0].footage.path.name}: {exc}") from exc
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
-        """The next batch; see `ClipQueue.claim`."""
-        return self._queue.claim(choose)
+        """The next batch; see `ClipQueue.claim`.
+
+        Raises:
+            SpoolFull: the disk is full: nothing was claimed.
+        """
+        batch, damaged = self._queue.claim(choose)
+        self._mend(damaged)
+        return batch
 
     def count_ready(self, most: int) -> int:
         """How many clips could be claimed now; counting ends at `most`."""
@@ -129,89 +146,175 @@ class Spool:
 
     def release_all(self) -> None:
         """Gives back whatever is in flight."""
-        self._queue.release_all()
+        try:
+            self._queue.release_all()
+        except SpoolFull:
+            # The reserve has been freed by that: now there is room.
+            self._queue.release_all()
 
     def settle(self, verdicts: Mapping[int, Verdict]) -> list[Record]:
         """Carries out the verdicts of one batch; the stored files of clips that are done with go after that.
 
         Returns:
             The clips as they are now.
+
+        Raises:
+            SpoolFull: the disk is full: nothing was changed, and the verdicts must be kept and carried out later.
         """
-        settled = self._queue.settle(verdicts)
+        settled, damaged = self._queue.settle(verdicts)
         for record in settled:
             if record.state in (State.DELIVERED, State.LOST) and record.stored is not None:
-                self._files.remove(record.stored.name)
-                self._held_bytes -= record.stored.size_bytes
+                self._remove(record.stored)
+        self._mend(damaged)
         return settled
 
     def retry(self, ids: Iterable[int]) -> list[Record]:
         """Makes clips ready again by hand; see `ClipQueue.retry`."""
         return self._queue.retry(ids)
 
+    def retime(self, clock: ClockStamp, doubt: Doubt) -> list[Record]:
+        """Decides about the clips that are held for their time, as far as this device's clock allows now.
+
+        Args:
+            clock: as it is now.
+            doubt: judges times by a clock that is trusted.
+
+        Returns:
+            The clips that have changed.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        try:
+            changed = Retiming(self._queue, self._files).run(clock, doubt, self._utc())
+        except (OSError, sqlite3.Error) as exc:
+            raise SpoolError(f"the spool cannot put the times of clips right: {exc}") from exc
+        self._held_bytes = self._count_held_bytes()
+        return changed
+
     def state_of(self, footage: Footage) -> State | None:
         """What became of footage; None if it is to be inspected."""
-        return self._queue.state_of(footage.identity)
+        return self.states_of([footage]).get(footage)
+
+    def states_of(self, footage: Sequence[Footage]) -> dict[Footage, State]:
+        """What became of pieces of footage; those that are to be inspected are not in it."""
+        identities = {piece.identity: piece for piece in footage}
+        return {identities[identity]: state for identity, state in self._queue.states_of(list(identities)).items()}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows whenever something changes in the ledger."""
+        return self._queue.changes
+
+    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+        """Whether refused footage is to be inspected anew since `after`, in Unix seconds."""
+        return self._queue.has_refusal_lapsed(after, until)
 
     def refuse(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
-        """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`."""
+        """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`.
+
+        Raises:
+            SpoolFull: there is no room even for that.
+        """
+        self._space.require_reserve()
         self._queue.refuse_footage(footage, reason, rules, look_again_seconds)
 
     def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
         return self._queue.forget_refusals_of_other_rules(rules)
 
-    def forget_delivered(self) -> int:
-        """Prunes clips that were delivered over `remember_days` ago and whose footage is gone."""
+    def prune(self, folders: Sequence[Path]) -> bool:
+        """Forgets what was delivered, lost or refused over `remember_days` ago and whose footage is gone.
+
+        Args:
+            folders: those that are scanned and have footage: on a card that is not plugged in nothing is gone.
+
+        Returns:
+            Whether there may be more to forget at once: each call does a bounded piece of the work.
+        """
+        now = self._utc()
         before = self._now() - self._settings.remember_days * 86_400
-        return self._queue.forget_delivered(before, lambda record: not _is_there(record.footage))
+
+        def gone(record: Record) -> bool:
+            long_ago = not record.history or now - record.history[-1].at > AWAY
+            return is_gone(record.footage, folders) or (long_ago and not is_there(record.footage))
+
+        return self._upkeep.prune(before, gone)[1]
+
+    def relieve(self) -> list[GivenUp]:
+        """Gives up stored clips while the disk has less free space than `min_free_bytes`.
+
+        A hard link holds the blocks that the recorder frees: without this the spool would stop the recorder.
+
+        Returns:
+            The clips that were given up.
+        """
+        self._space.keep_reserve()
+        missing = self._space.missing_bytes()
+        if not missing:
+            return []
+        given_up = []
+        for record, stored, there in to_give_up(self._upkeep.expendable(), self._files.directory, missing):
+            reason = reason_for(record, there, missing, self._settings.min_free_bytes)
+            # Refused clips stay listed, and are not sent again only because there was no room for them.
+            state = record.state if there else State.LOST
+            changed = replace(record, stored=None, due=0.0).changed(
+                state, record.reason if there else reason, self._utc()
+            )
+            forget = there and record.state is not State.REFUSED
+            if self._upkeep.give_up(changed, forget=forget, release_identity=not there):
+                self._remove(stored)
+                self.forgotten += forget
+                given_up.append(GivenUp(record.id, record.footage, not there, reason))
+        return given_up
 
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
-        adopted = matched = removed = 0
-        for name in self._files.names():
-            said = read_name(name)
-            if said is None:
-                continue
-            state = self._queue.state_of_piece(said.identity, said.piece)
-            if state is None:
-                self._adopt(name, said)
-                adopted += 1
-            elif state in HOLDING:
-                matched += 1
-            else:
-                self._files.remove(name)
-                removed += 1
-        requeued = lost = 0
-        if adopted + matched < self._queue.count_stored(HOLDING):
-            requeued, lost = self._give_up_missing()
-        return Recovery(adopted, requeued, lost, removed)
+        try:
+            recovery = self._recover()
+        except SpoolFull:
+            # The reserve has been freed by that: now there is room.
+            recovery = self._recover()
+        self._held_bytes = self._count_held_bytes()
+        return recovery
 
-    def _give_up_missing(self) -> tuple[int, int]:
-        """Finds the clips without a stored file: those with footage start anew, the others are lost, and say so."""
-        requeued = lost = 0
-        for record in self.ledger.records(HOLDING):
-            if record.stored is None or self._files.has(record.stored.name):
-                continue
-            if _is_there(record.footage):
-                self._queue.forget(record.id)
-                requeued += 1
-            else:
-                reason = "its bytes were gone when the agent started: neither the spool nor the footage has them"
-                self.settle({record.id: Verdict(State.LOST, reason)})
-                lost += 1
-        return requeued, lost
+    def _recover(self) -> Recovery:
+        Retiming(self._queue, self._files).finish(self._utc())
+        return self._repair.recover(self._utc())
+
+    def _open(self) -> tuple[ClipQueue, Salvage | None]:
+        def attempt() -> tuple[ClipQueue, Salvage | None]:
+            return open_queue(
+                self._settings.directory,
+                self._files.directory,
+                self._now,
+                self._space.spend_reserve,
+                thorough=self._lock.after_crash,
+            )
+
+        try:
+            return attempt()
+        except sqlite3.OperationalError:
+            # On a full disk SQLite cannot even open its files, and does not say why.
+            if self._space.free_bytes() >= RESERVE_BYTES or not self._space.spend_reserve():
+                raise
+            return attempt()
+
+    def _mend(self, damaged: Sequence[int]) -> None:
+        try:
+            self.forgotten += self._repair.mend(damaged, self._utc())
+        except SpoolFull:
+            # They are met again.
+            return
+
+    def _remove(self, stored: Stored) -> None:
+        self._files.remove(stored.name)
+        self._held_bytes -= stored.size_bytes
+
+    def _count_held_bytes(self) -> int:
+        return sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
 
     def _room(self, clip: Clip) -> int:
-        """How many bytes a copy of this clip may have.
-
-        Raises:
-            SpoolFull: not even a link to it fits into the budget.
-        """
-        left = self._settings.max_bytes - self._held_bytes
-        if clip.footage.size_bytes > left:
-            raise SpoolFull(
-                f"the spool holds {self._held_bytes:,} bytes of at most {self._settings.max_bytes:,} (spool.max_bytes)"
-            )
-        return max(0, min(left, shutil.disk_usage(self._files.directory).free - self._settings.min_free_bytes))
+        return self._space.room(clip.footage.size_bytes, self._held_bytes)
 
     def _enter(self, clips: Sequence[Clip], stored: Sequence[Stored]) -> list[Taken]:
         """Writes the rows of stored clips; what the spool has already is noted, and its second file removed."""
@@ -219,13 +322,13 @@ class Spool:
         records: list[Record] = []
         for clip, file in zip(clips, stored, strict=True):
             twins = [twin for twin in self.ledger.of_video(video_key(clip.video)) if not self._is_dead(twin)]
-            same = next((twin for twin in twins if _same_bytes(twin, file)), None)
+            same = same_recording(twins, file)
             if same is None:
-                state, reason = _fate(clip, twins)
+                state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
                 records.append(Record.of_clip(clip, file, state, reason, self._utc()))
                 taken.append(None)
                 continue
-            self._queue.note_sighting(clip.footage.identity, same.id)
+            self._queue.seen_again(clip, same.id)
             if same.stored is None or same.stored.name != file.name:
                 self._files.remove(file.name)
             taken.append(Taken(same.id, same.state, same.reason, again=True))
@@ -240,50 +343,9 @@ class Spool:
             return True
         return twin.state in HOLDING and twin.stored is not None and self._files.was_written_to(twin.stored)
 
-    def _adopt(self, name: str, said: StoredName) -> None:
-        """Makes a row for a stored file that has none; the scan will know its footage again by the identity."""
-        stored = self._files.examine(name)
-        record = Record(
-            id=0,
-            state=State.WAITING,
-            footage=Footage(self._files.directory / name, stored.size_bytes, stored.modified_ns),
-            video=said.video,
-            stored=stored,
-            priority=said.priority,
-            sources={"all": "the name of the stored file, whose row was lost"},
-            piece=said.piece,
-        )
-        self._queue.add([record.changed(State.WAITING, "", self._utc())], identity=said.identity)
-        self._held_bytes += stored.size_bytes
-
     def _discard(self, stored: Iterable[Stored]) -> None:
         for file in stored:
             self._files.remove(file.name)
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)
-
-
-def _same_bytes(record: Record, file: Stored) -> bool:
-    stored = record.stored
-    return stored is not None and (stored.size_bytes, stored.sample) == (file.size_bytes, file.sample)
-
-
-def _fate(clip: Clip, twins: Iterable[Record]) -> tuple[State, str]:
-    """Whether a new clip may be delivered, given the other recordings that the API would take for the same video."""
-    rival = next((twin for twin in twins if twin.state is not State.REFUSED), None)
-    if rival is None:
-        return State.WAITING, ""
-    return State.REFUSED, (
-        f"clip {rival.id} ({rival.footage.path.name}) has the same registration, camera and times but other content: "
-        f"the API would replace that one by this one. Check the camera's clock and the channel numbers; to deliver "
-        f"{clip.footage.path.name} all the same: vision-ingest retry CLIP"
-    )
-
-
-def _is_there(footage: Footage) -> bool:
-    try:
-        stat = footage.path.lstat()
-    except OSError:
-        return False
-    return Footage.from_stat(footage.path, stat) == footage

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,7 +31,9 @@ from agent.vision.readings import (
 # Real answers nest four deep; this bounds the work on hostile ones.
 DEEPEST = 12
 MOST_SENTENCES = 20
+MOST_ITEM_SENTENCES = 10_000
 LONGEST_SENTENCE = 500
+LONGEST_PATH = 200
 
 # `data.3.video_file`, `data[3].video_file`, `data[3][video_file]`
 _ITEM = re.compile(rf"\b{BULK}[.\[](\d{{1,4}})\b")
@@ -88,7 +91,7 @@ def single_result(payload: object, upload: Upload) -> FileResult:
         result = replace(
             result,
             request_id=result.request_id or identifier(record.get(REQUEST_ID)),
-            errors=result.errors + _errors(record),
+            errors=(result.errors + _errors(record))[:MOST_SENTENCES],
         )
     return result
 
@@ -98,7 +101,7 @@ def item_errors(payload: object) -> dict[int, str]:
     # Not from elsewhere: beside its errors the answer may repeat what was sent.
     told = {name: payload.get(name) for name in (*ERRORS, "message")} if isinstance(payload, Mapping) else {}
     found: dict[int, list[str]] = {}
-    for path, sentence in _sentences(told, "", DEEPEST):
+    for path, sentence in islice(_sentences(told, "", DEEPEST), MOST_ITEM_SENTENCES):
         named = _ITEM.search(path) or _ITEM.search(sentence)
         if named is not None:
             found.setdefault(int(named[1]), []).append(sentence)
@@ -107,9 +110,8 @@ def item_errors(payload: object) -> dict[int, str]:
 
 def words(errors: object) -> tuple[str, ...]:
     """Errors as sentences: from a string, a list, a mapping of field to either, or any nesting of these."""
-    return tuple(f"{path}: {sentence}" if path else sentence for path, sentence in _sentences(errors, "", DEEPEST))[
-        :MOST_SENTENCES
-    ]
+    found = islice(_sentences(errors, "", DEEPEST), MOST_SENTENCES)
+    return tuple(f"{path}: {sentence}" if path else sentence for path, sentence in found)
 
 
 def records(payload: object) -> Iterator[Mapping[str, Any]]:
@@ -170,7 +172,8 @@ def _sentences(node: object, path: str, depth: int) -> Iterator[tuple[str, str]]
         return
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _sentences(value, f"{path}.{name}" if path else str(name), depth - 1)
+            inner = _plain(f"{path}.{name}" if path else str(name))[:LONGEST_PATH]
+            yield from _sentences(value, inner, depth - 1)
     elif isinstance(node, list):
         for position, value in enumerate(node):
             # A list of objects is counted, so that `data: [null, {…}]` names its second item; one of texts is not.

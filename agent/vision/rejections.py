@@ -128,6 +128,6 @@ def _number(text: str | None) -> float | None:
 def _unix_seconds(http_date: str | None) -> float | None:
     try:
         instant = parsedate_to_datetime(http_date or "")
-    except (TypeError, ValueError):  # Python 3.10 and older say TypeError
+    except (TypeError, ValueError, OverflowError):  # Python 3.10 and older say TypeError
         return None
     return (instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)).timestamp()

@@ -85,7 +85,7 @@ def footage_of(device: Bench, id: int) -> Path:
 
 def large(device: Bench, number: int) -> tuple[int, str]:
     """A clip with a hole, which costs no disk; its number and the SHA-256 of its bytes."""
-    id = device.take(number, size_bytes=None, hole_to_bytes=SIZE_BYTES)
+    id = device.take(number, hole_to_bytes=SIZE_BYTES)
     content = footage_of(device, id).read_bytes()
     assert len(content) == SIZE_BYTES
     return id, hashlib.sha256(content).hexdigest()

@@ -7,6 +7,7 @@ arrive exactly once.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -23,7 +24,7 @@ from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip, both, two_clips
 from tests.support.misbehaviour import BREAKS, HTML, NOT_THE_API, SERVER_ERRORS, STALLS, reset
-from tests.support.scripted_api import scripted_api
+from tests.support.scripted_api import Certificate, scripted_api
 from tests.support.socket_servers import Peer, scripted_server
 from tests.support.vision_cases import api, authority, certificate
 
@@ -69,7 +70,7 @@ def test_an_upload_that_stalls_is_given_up_and_sent_again(
         bench(tmp_path, api(server.url, tmp_path, **IMPATIENT)) as device,
     ):
         for number in range(2):
-            device.take(number, size_bytes=6_000_000)
+            device.take(number, hole_to_bytes=6_000_000)
         server.uploads.append(STALLS[how])
         device.go_on_until(lambda: server.uploads_begun == 1)
         assert device.dispatcher.activity.link == "down"
@@ -94,7 +95,7 @@ def test_a_slow_upload_that_moves_finishes_though_it_takes_longer_than_a_stall_m
         scripted_api(certificate=certificate() if secure else None, receive_buffer_bytes=32_768) as server,
         bench(tmp_path, api(server.url, tmp_path, stall_timeout_seconds=2.0)) as device,
     ):
-        device.take(1, size_bytes=2_000_000)
+        device.take(1, hole_to_bytes=2_000_000)
         server.uploads.append(slowly)
         started = time.monotonic()
         device.step()
@@ -120,13 +121,23 @@ def test_what_is_not_the_api_is_not_sent_a_byte_of_footage(tmp_path: Path, figur
         figure("faults survived: no API behind the link", 1)
 
 
-def untrusted_certificates() -> dict[str, tuple[Callable[[], trustme.LeafCert], str]]:
+class SelfSigned:
+    """A certificate that nobody but itself vouches for."""
+
+    def configure_cert(self, context: ssl.SSLContext) -> None:
+        own = trustme.CA()
+        with own.cert_pem.tempfile() as chain, own.private_key_pem.tempfile() as key:
+            context.load_cert_chain(chain, key)
+
+
+def untrusted_certificates() -> dict[str, tuple[Callable[[], Certificate], str]]:
     now = datetime.now(timezone.utc)
     year = timedelta(days=365)
     return {
         "expired": (lambda: certificate(not_before=now - 2 * year, not_after=now - year), "has expired"),
         "not yet valid": (lambda: certificate(not_before=now + year, not_after=now + 2 * year), "not valid yet"),
         "another name": (lambda: authority().issue_cert("api.example.com"), "for another name"),
+        "self-signed": (SelfSigned, "not trusted"),
         "unknown CA": (lambda: trustme.CA().issue_cert("127.0.0.1"), "not trusted"),
     }
 

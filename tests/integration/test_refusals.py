@@ -60,7 +60,7 @@ def test_a_refusal_in_the_middle_of_an_upload_is_heard_and_holds_delivery(
         scripted_api(certificate=certificate() if secure else None) as server,
         bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device,
     ):
-        device.take(1, size_bytes=24_000_000)
+        device.take(1, hole_to_bytes=24_000_000)
         server.uploads.append(refuse)
         assert device.step() == 300.0
         assert device.dispatcher.activity.doing == "held"
@@ -92,8 +92,8 @@ def test_an_early_413_makes_requests_smaller_until_they_fit(
         scripted_api(certificate=certificate() if secure else None) as server,
         bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device,
     ):
-        ids = [device.take(number, size_bytes=3_000_000) for number in range(8)]
-        too_big = device.take(9, size_bytes=12_000_000)
+        ids = [device.take(number, hole_to_bytes=3_000_000) for number in range(8)]
+        too_big = device.take(9, hole_to_bytes=12_000_000)
         server.uploads += [too_large] * 40
         device.go_on_until(lambda: device.states() == {State.DELIVERED: 8, State.REFUSED: 1})
         assert device.record(too_big).state is State.REFUSED

@@ -16,7 +16,7 @@ both = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 
 def two_clips(device: Bench) -> list[int]:
     """Takes two clips in that are larger than what the kernel buffers; returns their numbers."""
-    return [device.take(number, size_bytes=600_000) for number in range(2)]
+    return [device.take(number, hole_to_bytes=600_000) for number in range(2)]
 
 
 def all_arrive_once(device: Bench, server: ScriptedApi) -> None:

@@ -16,12 +16,17 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-
-import trustme
+from typing import Protocol
 
 from tests.support.socket_servers import Peer, Request, Script
 
 FIELDS = ("registration", "camera", "start_timestamp", "end_timestamp")
+
+
+class Certificate(Protocol):
+    """What a TLS server shows; one of trustme's, for instance."""
+
+    def configure_cert(self, context: ssl.SSLContext, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class ScriptedApi:
         self.questions: deque[Script] = deque()
         self.videos: list[Video] = []
         self.heads: list[Request] = []
-        self.certificate: trustme.LeafCert | None = None
+        self.certificate: Certificate | None = None
         self.lists: list[Mapping[str, object]] = []
         self._listener = listener
         self._closing = threading.Event()
@@ -149,7 +154,7 @@ def _clips(body: bytes) -> Iterator[tuple[dict[str, object], str]]:
 
 @contextmanager
 def scripted_api(
-    *, certificate: trustme.LeafCert | None = None, receive_buffer_bytes: int | None = None
+    *, certificate: Certificate | None = None, receive_buffer_bytes: int | None = None
 ) -> Iterator[ScriptedApi]:
     """Serve on loopback.
 

@@ -17,10 +17,10 @@ README = (ROOT / "README.md").read_text()
 def keys_of_the_commented_configuration() -> set[tuple[str, str]]:
     section, keys = "", set()
     for line in (ROOT / "config/vision-ingest.toml").read_text().splitlines():
-        header = re.fullmatch(r"\[+\w+\]+", line)
+        header = re.fullmatch(r"(?:# )?(\[+\w+\]+)", line)
         key = re.match(r"(?:# )?([a-z_]+) = ", line)
         if header:
-            section = line
+            section = header[1]
         elif key and section:
             keys.add((section, key[1]))
     return keys

@@ -371,6 +371,27 @@ class TestHostileInput:
         assert found.duration_seconds == 60.0
         assert peak_bytes < 100_000
 
+    @pytest.mark.parametrize("kind", ["free", "moov", "mdat"])
+    @pytest.mark.parametrize("size", [16 + 1000, 2**32, 2**63 - 1, 2**63, 2**64 - 1])
+    def test_a_64_bit_size_beyond_the_end_of_the_file_is_a_cut_recording(self, kind: str, size: int) -> None:
+        with pytest.raises(mp4.Mp4Incomplete, match=f"inside its {kind} box which goes to byte"):
+            read(FTYP + MDAT + struct.pack(">I4sQ", 1, kind.encode(), size) + bytes(100))
+
+    def test_boxes_that_overlap_the_end_of_their_parents_are_malformed(self) -> None:
+        inner = struct.pack(">I4s", 30, b"mdia") + struct.pack(">I4s", 40, b"minf")
+        with pytest.raises(mp4.Mp4Malformed, match="reaches out of"):
+            read(FTYP + MDAT + box("moov", clock("mvhd"), box("trak", inner, bytes(50))) + MDAT)
+
+    def test_boxes_nested_ten_thousand_deep_are_not_followed(self) -> None:
+        nested = b""
+        for _ in range(10_000):
+            nested = struct.pack(">I4s", len(nested) + 8, b"trak") + nested
+        assert read(FTYP + MDAT + box("moov", clock("mvhd", ticks=5000), nested)).duration_seconds == 5.0
+
+    def test_four_billion_pictures_of_four_billion_ticks_are_only_a_long_time(self) -> None:
+        content = fragmented() + fragment(count=2**32 - 1, default_ticks=2**32 - 1) * 3
+        assert read(content).duration_seconds == 3 * (2**32 - 1) ** 2 / 90_000
+
     @settings(max_examples=150, deadline=None)
     @given(st.binary(max_size=400), st.integers(0, 1200), st.booleans())
     def test_whatever_the_bytes_nothing_but_an_mp4_error_is_raised(self, noise: bytes, at: int, cut: bool) -> None:

@@ -19,8 +19,10 @@ import structlog
 
 from agent.cli import COMMANDS, build_parser, main
 from agent.cli.requests import wait_for
-from agent.clip import Clip, Footage, State, Verdict, Video
+from agent.clip import Clip, Footage, State, UnsetClock, Verdict, Video
 from agent.config import load
+from agent.host.clock import ThisDevice
+from agent.host.control import ControlServer
 from agent.simulator.lifecycle import Life, Status
 from agent.simulator.recorder import recording
 from agent.simulator.settings import Settings
@@ -53,7 +55,7 @@ def config(tmp_path: Path, simulator: Simulator) -> Path:
     file.write_text(
         f'[api]\nbase_url = "{simulator.base_url}"\nusername = "bench"\n'
         f'[[footage]]\npath = "footage"\n[spool]\ndirectory = "spool"\nmin_free_bytes = 0\n'
-        f'[upload]\nlinger_seconds = 0\n[log]\nformat = "json"\n'
+        f'[upload]\nlinger_seconds = 0\n[clock]\ntrust = "always"\n[log]\nformat = "json"\n'
     )
     return file
 
@@ -242,6 +244,37 @@ def test_check_misses_a_folder_and_an_option(
     assert "footage[0].path" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("synchronised", [True, False])
+def test_check_says_what_the_clock_is_worth(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, synchronised: bool
+) -> None:
+    monkeypatch.setattr(ThisDevice, "kernel_synchronised", lambda _: synchronised)
+    monkeypatch.setattr(ThisDevice, "timesyncd_synchronised", lambda _: False)
+    monkeypatch.setattr(ThisDevice, "rtc_seconds", lambda _: None)
+    config.write_text(config.read_text().replace('trust = "always"', 'trust = "auto"'))
+    assert run(config, "check", "--offline") == (0 if synchronised else 2)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("FIX clock" in shown) is not synchronised
+    assert ("time server (NTP)" in shown) is not synchronised
+
+
+def test_why_tells_of_a_clip_that_waits_for_the_clock(
+    spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config.parent / "footage" / "clip.mp4"
+    path.write_bytes(recording(1.0))
+    start = datetime(2026, 1, 1, 0, 1, tzinfo=timezone.utc)
+    video = Video("ABC1234X", 1, start, start + timedelta(seconds=1))
+    clock = UnsetClock("b" * 32, round(start.timestamp()) - 60, 2)
+    spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video, clock=clock), path)])
+    assert run(config, "why", "clip.mp4") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "is held" in shown
+    assert "clock not yet trusted" in shown
+    assert "booted at 2026-01-01 00:00:00 UTC" in shown
+    assert "every hour" not in shown
+
+
 def test_requests_are_created_listed_and_waited_for(
     config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -334,3 +367,31 @@ def test_an_unknown_command_is_wrong_usage() -> None:
         main(["fly"])
     assert exit.value.code == 2
     assert isinstance(build_parser(), argparse.ArgumentParser)
+
+
+def test_what_was_asked_for_cannot_steer_the_terminal(
+    config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["why", "--config", str(config), "\x1b[2J\nevil.mp4"]) == 1
+    error = capsys.readouterr().err
+    assert "«\\x1b[2J\\nevil.mp4»" in error
+
+
+def test_a_name_is_shown_as_it_is_and_not_as_pictures(
+    config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(spool, config, 1, ":bomb:[red]x.mp4")
+    assert main(["why", "--config", str(config), "1"]) == 0
+    assert ":bomb:[red]x.mp4" in capsys.readouterr().out
+
+
+def test_words_of_a_server_cannot_steer_the_terminal_through_the_status(
+    config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "0 waiting, idle, link down: \x1b[2J\n:bomb:"
+    server = ControlServer(config.parent / "spool", lambda _: {"pid": 1, "version": "1", "sentence": sentence})
+    try:
+        assert main(["status", "--config", str(config)]) == 0
+    finally:
+        server.close()
+    assert "link down: \\x1b[2J\\n:bomb:" in capsys.readouterr().out

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.config import load
 from agent.config.access import current_user
-from agent.config.document import read_document
+from agent.config.document import read_document, read_documents
 from agent.errors import ConfigError
 
 
@@ -85,3 +86,50 @@ def test_a_file_that_this_user_may_not_read_is_told_with_the_command_that_allows
         user = current_user()
         told = message(file)
     assert told == f"the file: may not be read by the user {user}; allow it: sudo chmod a+r {file}"
+
+
+def drop_in(file: Path, name: str, content: str) -> Path:
+    folder = file.with_suffix(".d")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content)
+    return folder / name
+
+
+def test_drop_ins_go_before_the_file_and_each_other_in_order_of_their_names(tmp_path: Path) -> None:
+    file = written(tmp_path, b'[api]\nregion = "za"\nusername = "a"\n')
+    last = drop_in(file, "20.toml", '[api]\nusername = "c"\n')
+    drop_in(file, "10.toml", '[api]\nusername = "b"\ntimezone = "UTC"\n')
+    document = read_documents(file)
+    assert document.tables == {"api": {"region": "za", "username": "c", "timezone": "UTC"}}
+    assert document.origins["api.username"] == last
+    assert document.origins["api.region"] == file
+
+
+def test_the_folders_of_all_drop_ins_are_watched(tmp_path: Path) -> None:
+    file = written(tmp_path, b'[[footage]]\npath = "/a"\n')
+    second = drop_in(file, "more.toml", '[[footage]]\npath = "/b"\n')
+    document = read_documents(file)
+    assert document.tables == {"footage": [{"path": "/a"}, {"path": "/b"}]}
+    assert document.origins["footage[1]"] == second
+
+
+def test_only_toml_files_that_are_not_hidden_are_drop_ins(tmp_path: Path) -> None:
+    file = written(tmp_path, b"")
+    for name in (".hidden.toml", "README", "setup.toml~", "setup.toml.dpkg-old"):
+        drop_in(file, name, "this is no TOML")
+    assert read_documents(file).tables == {}
+
+
+def test_a_mistake_names_the_drop_in_that_it_stands_in(tmp_path: Path) -> None:
+    file = written(tmp_path, b'[api]\nregion = "za"\nusername = "a"\n[[footage]]\npath = "/a"\n')
+    wrong = drop_in(file, "vehicle.toml", '[vehicle]\ncamera = 999\n[[footage]]\npath = "/b"\nsettle_seconds = -1\n')
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ={"VISION_INGEST_PASSWORD": "x"})
+    assert {(problem.file, problem.key) for problem in caught.value.problems} == {
+        (str(wrong), "vehicle.camera"),
+        (str(wrong), "footage[1].settle_seconds"),
+    }
+
+
+def test_a_file_that_cannot_be_a_configuration_is_not_read_to_its_end() -> None:
+    assert "is larger than 262,144 bytes" in message(Path("/dev/zero"))

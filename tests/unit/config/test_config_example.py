@@ -12,6 +12,7 @@ import tomli
 
 from agent.config import (
     Api,
+    ClockSettings,
     Conform,
     FootageFolder,
     Limits,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type] = {
     "conform": Conform,
     "spool": SpoolSettings,
     "upload": UploadSettings,
+    "clock": ClockSettings,
     "log": LogSettings,
 }
 SCHEMA = schema(EXAMPLE.parent, ("auto",))
@@ -43,9 +45,15 @@ KEYS = [(section, key) for section, keys in SCHEMA.items() for key in keys if ke
 
 
 def uncommented() -> dict[str, Any]:
-    lines = [line.removeprefix("# ") if KEY.match(line) else line for line in TEXT.splitlines()]
-    document = tomli.loads("\n".join(lines))
+    document = tomli.loads(activated(KEY))
     return {**document, "footage": document["footage"][0]}
+
+
+def activated(lines: re.Pattern[str]) -> str:
+    """The file as it is when the "# " before such lines, and before [[footage]], is removed."""
+    return "\n".join(
+        line.removeprefix("# ") if line == "# [[footage]]" or lines.match(line) else line for line in TEXT.splitlines()
+    )
 
 
 def explanation_of(section: str, key: str) -> str:
@@ -64,8 +72,10 @@ def default_of(section: str, key: str) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def test_the_example_is_a_configuration_as_it_stands() -> None:
-    config = load(EXAMPLE, environ={"VISION_INGEST_PASSWORD": "hunter2"})
+def test_the_example_is_a_configuration_once_its_required_keys_are_active(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(activated(re.compile("# (region|username|path) = ")))
+    config = load(file, environ={"VISION_INGEST_PASSWORD": "hunter2"})
     assert config.footage == (FootageFolder(path=Path("/media/card/DCIM")),)
     assert config.upload == UploadSettings()
 
@@ -80,10 +90,10 @@ def test_the_example_shows_every_key_once_and_no_other() -> None:
 def test_each_key_shows_its_default_or_says_that_it_has_none(section: str, key: str) -> None:
     shown = SCHEMA[section][key](uncommented()[section][key])
     default = default_of(section, key)
-    inactive = re.search(rf"^# {key} = ", TEXT.partition(f"[{section}]")[2], re.MULTILINE) is not None
+    required = (section, key) in {("api", "region"), ("api", "username"), ("footage", "path")}
     without_default = default is None or default is MISSING
-    assert inactive == ((section, key) not in {("api", "region"), ("api", "username"), ("footage", "path")})
-    assert ("Example, no default" in explanation_of(section, key)) == (inactive and without_default)
+    assert ("Required" in explanation_of(section, key)) == required
+    assert ("Example, no default" in explanation_of(section, key)) == (without_default and not required)
     if not without_default:
         assert shown == default
         assert type(shown) is type(default)
@@ -101,6 +111,10 @@ def test_each_duration_names_its_unit(section: str, key: str) -> None:
     assert "in seconds" in explanation_of(section, key)
 
 
+def test_nothing_in_the_example_is_active() -> None:
+    assert all(value == {} for value in tomli.loads(TEXT).values())
+
+
 def test_the_regions_are_listed() -> None:
     assert f"One of {' '.join(BASE_URLS)}." in explanation_of("api", "region")
 
@@ -111,6 +125,7 @@ def test_the_words_that_a_key_may_be_are_in_its_explanation() -> None:
         ("upload", "encoding"): ("json", "multipart"),
         ("upload", "confirm"): ("auto", "poll", "answer"),
         ("footage", "after_delivery"): ("keep", "delete"),
+        ("clock", "trust"): ("auto", "always"),
         ("log", "level"): ("debug", "info", "warning", "error"),
         ("log", "format"): ("auto", "json", "console"),
     }.items():

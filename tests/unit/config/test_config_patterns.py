@@ -73,3 +73,38 @@ def test_a_start_may_lack_seconds_or_come_whole_or_from_elsewhere(expression: st
 def test_a_pattern_is_text_that_is_not_empty() -> None:
     assert message("") == "it is empty; give it a value, or remove the line"
     assert message(5) == "5 is a whole number; allowed is text in quotes"
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        r"(\d+)+",
+        r"(?:a|a)*",
+        r"(?:.*)*",
+        r"(\w+\s?)*",
+        r"(?:x{1,10}){1,10}",
+        r"(?:REC|REC){0,99}",
+        r"([0-9A-F]+-?)+",
+        r"(?:[])]*)+",
+    ],
+)
+def test_an_expression_that_would_take_years_on_some_names_is_refused(group: str) -> None:
+    """The groups are found wherever they stand, and none of them would ever be tried on a real name."""
+    assert "would take years on some names" in message(rf"^card\(1\)/(?:{group}_[)](?P<camera>\d))?\.mp4$")
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"(?P<registration>[A-Z0-9]+(?:[ -][A-Z0-9]+)*)_(?P<camera>\d)",
+        r"(?:[^/]+/)*(?P<camera>\d)_.*_.*",
+        r"((?P<camera>[)]\)+)x)+",
+        r"(?P<start>(?P<camera>.)(?:(?P=camera)_)*)",
+    ],
+)
+def test_an_expression_that_repeats_a_group_in_only_one_way_is_taken(expression: str) -> None:
+    assert pattern(expression).pattern == expression
+
+
+def test_an_expression_longer_than_any_name_needs_is_refused() -> None:
+    assert message("(?P<camera>.)" + "a" * 1000) == "it has 1,013 characters; allowed are 1,000: write it simpler"

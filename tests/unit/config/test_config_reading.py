@@ -273,3 +273,9 @@ def test_the_file_in_etc_is_the_default_if_it_exists(tmp_path: Path) -> None:
     assert default_file({}, system_file=in_etc) == in_etc
     in_etc.touch()
     assert default_file(environ, system_file=in_etc) == in_etc
+
+
+def test_more_folders_than_can_be_compared_with_each_other_are_refused(mistakes_of: MistakesOf) -> None:
+    folders = "".join(f'[[footage]]\npath = "/media/{number}"\n' for number in range(101))
+    mistakes = mistakes_of('[api]\nregion = "za"\nusername = "u"\n' + folders)
+    assert mistakes == ["footage: stands there 101 times; allowed are 100 folders"]

@@ -6,7 +6,7 @@ import pytest
 
 API = 'api = { region = "za", username = "fleet" }\n'
 FOOTAGE = '[[footage]]\npath = "/media/card"\n'
-ALL_SECTIONS = "allowed: [api], [vehicle], [footage], [limits], [conform], [spool], [upload], [log]"
+ALL_SECTIONS = "allowed: [api], [vehicle], [footage], [limits], [conform], [spool], [upload], [clock], [log]"
 ALL_UPLOAD = (
     "allowed: mode, encoding, batch_clips, batch_bytes, request_seconds, vehicles, linger_seconds, attempts, "
     "webhook_url, confirm"
@@ -47,7 +47,7 @@ def test_a_key_outside_of_every_section_is_told_where_it_belongs(mistakes_of: Mi
     assert mistakes_of(f'registration = "ABC1234X"\nzzz = 1\n{API}{FOOTAGE}') == [
         "registration: stands outside of every section; move it below [vehicle] or [[footage]]",
         "zzz: stands outside of every section; remove it, or move it below the section that it belongs to: "
-        "[api], [vehicle], [[footage]], [limits], [conform], [spool], [upload], [log]",
+        "[api], [vehicle], [[footage]], [limits], [conform], [spool], [upload], [clock], [log]",
     ]
 
 

@@ -265,3 +265,20 @@ def test_the_nearest_word_is_found_whatever_the_case() -> None:
     assert nearest("ZA", ["za", "zm"]) == "za"
     assert nearest("batch_clip", ["batch_clips", "batch_bytes"]) == "batch_clips"
     assert nearest("qqq", ["za", "zm"]) is None
+
+
+@pytest.mark.parametrize("written", ["9" * 5000 + " GB", "1." + "9" * 5000 + " GB", "٣ GB"])
+def test_a_size_of_thousands_of_digits_is_no_size(written: str) -> None:
+    assert "is no size" in message(size(1, 100), written)
+
+
+@pytest.mark.parametrize("read", [size(1, 100), seconds(0, 60), integer(0, 9, "clips"), globs(1)])
+def test_a_number_of_more_digits_than_python_writes_is_refused_like_others(read: Reader) -> None:
+    assert message(read, 16**5000).startswith("it is ")
+
+
+def test_tables_a_thousand_deep_are_refused_like_others() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    assert message(globs(1), [deep]).startswith("it in the list is no file name pattern")

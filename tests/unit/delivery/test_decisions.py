@@ -194,7 +194,7 @@ def test_a_stored_file_that_vanished_is_lost_and_the_others_go_on() -> None:
 def test_a_stored_file_that_cannot_be_read_now_is_kept_and_tried_again() -> None:
     unreadable = ClipUnreadable(Path("/spool/2.mp4"), "cannot be read: Input/output error", may_pass=True)
     verdict = fail(unreadable, upload(1), upload(2)).verdicts[2]
-    assert (verdict.state, verdict.attempts) == (State.WAITING, 1)
+    assert (verdict.state, verdict.attempts, verdict.companions) == (State.WAITING, 1, 1)
     assert verdict.retry_in_seconds > 0
     assert fail(unreadable, upload(2, attempts=2)).verdicts[2].state is State.REFUSED
 

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import errno
+import io
 import socket
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from agent.config import LogSettings
 from agent.errors import VisionIngestError
-from agent.host import control
+from agent.host import control, logs
 from agent.host.control import NAME, ControlServer, NoDaemon, ask
+from tests.support.hostile.readers import logging_restored
 
 
 def echo(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -202,3 +206,19 @@ def test_running_out_of_file_descriptors_does_not_end_the_server(
     finally:
         server.close()
     assert not failures
+
+
+def test_a_question_nested_as_deep_as_json_may_be_does_not_end_the_answers(tmp_path: Path) -> None:
+    def refuse(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "deep" in request:
+            raise ValueError("no")
+        return {"echo": request}
+
+    with logging_restored(), closing(ControlServer(tmp_path, refuse)):
+        logs.configure(LogSettings(format="json"), secrets=(), stream=io.StringIO())
+        for depth in range(950, 1000):
+            with connect(tmp_path) as connection:
+                connection.settimeout(60.0)
+                connection.sendall(b'{"deep": ' + b"[" * depth + b"]" * depth + b"}\n")
+                connection.recv(65536)
+        assert ask(tmp_path, {"n": 1}) == {"echo": {"n": 1}}

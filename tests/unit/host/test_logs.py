@@ -439,3 +439,14 @@ def test_a_stream_that_takes_no_line_does_not_stop_the_program(error: Exception)
     logs.configure(LogSettings(), secrets=(), stream=stream, environ={})
     structlog.get_logger().info("event")
     assert stream.getvalue() == ""
+
+
+def test_a_value_that_no_one_can_write_down_leaves_its_event_whole(pipe: Pipe) -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    configure(pipe).warning("question_failed", deep=[deep], long={1: {2: {3: {4: [16**5000]}}}})
+    line = one_json_line(pipe)
+    assert line["event"] == "question_failed"
+    assert "cannot be shown (RecursionError)" in json.dumps(line)
+    assert "cannot be shown (ValueError)" in json.dumps(line)

@@ -81,3 +81,8 @@ def count_until_blocked(step: Callable[[], object]) -> int:
             count += 1
     except BlockingIOError:
         return count
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("300000000", 300.0), ("", None), ("0", None), ("soon", None)])
+def test_the_managers_patience_is_known(given: str, seconds: float | None) -> None:
+    assert ServiceManager({"WATCHDOG_USEC": given}).watchdog_seconds == seconds

@@ -31,12 +31,14 @@ from agent.config import (
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake import inspection
 from agent.intake.inspection import Inspector, rules_digest
+from agent.intake.presets import PRESETS
 from agent.simulator.recorder import recording
+from tests.support.footage import created
 
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
 START = datetime(2026, 7, 28, 14, 41, 41, tzinfo=timezone.utc)
 NAME = "ABC1234X_1_20260728_144141.mp4"
-NAMELESS = "GRMN0001.mp4"
+NAMELESS = "holiday.mp4"
 TIMED = re.compile(r"(?P<start>\d{8}_\d{6})")
 
 
@@ -104,7 +106,8 @@ def test_footage_with_a_telling_name_becomes_a_clip(card: Card) -> None:
 def test_an_event_goes_first(card: Card) -> None:
     clip = card.inspect(card.write("ABC1234X_1_20260728_144141_event.mp4"))
     assert clip.priority == EVENT_PRIORITY
-    assert clip.sources["event"] == "file name (plain)"
+    assert clip.sources["event"] == "file name (plain): event"
+    assert clip.comments == "event"
 
 
 def test_the_sidecar_goes_before_the_name(card: Card) -> None:
@@ -122,7 +125,8 @@ def test_the_sidecar_goes_before_the_name(card: Card) -> None:
         START.replace(hour=10, minute=0, second=0),
     )
     assert (clip.comments, clip.priority) == ("late delivery", EVENT_PRIORITY)
-    assert {clip.sources[key] for key in ("registration", "camera", "start", "event")} == {"sidecar"}
+    assert {clip.sources[key] for key in ("registration", "camera", "start")} == {"sidecar"}
+    assert clip.sources["event"] == "sidecar: event"
 
 
 def test_the_sidecar_mends_a_name_that_is_wrong(card: Card) -> None:
@@ -180,8 +184,52 @@ class TestCamera:
         card.vehicle = Vehicle(camera=1)
         assert "cameras = { R = 1 }" in card.refusal(card.write("ABC1234X_R_20260728_144141.mp4")).reason
 
+    def test_the_usual_channel_of_a_family_is_the_last_resort(self, card: Card) -> None:
+        path = card.write("2026_0728_144141_021.MP4", sidecar={"registration": "A1"})
+        clip = card.inspect(path)
+        assert (clip.video.camera, clip.sources["camera"]) == (1, "the usual channel of novatek")
+        card.vehicle = Vehicle(camera=3)
+        assert card.inspect(path).video.camera == 3
+
+    def test_a_name_that_fits_two_families_is_refused_until_one_is_chosen(
+        self, card: Card, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rival = replace(PRESETS["vantrue"], name="rival", cameras={"a": 2})
+        monkeypatch.setitem(PRESETS, "rival", rival)
+        card.vehicle = Vehicle("ABC1234X")
+        path = card.write("20260728_144141_0012_N_A.MP4")
+        assert 'set preset = "vantrue"' in card.refusal(path).reason
+        card.folder = replace(card.folder, preset="rival")
+        assert card.inspect(path).video.camera == 2
+
 
 class TestTime:
+    def test_a_name_without_one_leaves_it_to_the_date_in_the_file(self, card: Card) -> None:
+        card.vehicle = Vehicle("ABC1234X")
+        card.folder = replace(card.folder, timezone=ZoneInfo("Africa/Johannesburg"))
+        path = card.write("100GOPRO/GX010123.MP4", created(recording(60), datetime(2026, 7, 28, 14, 42, 41)))
+        clip = card.inspect(path)
+        assert clip.video.start == START.replace(hour=12)
+        assert clip.sources["start"] == "date in the file less the duration, the camera's local time"
+
+    def test_and_that_to_the_date_of_the_file(self, card: Card) -> None:
+        card.vehicle = Vehicle("ABC1234X")
+        path = card.write("100EVENT/GRMN0001.MP4")
+        os.utime(path, (START.timestamp() + 60.4, START.timestamp() + 60.4))
+        clip = card.inspect(path)
+        assert (clip.video.start, clip.sources["start"]) == (START, "date of the file less the duration")
+        assert (clip.priority, clip.sources["event"]) == (EVENT_PRIORITY, "folder 100EVENT: event")
+
+    def test_the_date_of_a_file_on_fat_decides_no_hour_that_comes_twice(
+        self, card: Card, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inspection, "keeps_local_time", lambda path: True)
+        card.folder = replace(card.folder, timezone=ZoneInfo("Europe/Berlin"))
+        path = card.write("ABC1234X_1_20251026_023030.mp4")
+        modified = datetime(2025, 10, 26, 1, 31, 30, tzinfo=timezone.utc).timestamp()
+        os.utime(path, (modified, modified))
+        assert card.inspect(path).video.start.hour == 0
+
     def test_the_clock_of_the_camera_runs_in_the_zone_of_its_folder(self, card: Card) -> None:
         card.folder = replace(card.folder, timezone=ZoneInfo("Africa/Johannesburg"))
         assert card.inspect(card.write()).video.start == START.replace(hour=12)
@@ -288,6 +336,10 @@ class TestFormat:
 
     def test_avc3_is_h264_too(self, card: Card) -> None:
         assert card.inspect(card.write(content=recording(60).replace(b"avc1\0\0", b"avc3\0\0"))).video.start == START
+
+    def test_what_a_name_says_can_never_be_used_is_not_even_opened(self, card: Card) -> None:
+        path = card.folder.path / "datadir0/hiv00001.mp4"
+        assert "overwrite in place" in card.refusal(path).reason
 
     def test_a_file_of_another_kind_is_refused(self, card: Card) -> None:
         refusal = card.refusal(card.write(content=b"\x1aE\xdf\xa3" + bytes(100)))

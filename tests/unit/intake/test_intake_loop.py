@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -307,7 +309,7 @@ def test_only_delivered_footage_that_is_unchanged_is_deleted(bench: Bench) -> No
 def test_footage_that_changes_at_the_last_moment_is_not_deleted(bench: Bench) -> None:
     path = bench.record()
     intake = bench.intake()
-    intake._delete(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
+    intake._surveys[bench.folder]._delete(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
     assert path.exists()
 
 
@@ -344,6 +346,33 @@ def test_a_full_spool_leaves_footage_where_it_is_and_tells_so_once(bench: Bench)
     bench.deliver_all()
     bench.pass_time(intake, 70.0, step=5.0)
     assert bench.states() == [State.DELIVERED, State.WAITING]
+
+
+def test_a_copy_that_was_given_up_for_space_is_taken_in_again_when_there_is_room(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    free = 10_000_000_000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(os, "link", refuse)
+    bench.spool.close()
+    bench.settings = replace(bench.settings, min_free_bytes=1_000_000)
+    bench.spool = Spool(bench.settings, lambda: bench.wall)
+    bench.record()
+    intake = bench.intake()
+    bench.pass_time(intake, 200.0, step=5.0)
+    assert bench.states() == [State.WAITING]
+    free = 999_999
+    with capture_logs() as logged:
+        bench.pass_time(intake, 200.0, step=5.0)
+    assert bench.states() == []
+    assert [entry["lost"] for entry in events(logged, "clip_given_up")] == [False]
+    assert len(events(logged, "spool_full")) == 1
+    free = 10_000_000_000
+    bench.pass_time(intake, 200.0, step=5.0)
+    assert bench.states() == [State.WAITING]
 
 
 def test_what_is_no_footage_is_told_once(bench: Bench) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -9,8 +10,10 @@ from types import MappingProxyType
 import pytest
 
 from agent.config import FootageFolder
+from agent.intake.marks import EVENT, LOCKED, PARKING, mark_of_folder
 from agent.intake.naming import Naming, printable, read_name
-from agent.intake.presets import PRESETS, Preset
+from agent.intake.preset import Created, Preset
+from agent.intake.presets import PRESETS
 
 AT = datetime(2026, 7, 28, 14, 41, 41)
 CLOCK = r"(?P<Y>\d{4})(?P<m>\d\d)(?P<d>\d\d)_(?P<H>\d\d)(?P<M>\d\d)(?P<S>\d\d)"
@@ -27,38 +30,13 @@ def folder(
     return FootageFolder(Path(path), pattern=compiled, preset=preset, cameras=cameras)
 
 
-class TestPlainPreset:
-    @pytest.mark.parametrize(
-        ("name", "registration", "camera", "event"),
-        [
-            ("ABC1234X_1_20260728_144141.mp4", "ABC1234X", 1, None),
-            ("ABC1234X_1_20260728_144141_event.mp4", "ABC1234X", 1, "event"),
-            ("ABC1234X_2_20260728144141.MP4", "ABC1234X", 2, None),
-            ("ABC 1234_ch2_20260728-144141_SOS.mp4", "ABC 1234", 2, "SOS"),
-            ("ABC-1234_CAM03_20260728T144141.mp4", "ABC-1234", 3, None),
-            ("ABC1234X_camera-4_2026-07-28_14-41-41.mp4", "ABC1234X", 4, None),
-            ("trip 7/ABC1234X_F_2026-07-28T14.41.41_alarm.mp4", "ABC1234X", 1, "alarm"),
-        ],
-    )
-    def test_each_of_its_forms_is_read(self, name: str, registration: str, camera: int, event: str | None) -> None:
-        found = read_name(name, folder(cameras={"F": 1}))
-        assert (found.registration, found.camera, found.start, found.event) == (registration, camera, AT, event)
-        assert found.sources["start"] == "file name (plain)"
-        assert found.faults == {}
-
-    def test_it_can_be_chosen_by_name(self) -> None:
-        assert read_name("ABC1234X_1_20260728_144141.mp4", folder(preset="plain")).start == AT
-
-
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_the_examples_beside_a_preset_are_read_by_it_and_by_no_other(preset: Preset) -> None:
-    assert preset.examples
-    for example in preset.examples:
-        assert [other.name for other in PRESETS.values() if other.pattern.search(example)] == [preset.name]
+def test_a_preset_can_be_chosen_by_name() -> None:
+    assert read_name("ABC1234X_1_20260728_144141.mp4", folder(preset="plain")).start == AT
+    assert read_name("ABC1234X_1_20260728_144141.mp4", folder(preset="viofo")).start is None
 
 
 def test_a_name_that_no_preset_knows_says_nothing() -> None:
-    found = read_name("GRMN0001.MP4", folder())
+    found = read_name("holiday.MP4", folder())
     assert (found.registration, found.camera, found.start, found.event, found.faults) == (None, None, None, None, {})
 
 
@@ -67,7 +45,7 @@ class TestPattern:
         found = read_name(
             "ABC1234X/2/20260728_144141_P.mp4", folder(rf"^(?P<registration>\w+)/(?P<camera>\d)/{CLOCK}_(?P<event>P)?")
         )
-        assert (found.registration, found.camera, found.start, found.event) == ("ABC1234X", 2, AT, "P")
+        assert (found.registration, found.camera, found.start, found.event) == ("ABC1234X", 2, AT, EVENT)
         assert found.sources["registration"] == "file name (pattern)"
 
     def test_it_takes_the_place_of_the_presets(self) -> None:
@@ -117,7 +95,7 @@ class TestPattern:
 
     def test_a_path_of_absurd_length_is_not_searched(self) -> None:
         found = read_name("a/" * 600 + "20260728_144141.mp4", folder(CLOCK))
-        assert found == Naming(faults={"start": "the path is longer than 1024 characters and was not read"})
+        assert found == Naming(faults={"start": "the path is longer than 255 characters and was not read"})
 
 
 class TestCamera:
@@ -153,6 +131,14 @@ class TestCamera:
     def test_other_folders_do_not(self, name: str) -> None:
         assert read_name(f"{name}/x.mp4", folder()).camera is None
 
+    def test_a_name_may_call_its_camera_so_too(self) -> None:
+        assert read_name("cam_7-x.mp4", folder(r"^(?P<camera>\w+)-")).camera == 7
+
+    def test_the_usual_channel_of_a_family_stands_apart_as_a_last_resort(self) -> None:
+        found = read_name("2016_1119_113330_021.MOV", folder())
+        assert (found.camera, found.usual_camera) == (None, 1)
+        assert read_name("cam4/2016_1119_113330_021.MOV", folder()).camera == 4
+
     def test_the_nearest_folder_counts_and_the_name_of_the_file_more(self) -> None:
         assert read_name("cam1/cam2/x.mp4", folder()).camera == 2
         assert read_name("cam1/x_7.mp4", folder(r"_(?P<camera>\d)\.")).camera == 7
@@ -169,24 +155,75 @@ class TestPresetsWithWordsOfTheirOwn:
     def family(self, monkeypatch: pytest.MonkeyPatch) -> None:
         family = Preset(
             "family",
-            re.compile(rf"{CLOCK}_(?P<event>[A-Z])(?P<camera>[A-Z])\.mp4$", re.IGNORECASE),
-            examples=("20260728_144141_NF.mp4",),
+            "a family",
+            re.compile(rf"family-{CLOCK}_(?P<event>[A-Z])(?P<camera>[A-Z])\.mp4$", re.IGNORECASE),
+            examples={"family-20260728_144141_NF.mp4": ""},
             cameras={"f": 1, "r": 2},
             clock="utc",
-            events=frozenset("e"),
+            marks={"e": EVENT, "p": PARKING},
         )
         monkeypatch.setitem(PRESETS, "family", family)
 
     def test_its_clock_may_run_on_utc(self) -> None:
-        assert read_name("20260728_144141_NF.mp4", folder()).start == AT.replace(tzinfo=timezone.utc)
+        assert read_name("family-20260728_144141_NF.mp4", folder()).start == AT.replace(tzinfo=timezone.utc)
 
     def test_its_words_for_cameras_are_known_and_the_folder_may_change_them(self) -> None:
-        assert read_name("20260728_144141_NR.mp4", folder()).camera == 2
-        assert read_name("20260728_144141_NR.mp4", folder(cameras={"R": 7})).camera == 7
+        assert read_name("family-20260728_144141_NR.mp4", folder()).camera == 2
+        assert read_name("family-20260728_144141_NR.mp4", folder(cameras={"R": 7})).camera == 7
 
     def test_only_its_words_for_events_mark_events(self) -> None:
-        assert read_name("20260728_144141_NF.mp4", folder()).event is None
-        assert read_name("20260728_144141_EF.mp4", folder()).event == "E"
+        assert read_name("family-20260728_144141_NF.mp4", folder()).event is None
+        assert read_name("family-20260728_144141_EF.mp4", folder()).event == EVENT
+
+    def test_a_name_that_another_preset_reads_alike_is_no_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(PRESETS, "twin", replace(PRESETS["family"], name="twin"))
+        found = read_name("family-20260728_144141_NF.mp4", folder())
+        assert (found.start, found.camera, found.faults) == (AT.replace(tzinfo=timezone.utc), 1, {})
+
+    def test_a_letter_alone_is_not_its_word_for_a_folder(self) -> None:
+        assert read_name("A/20230309061733_000000.MP4", folder()).camera is None
+        assert read_name("A/20230309061733_000000.MP4", folder(cameras={"A": 4})).camera == 4
+        assert read_name("Movie_E/20230309061733_000000.MP4", folder()).camera == 2
+
+    def test_names_without_a_time_that_two_presets_date_otherwise_are_not_guessed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(PRESETS, "rival", replace(PRESETS["gopro"], name="rival", created=Created("utc", "start")))
+        assert "which read its start differently" in read_name("GX010123.MP4", folder()).faults["start"]
+
+    def test_a_name_that_another_preset_reads_otherwise_is_not_guessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(PRESETS, "rival", replace(PRESETS["family"], name="rival", cameras={"f": 3}))
+        found = read_name("family-20260728_144141_NF.mp4", folder())
+        assert (found.preset, found.camera, found.start) == (None, None, AT.replace(tzinfo=timezone.utc))
+        assert "fits several cameras, family and rival, which read its camera differently" in found.faults["camera"]
+        assert 'set preset = "family"' in found.faults["camera"]
+        assert read_name("family-20260728_144141_NF.mp4", folder(preset="rival")).camera == 3
+
+
+class TestEvents:
+    def test_a_folder_for_them_marks_them_whatever_reads_the_name(self) -> None:
+        found = read_name("RO/ABC1234X_1_20260728_144141.mp4", folder())
+        assert (found.event, found.sources["event"]) == (LOCKED, "folder RO")
+        assert read_name("evt_rec/20260728_144141.mp4", folder(CLOCK)).event == EVENT
+
+    @pytest.mark.parametrize("name", ["SavedClips", "100EVENT", "Emergency", "sos", "manual_rec"])
+    def test_such_folders_are_known_in_any_case(self, name: str) -> None:
+        for spelled in (name, name.lower(), name.upper()):
+            event = mark_of_folder(spelled)
+            assert event is not None
+            assert event.urgent
+
+    @pytest.mark.parametrize("name", ["Movie", "DCIM", "100MEDIA", "Normal", "cont_rec", "RecentClips", "105UNSVD"])
+    def test_other_folders_mark_nothing(self, name: str) -> None:
+        assert mark_of_folder(name) is None
+
+    def test_what_is_urgent_goes_before_what_is_not(self) -> None:
+        parked_and_locked = read_name("Parking/RO/2026_0728_144141_0001PF.MP4", folder())
+        assert parked_and_locked.event == LOCKED
+        parked = read_name("Parking/2026_0728_144141_0001F.MP4", folder())
+        assert parked.event == PARKING
+        event = read_name("Parking/2026_0728_144141_0001EF.MP4", folder())
+        assert (event.event, event.sources["event"]) == (EVENT, "file name (viofo)")
 
 
 def test_text_for_a_terminal_has_no_control_characters_and_no_undecodable_bytes() -> None:

@@ -133,3 +133,19 @@ def test_a_failing_card_refuses_the_file_for_a_while(tmp_path: Path) -> None:
     with pytest.raises(FootageRefused, match=r"cannot be read \(Input/output error\)") as refused, opened(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     assert refused.value.look_again_seconds == 600
+
+
+@pytest.mark.parametrize("reason", [errno.EIO, errno.ENXIO, errno.ENODEV])
+def test_a_card_that_is_pulled_while_it_is_read_is_looked_at_again(
+    tmp_path: Path, reason: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"pictures")
+
+    def pulled(*_: object) -> int:
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(os, "open", pulled)
+    assert refusal_of(path).look_again_seconds == 600
+    path.unlink()
+    assert refusal_of(path).look_again_seconds == 600

@@ -70,7 +70,7 @@ def test_names_of_any_bytes_are_footage(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a.avi", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"]
+    "name", ["a.jpg", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"]
 )
 def test_what_is_not_included_or_is_excluded_is_no_footage(name: str) -> None:
     assert not wanted(FootageFolder(Path("/card")), name)

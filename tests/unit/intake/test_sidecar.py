@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import FootageRefused
+from agent.intake.marks import EVENT, Mark
 from agent.intake.sidecar import MAX_BYTES, Sidecar, read_sidecar
 
 
@@ -40,7 +41,7 @@ def test_all_its_keys_are_read_and_others_ignored(footage: Path) -> None:
         },
     )
     assert read_sidecar(footage) == Sidecar(
-        "ABC1234X", 2, datetime(2026, 7, 28, 14, 41, 41), comments="hard braking", event="impact"
+        "ABC1234X", 2, datetime(2026, 7, 28, 14, 41, 41), comments="hard braking", event=Mark("impact")
     )
 
 
@@ -49,8 +50,10 @@ def test_a_start_with_a_zone_is_aware(footage: Path) -> None:
     assert read_sidecar(footage).start == datetime(2026, 7, 28, 14, 41, 41, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize(("value", "event"), [(True, "event"), (False, None), ("", None), (None, None), ("SOS", "SOS")])
-def test_an_event_is_true_or_a_word(footage: Path, value: object, event: str | None) -> None:
+@pytest.mark.parametrize(
+    ("value", "event"), [(True, EVENT), (False, None), ("", None), (None, None), ("SOS", Mark("SOS"))]
+)
+def test_an_event_is_true_or_a_word(footage: Path, value: object, event: Mark | None) -> None:
     write(footage, {"event": value})
     assert read_sidecar(footage).event == event
 
@@ -142,3 +145,16 @@ def test_folders_in_its_place_leave_no_descriptor_open(footage: Path) -> None:
         with pytest.raises(FootageRefused, match="a folder"):
             read_sidecar(footage)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_footage_with_the_longest_possible_name_needs_no_sidecar(tmp_path: Path) -> None:
+    footage = tmp_path / ("x" * 251 + ".mp4")
+    footage.touch()
+    assert read_sidecar(footage) == Sidecar()
+
+
+def test_a_value_nested_as_deep_as_json_may_be_is_refused_like_others(footage: Path) -> None:
+    for depth in range(900, 1000):
+        write(footage, '{"comments": ' + "[" * depth + "]" * depth + "}")
+        with pytest.raises(FootageRefused, match=r"comments must be text|is not JSON"):
+            read_sidecar(footage)

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.errors import FootageRefused
-from agent.intake.times import check_recording_time, parse_iso, to_utc
+from agent.intake.times import check_recording_time, comes_twice, parse_iso, to_utc
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 7, 28, 12, 0, tzinfo=timezone.utc)
@@ -142,3 +142,17 @@ def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_ag
     assert "recording time 2026-07-28 12:00:00 to 12:05:01 UTC" in refused.value.reason
     assert "this device's clock says 2026-07-28 12:00:00 UTC. Either clock may be wrong" in refused.value.reason
     assert refused.value.look_again_seconds == 3600
+
+
+@pytest.mark.parametrize(
+    ("local", "twice"),
+    [
+        (datetime(2025, 10, 26, 2, 30), True),
+        (datetime(2025, 10, 26, 3, 0), False),
+        (datetime(2025, 3, 30, 2, 30), False),
+        (datetime(2025, 10, 26, 2, 30, tzinfo=timezone.utc), False),
+        (datetime(1, 1, 1), False),
+    ],
+)
+def test_an_hour_that_comes_twice_is_known(local: datetime, twice: bool) -> None:
+    assert comes_twice(local, BERLIN) is twice

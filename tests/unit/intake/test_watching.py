@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import threading
@@ -13,6 +14,8 @@ from structlog.testing import capture_logs
 from watchdog.observers.api import BaseObserver
 
 from agent.config import FootageFolder
+from agent.host import inotify
+from agent.host.inotify import Inode
 from agent.intake import watching
 from agent.intake.watching import Watcher
 
@@ -209,3 +212,127 @@ def test_a_folder_that_cannot_be_watched_is_told_once_and_tried_again(
     noted.watcher.tend()
     (tmp_path / "card" / "a.mp4").write_bytes(b"footage")
     assert eventually(lambda: noted.closed() == {tmp_path / "card" / "a.mp4"})
+
+
+def test_a_folder_watched_anew_is_named_so_that_a_scan_follows(tmp_path: Path, note: Callable[..., Noted]) -> None:
+    card, other = tmp_path / "card", tmp_path / "other"
+    other.mkdir()
+    noted = note(card, other)
+    assert noted.watcher.tend() == noted.folders[1:]
+    assert noted.watcher.tend() == []
+    card.mkdir()
+    assert noted.watcher.tend() == noted.folders[:1]
+    card.rename(tmp_path / "old")
+    card.mkdir()
+    with capture_logs() as logged:
+        assert noted.watcher.tend() == noted.folders
+        assert noted.watcher.tend() == []
+    assert [(entry["event"], entry["folder"]) for entry in logged] == [("folder_changed", str(card))]
+
+
+def test_a_watch_that_the_kernel_has_ended_is_renewed_although_the_folder_looks_the_same(
+    tmp_path: Path, note: Callable[..., Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = note(tmp_path)
+    noted.watcher.tend()
+    with monkeypatch.context() as patch:
+        patch.setattr(inotify, "watched", frozenset)
+        assert noted.watcher.tend() == noted.folders
+    (tmp_path / "a.mp4").write_bytes(b"footage")
+    assert eventually(lambda: tmp_path / "a.mp4" in noted.closed())
+
+
+def test_a_filesystem_whose_watches_the_kernel_lists_otherwise_is_left_alone(
+    tmp_path: Path, note: Callable[..., Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inotify, "watched", frozenset)
+    noted = note(tmp_path)
+    assert noted.watcher.tend() == noted.folders
+    assert noted.watcher.tend() == []
+    assert not noted.watcher.check(noted.folders[0], [str(tmp_path)])
+
+
+def test_directories_that_stay_unwatched_are_tried_again_told_once_and_told_again_after_they_were_watched(
+    tmp_path: Path, note: Callable[..., Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "trip"
+    below.mkdir()
+    noted = note(tmp_path)
+    (folder,) = noted.folders
+    everything = inotify.watched
+
+    def scan() -> tuple[bool, bool]:
+        """Whether the watches were made anew before this scan, and whether another is to follow soon."""
+        renewed = bool(noted.watcher.tend())
+        return renewed, noted.watcher.check(folder, [str(tmp_path), str(below), str(tmp_path / "gone")])
+
+    assert scan() == (True, False)
+    with capture_logs() as logged:
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(inotify, "watched", lambda: everything() - {Inode.of(below)})
+                assert scan() == (False, True)
+                assert scan() == (False, True)
+                assert scan() == (True, False)
+                assert [scan()[0] for _ in range(20)].count(True) == 2
+            assert scan()[1] is False
+    assert [entry["event"] for entry in logged] == ["folder_not_watched", "folder_watched"] * 2
+    assert "1 of its directories" in logged[0]["reason"]
+    assert "fs.inotify.max_user_watches" in logged[0]["remedy"]
+
+
+def test_a_directory_that_is_unwatched_only_while_it_is_new_is_no_news(
+    tmp_path: Path, note: Callable[..., Noted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = note(tmp_path)
+    (folder,) = noted.folders
+    noted.watcher.tend()
+    everything = inotify.watched
+    with capture_logs() as logged:
+        for number in range(5):
+            new = tmp_path / str(number)
+            new.mkdir()
+            with monkeypatch.context() as patch:
+                patch.setattr(inotify, "watched", lambda new=new: everything() - {Inode.of(new)})
+                assert noted.watcher.tend() == []
+                assert noted.watcher.check(folder, [str(tmp_path), str(new)])
+    assert logged == []
+
+
+def test_a_folder_that_is_not_recursive_needs_one_watch(tmp_path: Path, note: Callable[..., Noted]) -> None:
+    (tmp_path / "trip").mkdir()
+    noted = note(tmp_path, recursive=False)
+    noted.watcher.tend()
+    assert not noted.watcher.check(noted.folders[0], [str(tmp_path), str(tmp_path / "trip")])
+
+
+def test_a_complaint_of_watchdog_asks_for_a_scan_and_is_told_once(tmp_path: Path, note: Callable[..., Noted]) -> None:
+    noted = note(tmp_path)
+    noted.watcher.tend()
+    library = logging.getLogger("watchdog.observers.inotify_c")
+    with capture_logs() as logged:
+        for _ in range(3):
+            library.warning("Inotify queue overflowed")
+            noted.watcher.tend()
+        noted.watcher.tend()
+        library.warning("Inotify queue overflowed")
+        noted.watcher.tend()
+    assert noted.directories == noted.folders * 4
+    assert [entry["event"] for entry in logged] == ["notifications_lost"] * 2
+
+
+def test_threads_that_died_are_told_once_and_again_after_they_had_lived(
+    tmp_path: Path, note: Callable[..., Noted]
+) -> None:
+    noted = note(tmp_path)
+    noted.watcher.tend()
+    with capture_logs() as logged:
+        for _ in range(2):
+            for _ in range(2):
+                observer = noted.watcher._observer
+                assert observer is not None
+                observer.stop()
+                observer.join()
+                assert noted.watcher.tend() == noted.folders
+            assert noted.watcher.tend() == []
+    assert [entry["event"] for entry in logged] == ["watching_failed", "watching_again"] * 2

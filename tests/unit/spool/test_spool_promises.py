@@ -7,78 +7,22 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import EVENT_PRIORITY, Footage, State, Verdict, Video
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.ledger import open_ledger
-
-START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
-
-
-class Clock:
-    """Unix seconds that only the test moves."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_780_000_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> SpoolSettings:
-    return SpoolSettings(tmp_path / "state" / "spool", max_bytes=10_000, min_free_bytes=0, remember_days=30)
-
-
-@pytest.fixture
-def spool(settings: SpoolSettings, clock: Clock) -> Iterator[Spool]:
-    spool = Spool(settings, clock)
-    yield spool
-    spool.close()
-
-
-def make_clip(folder: Path, number: int, content: bytes = b"x" * 100, **changes: object) -> Clip:
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{number}.mp4"
-    path.write_bytes(content)
-    start = START + timedelta(minutes=number)
-    clip = Clip(
-        Footage.from_stat(path, path.stat()), Video("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={}
-    )
-    return replace(clip, **changes)  # type: ignore[arg-type]
-
-
-def take(spool: Spool, clip: Clip) -> Taken:
-    (taken,) = spool.take_in([(clip, clip.footage.path)])
-    return taken
-
-
-def claim(spool: Spool, most: int = 100) -> list[Upload]:
-    return spool.claim(lambda ready: [upload for _, upload in zip(range(most), ready, strict=False)])
-
-
-def stored(settings: SpoolSettings) -> list[Path]:
-    return sorted((settings.directory / "clips").iterdir())
-
-
-def reopen(spool: Spool, settings: SpoolSettings, clock: Clock) -> Spool:
-    spool.close()
-    return Spool(settings, clock)
+from agent.spool.records import Record, RowUnreadable, Stored, from_json, to_json
+from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take
 
 
 def test_a_clip_is_a_hard_link_of_its_footage(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
@@ -253,6 +197,56 @@ def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
     assert spool.state_of(footage) is None
 
 
+def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(3)]
+    take(spool, clips[0])
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    take(spool, clips[1])
+    moved = make_clip(tmp_path / "footage" / "locked", 1)
+    assert take(spool, moved).again
+    unknown = [Footage(tmp_path / "footage" / f"{number}", number, number) for number in range(1200)]
+    assert spool.states_of([*unknown, *(clip.footage for clip in (*clips, moved))]) == {
+        clips[0].footage: State.DELIVERED,
+        clips[1].footage: State.WAITING,
+        moved.footage: State.WAITING,
+    }
+
+
+def test_what_was_read_from_the_ledger_holds_until_it_changes(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    before = spool.changes
+    spool.state_of(clip.footage)
+    assert spool.changes == before
+    take(spool, clip)
+    assert spool.changes > before
+    begin = clock.seconds
+    spool.refuse(make_clip(tmp_path / "footage", 2).footage, "unreadable", "rules", 600)
+    spool.refuse(make_clip(tmp_path / "footage", 3).footage, "no name", "rules", None)
+    assert not spool.has_refusal_lapsed(begin, begin + 599)
+    assert spool.has_refusal_lapsed(begin + 599, begin + 600)
+    assert not spool.has_refusal_lapsed(begin + 600, begin + 6000)
+
+
+def test_footage_on_a_card_that_is_away_is_not_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+    card = tmp_path / "footage"
+    clip = make_clip(card, 1)
+    take(spool, clip)
+    claim(spool)
+    spool.settle({1: Verdict(State.DELIVERED)})
+    clock.seconds += 31 * 86_400
+    card.rename(tmp_path / "pulled")
+    spool.prune([])
+    spool.prune([card])
+    (tmp_path / "pulled").rename(card)
+    assert spool.state_of(clip.footage) is State.DELIVERED
+    make_clip(card, 2)
+    clip.footage.path.unlink()
+    clock.seconds += 31 * 86_400
+    spool.prune([card])
+    assert list(spool.ledger.records()) == []
+
+
 def test_the_same_recording_under_another_name_is_not_sent_twice(
     spool: Spool, settings: SpoolSettings, tmp_path: Path
 ) -> None:
@@ -343,26 +337,11 @@ def test_the_ledger_forgets_delivered_clips_only_when_their_footage_is_gone(
         take(spool, clip)
     spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool)})
     gone.footage.path.unlink()
-    assert spool.forget_delivered() == 0
+    spool.prune([tmp_path / "footage"])
+    assert len(list(spool.ledger.records())) == 2
     clock.seconds += 31 * 86_400
-    assert spool.forget_delivered() == 1
+    spool.prune([tmp_path / "footage"])
     assert [record.footage for record in spool.ledger.records()] == [there.footage]
-
-
-def test_a_damaged_row_stops_nothing_and_stays_in_sight(
-    spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
-) -> None:
-    for number in (1, 2):
-        take(spool, make_clip(tmp_path / "footage", number))
-    spool.close()
-    with sqlite3.connect(settings.directory / "clips.db") as database:
-        database.execute("UPDATE spool_clips SET data = X'FF00' WHERE _id = 1")
-    spool = Spool(settings, clock)
-    assert [upload.id for upload in claim(spool)] == [2]
-    damaged = spool.ledger.record(1)
-    assert damaged is not None
-    assert (damaged.state, "damaged" in damaged.reason) == (State.LOST, True)
-    spool.close()
 
 
 def test_a_path_that_is_no_text_survives(spool: Spool, tmp_path: Path) -> None:
@@ -421,7 +400,48 @@ def test_the_ledger_can_be_read_beside_the_daemon_and_says_why_it_cannot(
         pass
 
 
+def test_commands_that_only_read_cannot_write(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+    take(spool, make_clip(tmp_path / "footage", 1))
+    with open_ledger(settings.directory) as ledger:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            ledger._connection.execute("DELETE FROM spool_clips")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            ledger._connection.execute("PRAGMA user_version = 7")
+
+
 def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match="file/spool"):
         Spool(SpoolSettings(tmp_path / "file" / "spool"), Clock())
+
+
+@pytest.mark.parametrize("letter", ["\u0e01", "\u8c61", "\U00020000"], ids=["Thai", "Chinese", "rare Chinese"])
+def test_a_registration_in_any_script_fits_into_the_stored_name(spool: Spool, tmp_path: Path, letter: str) -> None:
+    clip = make_clip(tmp_path / "footage", 1, video=Video(letter * 20, 255, START, START + timedelta(seconds=7)))
+    take(spool, clip)
+    said = read_name(name_for(clip))
+    assert said is not None
+    assert said.video == clip.video
+
+
+@pytest.mark.parametrize("odd", ["\u0661", "9" * 100])
+def test_a_file_with_odd_digits_is_no_stored_clip(tmp_path: Path, odd: str) -> None:
+    name = name_for(make_clip(tmp_path / "footage", 1))
+    assert read_name(name.replace("_1_p", f"_{odd}_p")) is None
+    assert read_name(name.replace("-0.mp4", f"-{odd}.mp4")) is None
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", ".", "", "a\0b"])
+def test_a_row_that_leads_out_of_the_directory_of_clips_cannot_be_read(name: str, tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "footage", 1)
+    row = to_json(Record.of_clip(clip, Stored("clip.mp4", 1, 1, "00"), State.WAITING, "", START))
+    assert from_json(1, State.WAITING, 0.0, 0, row).stored == Stored("clip.mp4", 1, 1, "00")
+    row["stored"][0] = name
+    with pytest.raises(RowUnreadable):
+        from_json(1, State.WAITING, 0.0, 0, row)
+
+
+def test_a_row_with_a_number_without_end_cannot_be_read(tmp_path: Path) -> None:
+    row = to_json(Record.of_clip(make_clip(tmp_path / "f", 1), Stored("c.mp4", 1, 1, "0"), State.WAITING, "", START))
+    with pytest.raises(RowUnreadable):
+        from_json(1, State.WAITING, 0.0, 0, row | {"size": float("inf")})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,19 @@ def test_numbers_come_as_numbers_or_as_text(value: object, expected: int | None)
 )
 def test_identifiers_come_as_numbers_or_as_text(value: object, expected: str | None) -> None:
     assert identifier(value) == expected
+
+
+def test_a_long_name_over_many_errors_takes_neither_memory_nor_the_log() -> None:
+    payload = {"errors": {"\x1b[2J\n" + "k" * 300_000: ["no"] * 20_000}}
+    tracemalloc.start()
+    said = (*words(payload["errors"]), *item_errors(payload).values())
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 20_000_000
+    assert len(said) == MOST_SENTENCES
+    assert all(sentence.isprintable() and len(sentence) < 1000 for sentence in said)
+
+
+def test_thousands_of_errors_in_the_answer_to_one_upload_are_cut(tmp_path: Path) -> None:
+    payload = {"data": [{"errors": "no"}] * 20_000}
+    assert single_result(payload, stored_clip(tmp_path)).errors == ("no",) * MOST_SENTENCES

@@ -122,3 +122,9 @@ def test_a_429_with_the_apis_headers_counts_without_json() -> None:
     decision = decide(reply(429, {"X-RateLimit-Retry-After-Seconds": "9"}), None, NOW_SECONDS)
     assert isinstance(decision, RateLimited)
     assert decision.retry_after_seconds == 9
+
+
+@pytest.mark.parametrize("year", ["99999", "9" * 30, "9" * 5000])
+def test_a_date_beyond_any_calendar_asks_for_no_wait(year: str) -> None:
+    headers = {"Date": f"Mon, 01 Jan {year} 00:00:00 GMT", "Retry-After": f"Mon, 01 Jan {year} 00:00:00 GMT"}
+    assert retry_after(reply(429, headers), NOW_SECONDS) is None

@@ -1,0 +1,237 @@
+"""How `inspect` shows what it found: everything of one file, a summary of many."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from agent.cli.tables import console, size
+from agent.config import FootageFolder
+from agent.host.logs import harmless
+from agent.intake.file_dates import zone_error
+from agent.intake.fitting import codec_name
+from agent.intake.marks import Mark
+from agent.intake.preview import NO_REGISTRATION, Finding
+from agent.intake.recording import Recording
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NOT_SET = "not set: --registration, or registration in [vehicle]"
+
+
+def show_one(finding: Finding, zone: ZoneInfo) -> None:
+    """Everything of one file: each value with where it came from."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    screen = console()
+    screen.print(Text(harmless(str(finding.path)), style="bold"), soft_wrap=True)
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(style="dim", overflow="fold")
+    for label, value, source in _facts(finding, zone):
+        table.add_row(label, Text(harmless(value)), Text(harmless(source)))
+    screen.print(table)
+    if finding.clips:
+        screen.print("[green]It would be delivered[/] as one clip: the file as it is.")
+    else:
+        screen.print(
+            Text("It would not be delivered: ", style="red").append(harmless(finding.refusal), style="default")
+        )
+
+
+def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
+    """Label, value and source of all that is known."""
+    naming, media, recording = finding.naming, finding.media, finding.recording
+    preset = naming.preset
+    yield "preset", f"{preset.name} ({preset.family})" if preset else "none knows this name", ""
+    sources = recording.sources if recording else naming.sources
+    if recording:
+        known = recording.registration != NO_REGISTRATION
+        yield "registration", *((recording.registration, sources["registration"]) if known else ("–", NOT_SET))
+        yield "camera", str(recording.camera), sources["camera"]
+        yield "start", _instant(recording.start), sources["start"]
+        shown = f"{recording.start.astimezone(zone):%Y-%m-%d %H:%M:%S} {zone.key}"
+        yield "", shown, "footage.timezone, or --timezone: the zone of the camera's clock"
+        if ahead := _zone_error(finding):
+            yield "doubt", _is_ahead(ahead), "date in the file, UTC"
+    else:
+        if naming.camera is not None:
+            yield "camera", str(naming.camera), sources["camera"]
+        if naming.start is not None:
+            yield "start", f"{naming.start:%Y-%m-%d %H:%M:%S}", f"{sources['start']}, by the camera's clock"
+    for clip in finding.clips[-1:]:
+        yield "end", _instant(clip.video.end), clip.sources["end"]
+    if naming.event:
+        yield "event", _marked(naming.event), naming.sources["event"]
+    if media:
+        yield "duration", f"{media.duration_seconds:,.1f} s", ""
+        codec = "no video" if media.codec is None else codec_name(media.codec)
+        yield "video", f"{codec} in {media.container}", ""
+    yield "size", size(finding.size_bytes), ""
+
+
+def _marked(mark: Mark) -> str:
+    return f"{mark.word}: delivered first" if mark.urgent else mark.word
+
+
+@dataclass(slots=True)
+class _Group:
+    """Files that were read alike."""
+
+    files: int = 0
+    seconds: float = 0.0
+    size_bytes: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    marks: Counter[str] = field(default_factory=Counter)
+
+    def add(self, finding: Finding) -> None:
+        self.files += 1
+        self.size_bytes += finding.size_bytes
+        for clip in finding.clips:
+            self.seconds += clip.video.duration_seconds
+            self.first = min(self.first or clip.video.start, clip.video.start)
+            self.last = max(self.last or clip.video.end, clip.video.end)
+        if finding.recording and finding.recording.event:
+            self.marks[finding.recording.event.word] += 1
+
+
+def show_summary(
+    findings: Sequence[Finding], others: Counter[str], folders: Collection[FootageFolder], seconds: float
+) -> None:
+    """What would be delivered, by preset and camera, and what would not, by reason."""
+    from rich.text import Text
+
+    screen = console()
+    good = [finding for finding in findings if finding.clips]
+    refused = [finding for finding in findings if not finding.clips]
+    recordings = [finding.recording for finding in good if finding.recording]
+    registrations = {recording.registration for recording in recordings}
+    if good:
+        screen.print(_table_of_good(good, with_vehicle=len(registrations) > 1))
+    if refused:
+        screen.print(_table_of_refused(refused))
+
+    def say(text: str, style: str = "dim") -> None:
+        screen.print(Text(text, style=style))
+
+    if len(registrations) == 1 and NO_REGISTRATION not in registrations:
+        say(f"Vehicle: {registrations.pop()}.")
+    elif NO_REGISTRATION in registrations:
+        say(f"The registration is {NOT_SET}.", style="yellow")
+    zones = ", ".join(sorted({folder.timezone.key for folder in folders}))
+    say(f"The camera's clock is taken to run in {zones}.")
+    for ahead, count in Counter(filter(None, map(_zone_error, good))).most_common(1):
+        say(f"The dates in {count:,} files say otherwise: {_is_ahead(ahead)}.", style="yellow")
+    for source, count in _start_sources(recordings).items():
+        say(f"Start of {count:,} by: {source}.")
+    if others:
+        say(f"Passed over: {', '.join(f'{count:,} {harmless(kind)}' for kind, count in others.most_common(8))}.")
+    clips = sum(len(finding.clips) for finding in good)
+    total = size(sum(finding.size_bytes for finding in good))
+    screen.print(
+        f"\n[bold]{len(findings):,} files[/] in {seconds:.1f} s: [green]{len(good):,} would be delivered[/]"
+        f" as {clips:,} clips, {total}; [{'red' if refused else 'dim'}]{len(refused):,} would be refused[/]."
+    )
+
+
+def _zone_error(finding: Finding) -> timedelta | None:
+    recording, preset = finding.recording, finding.naming.preset
+    return zone_error(recording.start, recording.media, preset.created) if recording and preset else None
+
+
+def _is_ahead(ahead: timedelta) -> str:
+    side = "ahead of" if ahead > timedelta(0) else "behind"
+    return f"the camera's clock is {_length(abs(ahead).total_seconds())[:-3]} h {side} that zone"
+
+
+def _start_sources(recordings: Iterable[Recording]) -> dict[str, int]:
+    """How many starts came from elsewhere than a name, by where."""
+    sources = Counter(recording.sources["start"].partition(";")[0] for recording in recordings)
+    return {source: count for source, count in sources.items() if not source.startswith("file name")}
+
+
+def _table_of_good(findings: Iterable[Finding], *, with_vehicle: bool) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    groups: dict[tuple[str, str, int], _Group] = {}
+    for finding in findings:
+        recording = finding.recording
+        if recording is not None:
+            key = (recording.preset or "–", recording.registration if with_vehicle else "", recording.camera)
+            groups.setdefault(key, _Group()).add(finding)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("preset", no_wrap=True)
+    if with_vehicle:
+        table.add_column("vehicle", no_wrap=True)
+    for name in ("cam", "files", "length", "size"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("from … to (UTC)", no_wrap=True)
+    table.add_column("marked", overflow="fold")
+    for (preset, registration, camera), group in sorted(groups.items()):
+        table.add_row(
+            preset,
+            *((registration,) if with_vehicle else ()),
+            str(camera),
+            f"{group.files:,}",
+            _length(group.seconds),
+            size(group.size_bytes),
+            f"{group.first:%Y-%m-%d %H:%M}\n{group.last:%Y-%m-%d %H:%M}",
+            Text("\n".join(f"{count:,} {harmless(word)}" for word, count in group.marks.most_common())),
+        )
+    return table
+
+
+def _table_of_refused(findings: Iterable[Finding]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((_preset(finding), _alike(finding)), []).append(finding)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("preset", no_wrap=True)
+    table.add_column("files", justify="right", no_wrap=True)
+    table.add_column("would be refused because", overflow="fold", ratio=3)
+    table.add_column("for example", overflow="fold", ratio=1)
+    for (preset, _), alike in sorted(groups.items(), key=lambda group: -len(group[1])):
+        example = alike[0]
+        table.add_row(
+            preset,
+            Text(f"{len(alike):,}", style="red"),
+            Text(harmless(example.refusal)),
+            Text(harmless(example.path.name), style="dim"),
+        )
+    return table
+
+
+def _preset(finding: Finding) -> str:
+    return finding.naming.preset.name if finding.naming.preset else "–"
+
+
+def _alike(finding: Finding) -> str:
+    """The refusal without the numbers and names in it, which differ from file to file."""
+    without_name = finding.refusal.replace(finding.path.name, "NAME")
+    return re.sub(r"\d[\d,.]*", "#", without_name)
+
+
+def _instant(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _length(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,}:{minutes:02}:{rest:02}"

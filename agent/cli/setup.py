@@ -1,0 +1,240 @@
+"""Asks the few things that differ from vehicle to vehicle, writes them down, checks them, and starts the service.
+
+What is given as an option is not asked for; with all that is required given, nothing is asked: for provisioning many
+devices. Run again, it offers the earlier answers. It writes config.d/setup.toml beside the configuration file, which it
+leaves as it is, and the password into a file that only root may read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent import cli
+from agent.cli import service_steps
+from agent.config.document import read_document
+from agent.config.password import VARIABLE
+from agent.config.regions import BASE_URLS
+from agent.config.schema import Schema, schema
+from agent.config.values import WrongValueError
+from agent.errors import ConfigError, VisionIngestError
+from agent.intake.presets import AUTO, PRESETS
+
+HELP = "ask for what is needed, write the configuration, start the service"
+
+PASSWORD_FILE = "api-password"  # noqa: S105  # the file's name
+ANSWERS = "setup.toml"
+EXPLAINED = "# The answers of `vision-ingest setup` stand in config.d; vision-ingest.toml(5) explains every key.\n"
+HEADER = "# Written by `vision-ingest setup`, which replaces this file when it is run again.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One thing to ask for.
+
+    Args:
+        option: the command line's word for it.
+        section, key: where the answer stands in the configuration.
+        words: the question.
+        required: whether an empty answer is asked for again.
+        fallback: what is offered when there is no earlier answer.
+    """
+
+    option: str
+    section: str
+    key: str
+    words: str
+    required: bool = False
+    fallback: str = ""
+
+
+def _zone_of_this_device() -> str:
+    target = os.path.realpath("/etc/localtime")
+    zone = target.partition("/zoneinfo/")[2]
+    return zone or "UTC"
+
+
+QUESTIONS = (
+    Question("region", "api", "region", f"Country of the account ({' '.join(BASE_URLS)})", required=True),
+    Question("username", "api", "username", "Username of the account", required=True),
+    Question("registration", "vehicle", "registration", "Registration of the vehicle, as the account knows it"),
+    Question("camera", "vehicle", "camera", "Channel of the camera, where file names do not tell it", fallback="1"),
+    Question("footage", "footage", "path", "Folder that the camera writes into", required=True),
+    Question("preset", "footage", "preset", "Kind of camera", fallback=AUTO),
+    Question("timezone", "footage", "timezone", "Time zone of the camera's clock", fallback=_zone_of_this_device()),
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    for question in QUESTIONS:
+        parser.add_argument(f"--{question.option}", metavar=question.option.upper(), help=question.words)
+    parser.add_argument("--base-url", metavar="URL", help="address of the API, instead of the region")
+    parser.add_argument(
+        "--password-file", metavar="FILE", help=f"file that holds the password, - for standard input (else ${VARIABLE})"
+    )
+    parser.add_argument("--no-restart", action="store_true", help="leave the service as it is")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = args.config.absolute().parent
+    answers_file = args.config.with_suffix(".d") / ANSWERS
+    keys = schema(folder, (AUTO, *PRESETS))
+    answers = _answers(args, keys, _earlier(answers_file))
+    password_file = folder / PASSWORD_FILE
+    password = _password(args, password_file)
+    try:
+        if password is not None:
+            _write(password_file, password + "\n", 0o600)
+        if password is not None or password_file.exists():
+            answers["api"]["password_file"] = str(password_file)
+        _write(answers_file, HEADER + _toml(answers), 0o644)
+        if not args.config.exists():
+            _write(
+                args.config, f"# Every key is explained in vision-ingest.toml(5); see {answers_file.parent}.\n", 0o644
+            )
+    except OSError as exc:
+        raise VisionIngestError(f"{exc.filename}: {exc.strerror}; run this with sudo") from exc
+    print(f"Written: {answers_file}", flush=True)
+    for words in service_steps.let_in(Path(answers["footage"]["path"])):
+        print(words, flush=True)
+    checked = service_steps.in_child(lambda: cli.main(["check", "--config", str(args.config)]))
+    if not args.no_restart:
+        for words in service_steps.restart(args.config):
+            print(words, flush=True)
+    return checked
+
+
+def _earlier(file: Path) -> Mapping[str, Any]:
+    try:
+        document = read_document(file)
+    except ConfigError:
+        return {}
+    footage = document.get("footage")
+    first = footage[0] if isinstance(footage, list) and footage else {}
+    return {**document, "footage": first}
+
+
+def _answers(args: argparse.Namespace, keys: Schema, earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All answers by section and key, in the order of the questions.
+
+    Raises:
+        VisionIngestError: an option is wrong, or a required answer is missing and nobody is there to be asked.
+    """
+    answers: dict[str, dict[str, Any]] = {"api": {}, "vehicle": {}, "footage": {}}
+    earlier_url = earlier.get("api", {}).get("base_url")
+    base_url = args.base_url or (None if args.region else earlier_url)
+    if base_url:
+        answers["api"]["base_url"] = _valid(base_url, keys, "api", "base_url")
+    for question in QUESTIONS:
+        if question.option == "region" and base_url:
+            continue
+        given = getattr(args, question.option)
+        before = earlier.get(question.section, {}).get(question.key)
+        if given is not None:
+            value = _valid(given, keys, question.section, question.key)
+        elif sys.stdin.isatty():
+            value = _ask(question, keys, str(before) if before is not None else question.fallback)
+        elif before is not None:
+            value = _valid(str(before), keys, question.section, question.key)
+        elif question.required:
+            raise VisionIngestError(f"--{question.option} is missing, and there is no terminal to ask at")
+        else:
+            value = None
+        if value is not None:
+            answers[question.section][question.key] = value
+    return answers
+
+
+def _ask(question: Question, keys: Schema, offered: str) -> Any:
+    while True:
+        said = input(f"{question.words}{f' [{offered}]' if offered else ''}: ").strip() or offered
+        if not said and not question.required:
+            return None
+        try:
+            return _valid(said, keys, question.section, question.key)
+        except VisionIngestError as exc:
+            print(f"  {exc}")
+
+
+def _valid(said: str, keys: Schema, section: str, key: str) -> Any:
+    """The answer as the configuration will hold it, if it may.
+
+    Raises:
+        VisionIngestError: what is wrong with it, and what is allowed.
+    """
+    value: Any = os.path.abspath(said) if (section, key) == ("footage", "path") and said else said  # noqa: PTH100
+    if key == "camera" and said.isdecimal():
+        value = int(said)
+    try:
+        keys[section][key](value)
+    except WrongValueError as exc:
+        raise VisionIngestError(str(exc)) from exc
+    return value
+
+
+def _password(args: argparse.Namespace, kept: Path) -> str | None:
+    """The password to write; None to leave the earlier one.
+
+    Raises:
+        VisionIngestError: none is given, and there is no earlier one or nobody to ask.
+    """
+    if args.password_file == "-":  # noqa: S105  # standard input, not a password
+        return sys.stdin.readline().rstrip("\r\n")
+    if args.password_file is not None:
+        try:
+            return Path(args.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise VisionIngestError(f"the password cannot be read: {exc}") from exc
+    if os.environ.get(VARIABLE):
+        return os.environ[VARIABLE]
+    has_one = service_steps.holds_something(kept)
+    if sys.stdin.isatty():
+        import getpass
+
+        said = getpass.getpass(f"Password of the account{' [as before]' if has_one else ''}: ")
+        if said or has_one:
+            return said or None
+        raise VisionIngestError("no password was given")
+    if has_one:
+        return None
+    raise VisionIngestError(f"--password-file is missing (or ${VARIABLE}), and there is no terminal to ask at")
+
+
+def _toml(answers: Mapping[str, Mapping[str, Any]]) -> str:
+    return "\n".join(_sections(answers))
+
+
+def _sections(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    for section, values in answers.items():
+        if values:
+            yield f"\n[[{section}]]" if section == "footage" else f"\n[{section}]"
+            # A TOML string is written like one of JSON, but for the control characters, which no value may hold.
+            yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    yield ""
+
+
+def _write(file: Path, content: str, mode: int) -> None:
+    """Replaces a file in one step, durably: the power may go at any instant."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".", delete=False) as new:
+        try:
+            new.write(content)
+            new.flush()
+            os.fchmod(new.fileno(), mode)
+            os.fsync(new.fileno())
+            Path(new.name).replace(file)
+        except OSError:
+            Path(new.name).unlink(missing_ok=True)
+            raise
+    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,72 @@
+"""Whether the times of footage can be believed now: put right, taken as they are, or held till the clock is trusted.
+
+The time in a name comes from the recorder's clock. Where the recorder runs on this device, that is this device's
+clock, and may not have been set yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from agent.clip import Clip, UnsetClock
+from agent.errors import FootageRefused
+from agent.host.clock import Setting
+from agent.intake.times import EARLIEST, check_recording_time
+from agent.spool.retiming import put_right
+
+# Recorded by this device's clock in an earlier boot, unnoticed until now.
+UNKNOWN_BOOT = "0" * 32
+
+
+def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
+    """The clips of one piece of footage, with times that are believed or marked to be held until they can be.
+
+    Args:
+        clips: in the order of their times; their footage is the same.
+        settings: how this device's clock was set in this boot; the last one is in force.
+
+    Raises:
+        FootageRefused: the times cannot be right by a clock that is trusted, or by any.
+    """
+    now = settings[-1].latest
+    unset = _recorded_by(clips, settings)
+    if unset is not None and not now.trusted:
+        return [replace(clip, clock=unset) for clip in clips]
+    seconds = unset.off_by_seconds(now.boot_began) if unset is not None else 0
+    if unset is not None and seconds:
+        clips = [put_right(clip, unset, seconds) for clip in clips]
+    start, end = clips[0].video.start, clips[-1].video.end
+    try:
+        check_recording_time(start, end, datetime.fromtimestamp(now.wall, tz=timezone.utc))
+    except FootageRefused:
+        if now.trusted:
+            raise
+        if start < EARLIEST:
+            lag = UnsetClock(UNKNOWN_BOOT, 0, round(clips[0].footage.modified_ns / 1e9 - end.timestamp()))
+            if not lag.gave_the_time:
+                # A camera's own clock that is not set: what this device's says makes no difference.
+                raise
+            return [replace(clip, clock=lag) for clip in clips]
+        # In the future by a clock that is probably behind: safe in the spool, and judged when that one is set.
+        ahead = UnsetClock(now.boot_id, round(now.boot_began), round(now.wall - end.timestamp()))
+        return [replace(clip, clock=ahead) for clip in clips]
+    return clips
+
+
+def _recorded_by(clips: Sequence[Clip], settings: Sequence[Setting]) -> UnsetClock | None:
+    """This device's clock before it was trusted, if the times are those that it showed when the file was written."""
+    start, end = clips[0].video.start.timestamp(), clips[-1].video.end.timestamp()
+    modified = clips[0].footage.modified_ns / 1e9
+    for setting in settings:
+        if setting.latest.trusted or not setting.shows(start):
+            continue
+        began = setting.latest.boot_began
+        for written_under in (setting, *settings):
+            if written_under.shows(modified):
+                written = modified - written_under.latest.boot_began + began
+                unset = UnsetClock(setting.latest.boot_id, round(began), round(written - end))
+                if unset.gave_the_time:
+                    return unset
+    return None

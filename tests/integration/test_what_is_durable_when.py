@@ -1,0 +1,104 @@
+"""The order in which the daemon saves things, seen from outside: a kill forgets nothing, so it cannot show this."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.clip import State
+from agent.simulator.recorder import recording
+from agent.simulator.simulator import Simulator
+from tests.support.daemon import DaemonProcess, await_until
+from tests.support.requirements import needs
+from tests.support.traced_calls import STRACE, TracedCalls
+
+NAME = "ABC1234X_1_20260701_120000.mp4"
+WAL = "/spool/clips.db-wal>"
+STORED = ".mp4>)"
+
+
+@pytest.fixture
+def other_file_system() -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix="vision-ingest-test-", dir="/dev/shm"))
+    yield place
+    shutil.rmtree(place)
+
+
+def journey(place: Path, spool: Path) -> TracedCalls:
+    """One clip from footage to delivery."""
+    needs("strace")
+    trace = place / "trace"
+    with Simulator() as simulator:
+        daemon = DaemonProcess(place, simulator.base_url, {"spool": f'directory = "{spool}"'})
+        daemon.spool = spool
+        (daemon.footage / NAME).write_bytes(recording(1.0, seed="traced"))
+        command = [*STRACE, "-o", str(trace), sys.executable, "-m", "agent.cli", "run", "--config", str(daemon.config)]
+        with daemon.log_file.open("wb") as log, subprocess.Popen(command, stderr=log, env=daemon.environ) as process:
+            try:
+                await_until(lambda: "batch_sent" in daemon.log, "the delivery", 120.0)
+            finally:
+                process.terminate()
+        assert [record.state for record in daemon.records()] == [State.DELIVERED]
+    # The tracer ends a moment after what it traced.
+    await_until(lambda: '"event": "stopped"' in daemon.log and trace.read_text().count("exited with") > 1, "the trace")
+    return TracedCalls(trace)
+
+
+@pytest.mark.slow
+def test_a_linked_clip_and_its_names_are_durable_before_its_row_and_its_row_before_it_counts_as_taken(
+    tmp_path: Path,
+) -> None:
+    calls = journey(tmp_path, tmp_path / "spool")
+    linked = calls.next("linkat", f"footage/{NAME}", "/spool/clips/")
+    data = calls.next("fsync", "/spool/clips/", STORED, after=linked)
+    name = calls.next("fsync", "/spool/clips>", after=linked)
+    assert_row_follows(calls, linked, max(data, name))
+    assert_released_only_when_delivered(calls)
+
+
+@pytest.mark.slow
+def test_a_copied_clip_gets_its_name_when_its_data_is_durable(tmp_path: Path, other_file_system: Path) -> None:
+    calls = journey(tmp_path, other_file_system / "spool")
+    begun = calls.next("openat", ".part", "O_CREAT")
+    copied = calls.next("sendfile", ".part>", after=begun)
+    data = calls.next("fsync", ".part>", after=copied)
+    named = calls.next("rename", ".part", ".mp4", after=data)
+    assert calls.count("rename", ".part") == 1
+    name = calls.next("fsync", "/spool/clips>", after=named)
+    assert_row_follows(calls, begun, name)
+    assert_released_only_when_delivered(calls)
+
+
+@pytest.mark.slow
+def test_new_directories_are_durable_in_those_that_hold_them(tmp_path: Path) -> None:
+    deep = tmp_path / "var/lib/vision-ingest/spool"
+    calls = journey(tmp_path, deep)
+    for directory in (*list(deep.parents)[2::-1], deep, deep / "clips"):
+        made = calls.next("mkdir", f'"{directory}"')
+        saved = calls.next("fsync", f"<{directory.parent}>", after=made)
+        assert saved < calls.next("openat", "/spool/clips.db-wal", "O_CREAT")
+
+
+def assert_row_follows(calls: TracedCalls, begun: int, durable: int) -> None:
+    """The row is written only when the file is durable, and nobody is told before the row is."""
+    written = calls.next("pwrite64", WAL, after=begun)
+    assert written > durable
+    committed = calls.next("fdatasync", WAL, after=written)
+    assert calls.next("write", '\\"event\\": \\"clip_waiting\\"') > committed
+    claimed = calls.next("fdatasync", WAL, after=committed)
+    assert calls.next("sendto", "POST /rest/vision/video/") > claimed
+
+
+def assert_released_only_when_delivered(calls: TracedCalls) -> None:
+    sent = calls.next("sendto", "POST /rest/vision/video/")
+    written = calls.next("pwrite64", WAL, after=sent)
+    committed = calls.next("fdatasync", WAL, after=written)
+    assert calls.next("unlink", "/spool/clips/", ".mp4") > committed
+    assert calls.next("write", '\\"event\\": \\"clip_delivered\\"') > committed
+    assert calls.count("unlink", "/spool/clips/", ".mp4") == 1

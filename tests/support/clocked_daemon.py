@@ -1,0 +1,81 @@
+"""The real daemon on a device whose clocks a test moves: `python -m tests.support.clocked_daemon READINGS CONFIG`.
+
+Everything is the program's own but the readings of the clocks: `agent.app.Daemon` takes them as an argument.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.app import Daemon, read_config
+from agent.config import secrets_of
+from agent.host import logs
+from agent.host.clock import Clock
+from tests.support.daemon import DaemonProcess
+
+
+class ToldDevice:
+    """Clocks that run like this machine's, off by what a file says."""
+
+    def __init__(self, readings: Path) -> None:
+        self._readings = readings
+
+    def _said(self, what: str) -> Any:
+        return json.loads(self._readings.read_text())[what]
+
+    def wall(self) -> float:
+        return time.time() + float(self._said("off"))
+
+    def boot_seconds(self) -> float:
+        return time.monotonic()
+
+    def boot_id(self) -> str:
+        return str(self._said("boot"))
+
+    def kernel_synchronised(self) -> bool:
+        return bool(self._said("synchronised"))
+
+    def timesyncd_synchronised(self) -> bool:
+        return False
+
+    def rtc_seconds(self) -> float | None:
+        return None
+
+
+class ClockedDaemon(DaemonProcess):
+    """A daemon whose device the test boots, and whose clock it sets.
+
+    Args:
+        off: by how many seconds the device's clock is wrong at the boot.
+    """
+
+    def __init__(self, place: Path, base_url: str, *, off: float, trust: str = "auto") -> None:
+        super().__init__(place, base_url, {"clock": f'trust = "{trust}"'})
+        self._readings = place / "clocks.json"
+        self.program = ["-m", "tests.support.clocked_daemon", str(self._readings), str(self.config)]
+        self.set_clock(off, synchronised=False)
+
+    def __enter__(self) -> ClockedDaemon:
+        self.start()
+        return self
+
+    def set_clock(self, off: float, *, synchronised: bool, boot: str = "1" * 32) -> None:
+        self.off = off
+        new = self._readings.with_suffix(".new")
+        new.write_text(json.dumps({"off": off, "synchronised": synchronised, "boot": boot}))
+        new.replace(self._readings)
+
+
+def main() -> int:
+    readings, file = Path(sys.argv[1]), Path(sys.argv[2])
+    config = read_config(file)
+    logs.configure(config.log, secrets=secrets_of(config))
+    return Daemon(file, config, Clock(config.clock.trust, ToldDevice(readings))).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

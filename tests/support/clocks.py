@@ -1,0 +1,47 @@
+"""A device whose clocks only the test moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BOOT = "b" * 32
+
+
+@dataclass
+class BenchDevice:
+    """What the clocks of a device say.
+
+    Args:
+        booted: Unix seconds at which it booted, by the clock that is set: setting that clock changes this.
+        uptime: seconds since then.
+    """
+
+    booted: float
+    uptime: float = 60.0
+    boot: str = BOOT
+    kernel: bool = False
+    timesyncd: bool = False
+    rtc: float | None = None
+
+    def wall(self) -> float:
+        return self.booted + self.uptime
+
+    def boot_seconds(self) -> float:
+        return self.uptime
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    def kernel_synchronised(self) -> bool:
+        return self.kernel
+
+    def timesyncd_synchronised(self) -> bool:
+        return self.timesyncd
+
+    def rtc_seconds(self) -> float | None:
+        return self.rtc
+
+    def synchronise(self, booted: float) -> None:
+        """A time server sets the clock right."""
+        self.booted = booted
+        self.kernel = True

@@ -1,0 +1,18 @@
+"""The Debian package, as `make deb` builds it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(target: Path, *options: str) -> Path:
+    """Builds the package into a directory that holds no other."""
+    command = [sys.executable, str(ROOT / "packaging" / "build-deb"), str(target), *options]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (package,) = target.glob("*.deb")
+    return package

@@ -1,0 +1,83 @@
+"""The service before it is configured: it runs, says what is missing, and never fails in a loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+class Service:
+    def __init__(self, place: Path) -> None:
+        self.config = place / "config.toml"
+        self.config.write_text("# nothing yet\n")
+        self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.manager.bind(str(place / "notify"))
+        self.manager.settimeout(30)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)],
+            env=os.environ | {"NOTIFY_SOCKET": str(place / "notify")},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def told(self, beginning: str) -> str:
+        """Waits for a message that begins like this."""
+        while True:
+            message = self.manager.recv(4096).decode()
+            if message.startswith(beginning):
+                return message
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path)
+    yield service
+    if service.process.poll() is None:
+        service.process.kill()
+    service.process.communicate()
+    service.manager.close()
+
+
+def test_without_a_configuration_it_is_ready_and_says_what_to_do(service: Service) -> None:
+    service.told("READY=1")
+    assert "sudo vision-ingest setup" in service.told("STATUS=")
+    service.told("WATCHDOG=1")
+    assert service.process.poll() is None
+    service.process.send_signal(signal.SIGTERM)
+    _, log = service.process.communicate(timeout=30)
+    assert service.process.returncode == 0
+    assert log.count("not_configured") == 1
+    assert "api.username" in log
+
+
+def test_when_the_configuration_changes_it_ends_so_that_the_manager_starts_it_anew(service: Service) -> None:
+    service.told("WATCHDOG=1")
+    drop_ins = service.config.with_suffix(".d")
+    drop_ins.mkdir()
+    (drop_ins / "setup.toml").write_text('[api]\nregion = "za"\n')
+    service.told("STOPPING=1")
+    assert service.process.wait(timeout=30) == 0
+
+
+def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: Service) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "agent.cli", "run", "--config", str(service.config)],
+        env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "sudo vision-ingest setup" in ended.stderr

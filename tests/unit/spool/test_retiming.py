@@ -1,0 +1,311 @@
+"""Clips that are held for their time, on real files and a real database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from agent.clip import Clip, Footage, State, UnsetClock, Verdict, Video
+from agent.config import SpoolSettings
+from agent.host.clock import ClockStamp
+from agent.spool import Spool, Taken
+from agent.spool.files import name_for, read_name
+from agent.spool.records import Record
+from tests.support.clocks import BOOT
+
+RIGHT = 1_790_000_000
+NEXT_BOOT = "c" * 32
+UNSET = UnsetClock(BOOT, boot_began=0, lag_seconds=2)
+NOT_YET = ClockStamp(BOOT, 300.0, 300.0, trusted=False)
+SET = ClockStamp(BOOT, 400.0, RIGHT + 400.0, trusted=True)
+SET_IN_NEXT_BOOT = replace(SET, boot_id=NEXT_BOOT)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SpoolSettings:
+    return SpoolSettings(tmp_path / "spool", max_bytes=10_000, min_free_bytes=0)
+
+
+class Bench:
+    """A spool that can be opened again, as after a power cut."""
+
+    def __init__(self, settings: SpoolSettings, footage: Path) -> None:
+        self.settings = settings
+        self.footage = footage
+        footage.mkdir()
+        self.wall = 300.0
+        self.spool = self.open()
+
+    def open(self) -> Spool:
+        return Spool(self.settings, lambda: self.wall)
+
+    def reopen(self) -> Spool:
+        self.spool.close()
+        self.spool = self.open()
+        self.spool.recover()
+        return self.spool
+
+    def clip(self, start: int, content: bytes = b"x" * 100, clock: UnsetClock | None = UNSET, name: str = "") -> Clip:
+        path = self.footage / (name or f"{start}-{len(content)}.mp4")
+        path.write_bytes(content)
+        os.utime(path, (start + 62, start + 62))
+        begin = datetime.fromtimestamp(start, tz=timezone.utc)
+        video = Video("ABC1234X", 1, begin, begin + timedelta(seconds=60))
+        return Clip(Footage.from_stat(path, path.stat()), video, sources={"start": "file name"}, clock=clock)
+
+    def take(self, clip: Clip) -> Taken:
+        (taken,) = self.spool.take_in([(clip, clip.footage.path)])
+        return taken
+
+    def retime(self, clock: ClockStamp, doubt: str | None = None) -> list[Record]:
+        return self.spool.retime(clock, lambda _: doubt)
+
+    def record(self, id: int) -> Record:
+        record = self.spool.ledger.record(id)
+        assert record is not None
+        return record
+
+    def files(self) -> list[str]:
+        return sorted(file.name for file in (self.settings.directory / "clips").iterdir())
+
+
+@pytest.fixture
+def bench(settings: SpoolSettings, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(settings, tmp_path / "footage")
+    yield made
+    made.spool.close()
+
+
+def start_of(record: Record) -> int:
+    assert record.video is not None
+    return round(record.video.start.timestamp())
+
+
+def test_a_clip_with_a_doubtful_time_is_held_and_never_claimed(bench: Bench) -> None:
+    taken = bench.take(bench.clip(100))
+    assert taken.state is State.HELD
+    assert "clock not yet trusted" in taken.reason
+    for wall in (300.0, 300.0 + 10 * 365 * 86_400):
+        bench.wall = wall
+        assert bench.spool.claim(list) == []
+        assert bench.spool.ledger.next_due() is None
+
+
+def test_it_stays_held_as_long_as_the_clock_is_not_trusted(bench: Bench) -> None:
+    taken = bench.take(bench.clip(100))
+    assert bench.retime(NOT_YET) == []
+    assert bench.record(taken.id).state is State.HELD
+
+
+def test_its_time_is_put_right_when_the_same_boot_gets_its_time(bench: Bench) -> None:
+    clip = bench.clip(100)
+    taken = bench.take(clip)
+    dates = clip.footage.path.stat().st_mtime_ns
+    (changed,) = bench.retime(SET)
+    assert (changed.state, start_of(changed)) == (State.WAITING, RIGHT + 100)
+    assert bench.record(taken.id) == changed
+    assert "1970-01-01 00:01:40 UTC by this device's clock before it was set" in changed.sources["start"]
+    (upload,) = bench.spool.claim(list)
+    assert upload.video == changed.video
+    assert upload.file.read_bytes() == b"x" * 100
+    assert upload.file.stat().st_mtime_ns == dates == upload.modified_ns
+
+
+def test_a_clock_that_was_right_all_along_releases_it_as_it_is(bench: Bench) -> None:
+    taken = bench.take(bench.clip(100))
+    (changed,) = bench.retime(replace(NOT_YET, wall=301.0, trusted=True))
+    assert (changed.id, changed.state, start_of(changed)) == (taken.id, State.WAITING, 100)
+
+
+def test_after_a_restart_in_the_same_boot_it_goes_on(bench: Bench) -> None:
+    taken = bench.take(bench.clip(100))
+    bench.reopen()
+    assert bench.record(taken.id).clock == UNSET
+    (changed,) = bench.retime(SET)
+    assert start_of(changed) == RIGHT + 100
+
+
+@pytest.mark.parametrize("clock", [SET_IN_NEXT_BOOT, replace(NOT_YET, boot_id=NEXT_BOOT)])
+def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, clock: ClockStamp) -> None:
+    taken = bench.take(bench.clip(100))
+    bench.reopen()
+    (changed,) = bench.retime(clock)
+    assert changed.state is State.HELD
+    assert "switched off before" in changed.reason
+    assert "vision-ingest retry" in changed.reason
+    assert bench.retime(clock) == []
+    assert bench.spool.claim(list) == []
+    bench.spool.retry([taken.id])
+    (upload,) = bench.spool.claim(list)
+    assert upload.video.start.timestamp() == 100
+    assert upload.file.exists()
+
+
+def test_a_camera_with_a_clock_of_its_own_is_released_as_it_is_in_any_boot(bench: Bench) -> None:
+    clock = replace(UNSET, lag_seconds=-9000)
+    bench.take(bench.clip(RIGHT, clock=clock))
+    assert bench.retime(NOT_YET) == []
+    assert bench.retime(replace(NOT_YET, boot_id=NEXT_BOOT)) == []
+    (changed,) = bench.retime(SET_IN_NEXT_BOOT)
+    assert (changed.state, start_of(changed)) == (State.WAITING, RIGHT)
+
+
+def test_a_time_that_cannot_be_right_even_then_is_refused_with_the_reason(bench: Bench) -> None:
+    clock = replace(UNSET, lag_seconds=-9000)
+    taken = bench.take(bench.clip(RIGHT + 86_400, clock=clock))
+    (changed,) = bench.retime(SET, doubt="it is in the future")
+    assert changed.state is State.REFUSED
+    assert changed.reason.startswith("it is in the future")
+    bench.spool.retry([taken.id])
+    assert [upload.id for upload in bench.spool.claim(list)] == [taken.id]
+
+
+def test_doubtful_times_of_different_boots_do_not_refuse_each_other(bench: Bench) -> None:
+    first = bench.take(bench.clip(100, b"one"))
+    second = bench.take(bench.clip(100, b"other", clock=replace(UNSET, boot_id=NEXT_BOOT)))
+    assert (first.state, second.state) == (State.HELD, State.HELD)
+    third = bench.take(bench.clip(100, b"another", clock=None))
+    assert third.state is State.WAITING
+
+
+def test_a_time_put_right_may_turn_out_to_be_that_of_another_clip(bench: Bench) -> None:
+    rival = bench.take(bench.clip(RIGHT + 100, b"one", clock=None))
+    held = bench.take(bench.clip(100, b"other"))
+    (changed,) = bench.retime(SET)
+    assert (changed.id, changed.state) == (held.id, State.REFUSED)
+    assert f"clip {rival.id}" in changed.reason
+    assert len(bench.files()) == 2
+
+
+def test_a_time_put_right_may_turn_out_to_be_the_same_recording(bench: Bench) -> None:
+    first = bench.take(bench.clip(RIGHT + 100, b"same", clock=None))
+    again = bench.clip(100, b"same", name="again.mp4")
+    bench.take(again)
+    assert bench.retime(SET) == []
+    assert [record.id for record in bench.spool.ledger.records()] == [first.id]
+    assert len(bench.files()) == 1
+    assert bench.spool.state_of(again.footage) is State.WAITING
+
+
+def test_two_clips_put_right_to_the_same_time_are_not_both_sent(bench: Bench) -> None:
+    bench.take(bench.clip(100, b"one"))
+    bench.take(bench.clip(100, b"other"))
+    assert [record.state for record in bench.retime(SET)] == [State.WAITING, State.REFUSED]
+
+
+def test_a_clip_that_was_asked_for_meanwhile_is_left_alone(bench: Bench) -> None:
+    taken = bench.take(bench.clip(100))
+    bench.spool.retry([taken.id])
+    (upload,) = bench.spool.claim(list)
+    assert bench.retime(SET) == []
+    assert upload.file.exists()
+    assert start_of(bench.record(taken.id)) == 100
+
+
+def test_the_name_of_a_stored_file_tells_that_its_time_is_doubtful(bench: Bench) -> None:
+    clip = bench.clip(100)
+    said = read_name(name_for(clip))
+    assert said is not None
+    assert (said.video, said.clock, said.text) == (clip.video, UNSET, name_for(clip))
+
+
+def test_a_held_clip_without_its_row_is_held_again(bench: Bench) -> None:
+    """The power went between storing the file and writing its row, or the database was lost."""
+    taken = bench.take(bench.clip(100))
+    bench.spool._queue.forget(taken.id)
+    bench.reopen()
+    (record,) = bench.spool.ledger.records()
+    assert (record.state, record.clock) == (State.HELD, UNSET)
+    (changed,) = bench.retime(SET)
+    assert start_of(changed) == RIGHT + 100
+    assert [upload.file.name for upload in bench.spool.claim(list)] == bench.files()
+
+
+def test_a_clip_put_right_keeps_its_time_when_its_row_is_lost(bench: Bench) -> None:
+    taken = bench.take(bench.clip(100))
+    bench.retime(SET)
+    bench.spool._queue.forget(taken.id)
+    bench.reopen()
+    (record,) = bench.spool.ledger.records()
+    assert (record.state, start_of(record)) == (State.WAITING, RIGHT + 100)
+
+
+@pytest.mark.parametrize("boot", [BOOT, NEXT_BOOT])
+def test_a_power_cut_between_the_file_and_the_row_is_finished_at_the_start(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    taken = bench.take(bench.clip(100))
+    other = bench.take(bench.clip(160, b"y" * 50))
+
+    def power_cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.spool._queue, "rewrite", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        bench.retime(SET)
+    bench.reopen()
+    record = bench.record(taken.id)
+    assert (record.state, record.clock, start_of(record)) == (State.WAITING, None, RIGHT + 100)
+    assert [upload.file.exists() for upload in bench.spool.claim(list)] == [True]
+    assert bench.record(other.id).state is State.HELD
+    (changed,) = bench.retime(replace(SET, boot_id=boot))
+    assert changed.state is (State.WAITING if boot == BOOT else State.HELD)
+
+
+def test_a_power_cut_before_a_second_copy_is_dropped_leaves_no_second_clip(bench: Bench) -> None:
+    first = bench.take(bench.clip(RIGHT + 100, b"same", clock=None))
+    second = bench.take(bench.clip(100, b"same", name="again.mp4"))
+    # What the power cut leaves: the row is gone, the file is still there.
+    bench.spool._queue.note_sighting(bench.record(second.id).footage.identity, first.id)
+    bench.spool._queue.forget(second.id)
+    bench.reopen()
+    assert bench.retime(SET) == []
+    assert [record.id for record in bench.spool.ledger.records()] == [first.id]
+    assert len(bench.files()) == 1
+
+
+def test_a_held_clip_whose_bytes_are_gone_is_lost_not_held_for_ever(bench: Bench) -> None:
+    clip = bench.clip(100)
+    taken = bench.take(clip)
+    (bench.settings.directory / "clips" / bench.files()[0]).unlink()
+    clip.footage.path.unlink()
+    bench.reopen()
+    assert bench.record(taken.id).state is State.LOST
+    assert bench.retime(SET) == []
+
+
+def test_the_budget_counts_clips_put_right_once(bench: Bench) -> None:
+    bench.take(bench.clip(100))
+    bench.retime(SET)
+    (upload,) = bench.spool.claim(list)
+    bench.spool.settle({upload.id: Verdict(State.DELIVERED)})
+    assert bench.spool._held_bytes == 0
+    assert bench.files() == []
+
+
+@pytest.mark.parametrize("years", [1, -1])
+def test_a_step_of_a_year_neither_holds_a_deferred_clip_nor_uses_up_its_attempts(bench: Bench, years: int) -> None:
+    bench.wall = float(RIGHT)
+    taken = bench.take(bench.clip(RIGHT - 100, clock=None))
+    bench.spool.claim(list)
+    bench.spool.settle({taken.id: Verdict(State.WAITING, "later", retry_in_seconds=600.0, attempts=2)})
+    assert bench.spool.claim(list) == []
+    bench.wall += years * 365 * 86_400.0
+    (upload,) = bench.spool.claim(list)
+    assert upload.attempts == 2
+    bench.spool.settle({taken.id: Verdict(State.WAITING, "later", retry_in_seconds=600.0, attempts=3)})
+    assert bench.spool.claim(list) == []
+
+
+def test_a_step_back_of_a_year_does_not_keep_refused_footage_from_being_looked_at_again(bench: Bench) -> None:
+    bench.wall = float(RIGHT)
+    footage = bench.clip(RIGHT).footage
+    bench.spool.refuse(footage, "in the future", "rules", 3600.0)
+    assert bench.spool.state_of(footage) is State.REFUSED
+    bench.wall -= 365 * 86_400.0
+    assert bench.spool.state_of(footage) is None
