@@ -16,10 +16,11 @@ from agent.config import UploadSettings
 from agent.delivery.activity import Activity
 from agent.delivery.backoff import LINK_QUICK_FAILURES
 from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.confirmation import POLL_SECONDS
 from agent.delivery.pacing import Pacing
 from agent.delivery.polling import Poller
 from agent.delivery.suspicion import Suspicion
-from agent.delivery.tempo import Tempo, link_seconds
+from agent.delivery.tempo import Tempo, link_seconds, poll_seconds
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
 from agent.errors import DeliveryError, LinkDown, RateLimited, SpoolFull, Stopped
 from agent.spool import Spool
@@ -78,7 +79,8 @@ class Dispatcher:
         self._suspicion = Suspicion()
         # After a failure that the API's answers do not excuse, the clips go first that have nothing to do with it.
         self._spare_suspects = False
-        self._poller = Poller(spool, client, self._policy, self._rng, monotonic=monotonic, now=now)
+        polls = poll_seconds(settings.vehicles, POLL_SECONDS)
+        self._poller = Poller(spool, client, self._policy, self._rng, seconds=polls, monotonic=monotonic, now=now)
 
     @property
     def activity(self) -> Activity:
@@ -130,7 +132,7 @@ class Dispatcher:
             self._linger_until = None
             self._do("idle", reason="")
             return self._seconds_to_next()
-        not_yet = self._linger(waiting) or self._turn()
+        not_yet = self._linger(waiting) or self._wait_for_turn()
         if not_yet > 0:
             return not_yet
         if not self._checked and not self._check():
@@ -154,7 +156,7 @@ class Dispatcher:
             self._do("waiting for more clips")
         return seconds
 
-    def _turn(self) -> float:
+    def _wait_for_turn(self) -> float:
         """Seconds to leave to the other vehicles of the account."""
         seconds = self._tempo.seconds_to_next(self._monotonic())
         if seconds > 0:

@@ -14,7 +14,7 @@ from agent.delivery.backoff import LINK_SECONDS
 # The API's default, for all vehicles of the account together.
 REQUESTS_PER_MINUTE = 1000
 # Chance puts more vehicles into one minute than into another: a full limit would be exceeded every other minute.
-MARGIN = 1.05
+MARGIN = 1.08
 # The crowd after an outage is gone after so many turns, and not before some minutes; if it is not, the API says so.
 CROWD_TURNS = 10
 CROWD_SECONDS = 600.0
@@ -32,6 +32,16 @@ def turn_seconds(vehicles: int) -> float:
 def link_seconds(vehicles: int) -> float:
     """How often a link that stays down is tried. All vehicles of a fleet that comes back do so within that time."""
     return max(LINK_SECONDS, turn_seconds(vehicles))
+
+
+def poll_seconds(vehicles: int, least: tuple[float, float]) -> tuple[float, float]:
+    """How often the API's list may be asked, from and to: less than once a turn, or uploads would have no room.
+
+    Args:
+        least: the same for a vehicle alone.
+    """
+    turn = turn_seconds(vehicles)
+    return max(least[0], turn), max(least[1], 2.0 * turn)
 
 
 class Tempo:
@@ -62,7 +72,7 @@ class Tempo:
     def asked(self, at: float) -> None:
         """A request is made that reaches the API, of whatever kind."""
         if self.one_by_one or at < self._crowd_until:
-            self._next_at = max(self._next_at, at) + self._spacing_seconds * self._rng.uniform(0.9, 1.1)
+            self._next_at = max(self._next_at, at) + self._a_turn()
 
     def answered(self) -> None:
         """An upload was not refused."""
@@ -79,8 +89,12 @@ class Tempo:
             self._spacing_seconds = min(MOST_SECONDS, max(MINUTE_SECONDS, 2.0 * self._spacing_seconds))
         self._refused_before = True
         self._crowded(at)
+        # Its next turn, and not somewhere between: the refused ones of one minute would crowd another.
         wait_seconds = MINUTE_SECONDS if retry_after_seconds is None else retry_after_seconds
-        self._next_at = at + wait_seconds + self._spacing_seconds * self._rng.uniform(0.5, 1.5)
+        self._next_at = at + max(wait_seconds, self._a_turn())
+
+    def _a_turn(self) -> float:
+        return self._spacing_seconds * self._rng.uniform(0.9, 1.1)
 
     def _crowded(self, at: float) -> None:
         self._crowd_until = at + max(CROWD_SECONDS, CROWD_TURNS * self._spacing_seconds)
