@@ -10,7 +10,7 @@ class Activity:
     """What delivery is doing now, for `status` and the service manager.
 
     Args:
-        doing: one or two words: "idle", "uploading", "waiting for more clips", "waiting for its turn", or the pause's cause.
+        doing: one or two words: "idle", "uploading", "waiting for more clips" or "for its turn", or the pause's cause.
         link: "ok", "down", or "unknown" before the first request.
         reason: why nothing is sent, for a technician; empty if nothing stands in the way.
         batch_clips, batch_position: the clips of the batch in flight and the one that is being sent, from 1.

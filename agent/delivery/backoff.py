@@ -22,7 +22,7 @@ def link_delay(failures: int, rng: random.Random, *, least_often_seconds: float 
         least_often_seconds: the steady interval.
     """
     if failures <= LINK_QUICK_FAILURES:
-        return rng.uniform(0.0, _doubled(LINK_FIRST_SECONDS, failures, LINK_MOST_SECONDS))
+        return _doubled(LINK_FIRST_SECONDS, failures, LINK_MOST_SECONDS) * rng.uniform(0.5, 1.0)
     if failures == LINK_QUICK_FAILURES + 1:
         return rng.uniform(0.0, least_often_seconds)
     return least_often_seconds * rng.uniform(0.9, 1.1)
