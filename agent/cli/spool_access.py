@@ -61,7 +61,7 @@ HELD_FOR_THE_CLOCK = "To deliver it with the time as it stands: vision-ingest re
 ADVICE = {
     State.WAITING: "Nothing to do: it is sent as soon as the link allows.",
     State.SENDING: "Nothing to do: it is being sent.",
-    State.ACCEPTED: "Nothing to do: the API took it, and is asked every minute or two whether it is complete.",
+    State.ACCEPTED: "Nothing to do: the API took it, and is asked every 30 to 60 s whether it is complete.",
     State.DELIVERED: "Nothing to do: the API has it.",
     State.REFUSED: "Put right what the reason says, then: vision-ingest retry CLIP",
     State.HELD: "A person must put right what the reason says; it is looked at again every hour by itself.",

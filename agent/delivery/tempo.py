@@ -35,11 +35,13 @@ def link_seconds(vehicles: int) -> float:
 
 
 def poll_seconds(vehicles: int, least: tuple[float, float]) -> tuple[float, float]:
-    """How often the API's list may be asked, from and to: less than once a turn, or uploads would have no room.
+    """How often the API's list is asked, from and to: in a large fleet not once a turn, or uploads would have no room.
 
     Args:
-        least: the same for a vehicle alone.
+        least: the same in a smaller fleet, as the API wishes it.
     """
+    if vehicles <= REQUESTS_PER_MINUTE:
+        return least
     turn = turn_seconds(vehicles)
     return max(least[0], turn), max(least[1], 2.0 * turn)
 
