@@ -76,19 +76,24 @@ class Parts:
         self._client = VisionClient(config.api, stopping=self._stop.is_set, now=clock.wall)
         self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop, now=clock.wall)
         self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake, clock=clock)
-        self.workers = [Worker("intake", self.intake.run), Worker("delivery", self.dispatcher.run)]
+        self.workers = [
+            Worker("intake", self.intake.run),
+            Worker("delivery", self.dispatcher.run),
+            Worker("conform", self.intake.conformer.run),
+        ]
         for worker in self.workers:
             worker.thread.start()
 
     def stop(self, seconds: float) -> bool:
-        """Asks both to stop and waits.
+        """Asks all to stop and waits.
 
         Returns:
-            Whether both have stopped in time.
+            Whether all have stopped in time.
         """
         deadline = time.monotonic() + seconds
         self._stop.set()
         self.intake.wake()
+        self.intake.conformer.wake()
         self.dispatcher.wake()
         self._client.abort()
         for worker in self.workers:

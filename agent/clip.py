@@ -128,6 +128,7 @@ class Clip:
         comments: free text for the API's `comments` field.
         sources: where each value came from, for `why`: {"start": "file name", …}.
         piece: 0 for the first or only part of the footage.
+        pieces: how many clips the footage gives.
         clock: set if its times cannot be believed before this device's clock is trusted; the spool holds it till then.
     """
 
@@ -137,6 +138,7 @@ class Clip:
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     piece: int = 0
+    pieces: int = 1
     clock: UnsetClock | None = None
 
 

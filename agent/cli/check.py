@@ -63,6 +63,7 @@ def _device(config: Config) -> Iterator[Finding]:
         folders = ", ".join(str(folder.path) for folder in config.footage)
         yield Finding("device", True, f"footage in {folders}; spool in {config.spool.directory}")
     yield _disk(config)
+    yield _tools(config)
     clock = Clock(config.clock.trust).latest
     says = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(clock.wall))
     yield Finding("clock", clock.trusted, says if clock.trusted else f"{says}, not trusted: {NOT_TRUSTED}")
@@ -78,6 +79,19 @@ def _disk(config: Config) -> Finding:
         words = f"{free:,} bytes free at {place}, spool.min_free_bytes is {floor:,}: make room, or lower it"
         return Finding("disk", False, words)
     return Finding("disk", True, f"{free:,} bytes free at {place}")
+
+
+def _tools(config: Config) -> Finding:
+    """Not having ffmpeg is in order: footage that fits as it is needs none."""
+    from agent.intake.conform.process import is_installed
+
+    if not config.conform.enabled:
+        return Finding("ffmpeg", True, "not used: conform.enabled is false")
+    if is_installed():
+        return Finding("ffmpeg", True, "installed: footage that does not fit is cut or repacked")
+    return Finding(
+        "ffmpeg", True, "not installed: footage over the limits, or not MP4, is refused (sudo apt install ffmpeg)"
+    )
 
 
 def _api(config: Config) -> Finding:

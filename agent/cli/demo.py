@@ -1,8 +1,9 @@
 """Shows the whole journey of clips on this computer, in under a minute, without a camera or an account.
 
 A pretend camera writes recordings, the real daemon delivers them to a simulated API. One recording is cut by a power
-failure, one clip fails at the server once, and the link drops once. At the end each clip's fate is shown, and the
-proof that the bytes that arrived are the bytes that were recorded.
+failure, one clip fails at the server once, and the link drops once. Where ffmpeg is installed, a recording of three
+minutes is too large for the API and is cut. At the end each clip's fate is shown, and the proof that the bytes that
+arrived are the bytes that were recorded.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.cli import demo_long
 from agent.cli.simulate import MISSING, is_installed
+from agent.cli.tables import size
 from agent.clip import State
 from agent.errors import SpoolError
 from agent.spool.ledger import open_ledger
@@ -40,7 +44,7 @@ CAMERAS = (1, 2)
 CLIP_SECONDS = 60.0
 CLIP_BYTES = 400_000
 WRITING_SECONDS = 1.2
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 150.0
 FINAL = (State.DELIVERED, State.REFUSED, State.LOST)
 
 CONFIG = """\
@@ -71,6 +75,21 @@ format = "json"
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """What the camera recorded, and what became of it.
+
+    Args:
+        sums: the SHA-256 of each received file by the clip's name at the API.
+        cut: the names of recordings that were cut and whose every picture arrived.
+    """
+
+    recorded: Sequence[Recorded]
+    records: Sequence[Record]
+    sums: dict[str, str]
+    cut: frozenset[str]
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this new folder, and leave it there")
 
@@ -82,8 +101,10 @@ def run(args: argparse.Namespace) -> int:
         print(MISSING, file=sys.stderr)
         return USAGE
     with _workplace(args.keep) as place:
-        recorded, records, sums = _journey(place)
-    proven = _show_fates(recorded, records, sums)
+        journey = _journey(place)
+    proven = _show_fates(journey)
+    if not journey.cut:
+        print(demo_long.MISSING)
     return DONE if proven else FAILED
 
 
@@ -97,13 +118,8 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
         yield Path(place)
 
 
-def _journey(place: Path) -> tuple[list[Recorded], list[Record], dict[str, str]]:
-    """Everything runs: simulator, camera and daemon.
-
-    Returns:
-        What the camera recorded, what became of it, and the SHA-256 of each received file by the clip's start and
-        camera.
-    """
+def _journey(place: Path) -> Journey:
+    """Everything runs: simulator, camera and daemon."""
     from agent.simulator.simulator import Simulator
 
     kept = place / "received"
@@ -117,7 +133,26 @@ def _journey(place: Path) -> tuple[list[Recorded], list[Record], dict[str, str]]
         sums = {video.name: video.sha256 for video in simulator.received}
         # What the simulator claims is not taken on trust: the files that it kept are read again.
         on_disk = {hashlib.sha256(file.read_bytes()).hexdigest() for file in kept.glob("*.mp4")}
-    return recorded, records, {name: sha256 for name, sha256 in sums.items() if sha256 in on_disk}
+    sums = {name: sha256 for name, sha256 in sums.items() if sha256 in on_disk}
+    cut = frozenset(one.path.name for one in recorded if _arrived_in_pieces(one, records, sums, kept))
+    return Journey(recorded, records, sums, cut)
+
+
+def _arrived_in_pieces(one: Recorded, records: Sequence[Record], sums: dict[str, str], kept: Path) -> bool:
+    """Whether a recording was cut and each of its pictures received, as it was and in order."""
+    pieces = sorted((r for r in records if r.footage.path == one.path), key=lambda record: record.piece)
+    if len(pieces) < 2 or not all(piece.state is State.DELIVERED for piece in pieces):
+        return False
+    received = [kept / f"{sums[_name(piece)]}.mp4" for piece in pieces if _name(piece) in sums]
+    return demo_long.pictures_of(received) == demo_long.pictures_of([one.path])
+
+
+def _name(record: Record) -> str:
+    """A clip's name at the simulated API."""
+    from agent.simulator.store import name_of
+
+    video = record.video
+    return name_of(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
 
 
 def _configure(place: Path, base_url: str) -> Path:
@@ -161,6 +196,9 @@ def _film(folder: Path, simulator: Simulator, recorded: list[Recorded]) -> None:
             content="Temporary failure of the storage, try again.",
         )
     )
+    long_start = start - timedelta(seconds=demo_long.SECONDS)
+    long = demo_long.record(folder.parent, folder / f"{REGISTRATION}_3_{long_start:%Y%m%d_%H%M%S}.mp4")
+    recorded += [long] if long else []
     recorder = Recorder(folder, REGISTRATION)
     for minute in range(MOMENTS):
         if minute == 2:
@@ -192,7 +230,8 @@ def _follow(spool: Path, camera: threading.Thread, recorded: list[Recorded]) -> 
         while time.monotonic() < deadline:
             records = _records(spool)
             live.update(clip_table(records))
-            all_final = len(records) >= len(recorded) and all(record.state in FINAL for record in records)
+            known = {record.footage.path.name for record in records}
+            all_final = known >= {one.path.name for one in recorded} and all(r.state in FINAL for r in records)
             if all_final and not camera.is_alive():
                 break
             time.sleep(0.2)
@@ -209,57 +248,65 @@ def _records(spool: Path) -> list[Record]:
         return []
 
 
-def _show_fates(recorded: list[Recorded], records: list[Record], sums: dict[str, str]) -> bool:
+def _show_fates(journey: Journey) -> bool:
     """The fate of every recording, and whether what arrived is what was recorded.
 
     Returns:
-        Whether each recording was delivered with identical bytes, or refused because it was damaged.
+        Whether each recording was delivered with identical bytes or, if it was cut, identical pictures; or refused
+        because it was damaged.
     """
     from rich import box
     from rich.table import Table
 
     from agent.cli.tables import COLOURS, console
-    from agent.simulator.store import name_of
 
-    by_name = {record.footage.path.name: record for record in records}
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("recording", "bytes", "fate", "story", "proof"):
         table.add_column(heading, overflow="fold")
     proven = True
-    for one in recorded:
-        record = by_name.get(one.path.name)
-        if record is None:
+    for one in journey.recorded:
+        pieces = [record for record in journey.records if record.footage.path.name == one.path.name]
+        if not pieces:
             proven = False
             table.add_row(one.path.name, f"{one.size_bytes:,}", "[red]unknown", "", "")
             continue
-        video = record.video
-        name = name_of(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
-        same = sums.get(name) == one.sha256
-        as_it_should = (record.state is State.DELIVERED and same) if one.whole else record.state is State.REFUSED
-        proven &= as_it_should
+        proof = _proof(one, pieces, journey)
+        proven &= proof is not None
         table.add_row(
             one.path.name,
             f"{one.size_bytes:,}",
-            f"[{COLOURS[record.state]}]{record.state.value}",
-            _story(record),
-            f"received = recorded, SHA-256 {one.sha256[:12]}…"
-            if same
-            else "not sent"
-            if as_it_should
-            else "[red]FAILED",
+            f"[{COLOURS[pieces[0].state]}]{pieces[0].state.value}",
+            _story(pieces),
+            proof or "[red]FAILED",
         )
     screen = console()
     screen.print(table)
-    delivered = sum(record.state is State.DELIVERED for record in records)
+    refused = sum(record.state is not State.DELIVERED for record in journey.records)
+    delivered = len(journey.recorded) - refused - len(journey.cut)
+    cut = f"{len(journey.cut)} cut into clips with every picture as it was, " if journey.cut else ""
     verdict: dict[bool, Any] = {
-        True: f"[green]All as it should be:[/] {delivered} delivered byte for byte, "
-        f"{len(records) - delivered} refused with a reason, none lost.",
+        True: f"[green]All as it should be:[/] {delivered} delivered byte for byte, {cut}"
+        f"{refused} refused with a reason, none lost.",
         False: "[red]Not as it should be: see the table.[/]",
     }
     screen.print(verdict[proven])
     return proven
 
 
-def _story(record: Record) -> str:
-    reasons = [change.reason for change in record.history if change.reason]
+def _proof(one: Recorded, pieces: Sequence[Record], journey: Journey) -> str | None:
+    """How it is known that all is as it should be; None if it is not."""
+    if not one.whole:
+        return "not sent" if pieces[0].state is State.REFUSED else None
+    if one.path.name in journey.cut:
+        return f"pictures received = pictures recorded, in {len(pieces)} clips"
+    if pieces[0].state is State.DELIVERED and journey.sums.get(_name(pieces[0])) == one.sha256:
+        return f"received = recorded, SHA-256 {one.sha256[:12]}…"
+    return None
+
+
+def _story(pieces: Sequence[Record]) -> str:
+    reasons = [change.reason for change in pieces[0].history if change.reason]
+    if len(pieces) > 1:
+        sizes = ", ".join(size(piece.stored.size_bytes) for piece in pieces if piece.stored)
+        reasons.insert(0, f"cut without encoding: {sizes}")
     return "; then ".join(reasons)

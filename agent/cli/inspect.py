@@ -114,7 +114,7 @@ def _look_at(preview: Preview, paths: Sequence[Path]) -> Iterator[Finding]:
     columns = (TextColumn("looking at the footage"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal or len(paths) < 2) as bar:
         for path in bar.track(paths):
-            finding = preview.look_at(path, datetime.now(tz=timezone.utc))
+            finding = preview.look_at(path, datetime.now(tz=timezone.utc), exactly=len(paths) == 1)
             if finding is not None:
                 yield finding
 

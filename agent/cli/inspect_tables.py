@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from agent.cli.tables import console, size
+from agent.clip import Clip
 from agent.config import FootageFolder
 from agent.host.logs import harmless
 from agent.intake.file_dates import zone_error
@@ -41,11 +42,21 @@ def show_one(finding: Finding, zone: ZoneInfo) -> None:
         table.add_row(label, Text(harmless(value)), Text(harmless(source)))
     screen.print(table)
     if finding.clips:
-        screen.print("[green]It would be delivered[/] as one clip: the file as it is.")
+        screen.print(f"[green]It would be delivered[/] as {_as_clips(finding.clips)}")
     else:
         screen.print(
             Text("It would not be delivered: ", style="red").append(harmless(finding.refusal), style="default")
         )
+
+
+def _as_clips(clips: Sequence[Clip]) -> str:
+    if "piece" not in clips[0].sources:
+        return "one clip: the file as it is."
+    how = clips[0].sources["piece"].rpartition(", ")[2]
+    if len(clips) == 1:
+        return f"one clip, repacked {how}."
+    lines = [f"  {_instant(clip.video.start)}, {clip.video.duration_seconds} s" for clip in clips]
+    return "\n".join((f"{len(clips)} clips, cut {how}:", *lines))
 
 
 def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from agent.config.patterns import pattern
 from agent.config.regions import BASE_URLS
-from agent.config.types import ClockSettings, FootageFolder, LogSettings, UploadSettings
+from agent.config.types import ClockSettings, Conform, FootageFolder, LogSettings, UploadSettings
 from agent.config.urls import base_url, proxy, webhook_url
 from agent.config.values import (
     Reader,
@@ -80,6 +80,8 @@ def schema(folder: Path, presets: Collection[str]) -> Schema:
         },
         "conform": {
             "enabled": flag,
+            "audio": literal(Conform, "audio"),
+            "reencode": flag,
         },
         "spool": {
             "directory": path(folder),

@@ -71,6 +71,8 @@ class Limits:
 @dataclass(frozen=True, slots=True)
 class Conform:
     enabled: bool = True
+    audio: Literal["keep", "drop"] = "keep"
+    reencode: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,17 +47,25 @@ def as_it_is(recording: Recording, limits: Limits) -> Clip:
 
 def check_format(media: Media) -> None:
     """Raises FootageRefused: the container or the codec is not one that the API takes."""
+    if media.codec is None:
+        raise FootageRefused("it has no video track")
+    if not is_h264(media.codec):
+        raise FootageRefused(refusal_of(media.codec))
     if media.container != MP4:
         raise FootageRefused(
             f"its container is {media.container}, not MP4: switch the camera from {media.container} to MP4"
         )
-    if media.codec is None:
-        raise FootageRefused("it has no video track")
-    if media.codec in _HEVC_CODECS:
-        raise FootageRefused("its video is H.265/HEVC, which is not taken: switch the camera from H.265/HEVC to H.264")
-    if media.codec not in _H264_CODECS:
-        codec = codec_name(media.codec)
-        raise FootageRefused(f"its video is {codec}, which is not taken: switch the camera to H.264")
+
+
+def is_h264(code: str) -> bool:
+    return code in _H264_CODECS
+
+
+def refusal_of(code: str) -> str:
+    """Why video of another codec than H.264 is refused."""
+    if code in _HEVC_CODECS:
+        return "its video is H.265/HEVC, which is not taken: switch the camera from H.265/HEVC to H.264"
+    return f"its video is {codec_name(code)}, which is not taken: switch the camera to H.264"
 
 
 def codec_name(code: str) -> str:

@@ -14,12 +14,15 @@ import structlog
 
 from agent.clip import Clip, Footage, Video
 from agent.config import Config, FootageFolder
-from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.host.clock import AsTold, Clock
+from agent.intake.conform.conformer import Conformed, Conformer
+from agent.intake.conform.process import Cancelled
 from agent.intake.dating import dated
-from agent.intake.inspection import Inspector
+from agent.intake.fitting import as_it_is
 from agent.intake.naming import unusable
 from agent.intake.news import News
+from agent.intake.reading import Reading
 from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
 from agent.intake.survey import Survey
@@ -51,6 +54,9 @@ class Intake:
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
         clock: this device's clock, judged; without it `now` is believed.
+
+    Attributes:
+        conformer: makes footage fit that does not; its `run` needs a thread of its own.
     """
 
     def __init__(
@@ -71,8 +77,13 @@ class Intake:
         self._monotonic = monotonic
         self._clock = clock or Clock("always", AsTold(now))
         self._heeded: tuple[float, bool] | None = None
-        self._inspectors = {folder: Inspector(folder, config) for folder in self._folders}
-        self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | None] = queue.SimpleQueue()
+        self._limits = config.limits
+        self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
+        self.conformer = Conformer(config, stop, self._hints.put)
+        self._readings = {folder: Reading(folder, config, stop) for folder in self._folders}
+        self._conforming: dict[Footage, FootageFolder] = {}
+        self._conformed: Conformed | None = None
+        self._take_conformed_at = 0.0
         self._watcher = Watcher(
             self._folders,
             lambda folder, path, closed: self._hints.put((folder, path, closed)),
@@ -101,6 +112,8 @@ class Intake:
         try:
             while not self._stop.is_set():
                 self._listen(self.step(alive))
+        except Cancelled:
+            log.debug("inspection_cancelled")
         finally:
             self._watcher.stop()
 
@@ -122,8 +135,11 @@ class Intake:
                     self._scan_at[renewed] = self._monotonic()
                     self._surveys[renewed].has_footage = False
                 self._scan(folder, alive)
+        self._take_conformed()
         self._take_settled(alive)
         due = min([*self._scan_at.values(), *(pending.look_at for pending in self._pending.values())])
+        if self._conformed is not None:
+            due = min(due, self._take_conformed_at)
         most = IDLE_SECONDS if self._clock.latest.trusted else CLOCK_LOOK_SECONDS
         return min(most, max(0.0, due - self._monotonic()))
 
@@ -166,6 +182,9 @@ class Intake:
                 for survey in self._surveys.values():
                     survey.revise()
                 continue
+            if isinstance(hint, Conformed):
+                self._conformed, self._take_conformed_at = hint, 0.0
+                continue
             folder, path, closed = hint
             if path is None:
                 self._scan_soon(folder)
@@ -197,11 +216,11 @@ class Intake:
             return False
         block = Footage(footage.path, 0, 0)
         if self._spool.state_of(block) is None:
-            self._refuse(block, FootageRefused(reason), self._inspectors[folder].rules)
+            self._refuse(folder, block, FootageRefused(reason))
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
-        if self._is_unusable(folder, footage):
+        if footage in self._conforming or self._is_unusable(folder, footage):
             return
         key = (folder, footage.path)
         self._pending[key] = seen(
@@ -246,38 +265,75 @@ class Intake:
         if self._spool.state_of(footage) is not None:
             del self._pending[key]
             return
-        inspector = self._inspectors[folder]
         try:
-            clips = self._inspect(inspector, footage)
-            self._relieve()
-            for taken in self._spool.take_in([(clip, footage.path) for clip in clips]):
-                event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-                why = {"reason": taken.reason} if taken.reason else {}
-                log.info(event, clip=taken.id, footage=str(footage.path), **why)
+            hopeless = is_hopeless(pending, now, folder.settle_seconds)
+            job = self._readings[folder].read(footage, self._clock.settings, is_hopeless=hopeless)
+            if job is None:
+                self._pending[key] = put_off(pending, now, folder.settle_seconds)
+                return
+            if self.conformer.accepts(job):
+                self._conforming[footage] = folder
+            else:
+                self._spool_pieces([(as_it_is(job.recording, self._limits), footage.path)])
         except FootageGone as exc:
             log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
         except FootageRefused as exc:
-            if examine(footage.path) != footage:
-                # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
-                log.debug("footage_gone", footage=str(footage.path), reason=exc.reason)
-            elif isinstance(exc, FootageIncomplete) and not is_hopeless(pending, now, folder.settle_seconds):
-                self._pending[key] = put_off(pending, now, folder.settle_seconds)
-                return
-            else:
-                self._refuse(footage, exc, inspector.rules)
-        else:
-            self._was_full = False
-            self._on_taken()
+            self._refuse_settled(folder, footage, exc)
         del self._pending[key]
 
-    def _inspect(self, inspector: Inspector, footage: Footage) -> Sequence[Clip]:
-        clips = inspector.inspect(footage.path)
-        if any(clip.footage != footage for clip in clips):
-            raise FootageGone("it changed after it had settled")
-        return dated(clips, self._clock.settings)
+    def _take_conformed(self) -> None:
+        """Spools what the conformer made of a recording; without room for that, or for cutting, it is tried again."""
+        done = self._conformed
+        now = self._monotonic()
+        if done is None or now < self._take_conformed_at:
+            return
+        folder = self._conforming[done.footage]
+        later = now + folder.rescan_seconds
+        try:
+            self._spool_conformed(folder, done)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+            if exc is not done.trouble:
+                self._take_conformed_at = later
+                return
+            self._pending[folder, done.footage.path] = Pending(done.footage, now, closed=True, look_at=later)
+        del self._conforming[done.footage]
+        self._conformed = None
+        self.conformer.let_go(done)
 
-    def _refuse(self, footage: Footage, refusal: FootageRefused, rules: str) -> None:
-        self._spool.refuse(footage, refusal.reason, rules, refusal.look_again_seconds)
+    def _spool_conformed(self, folder: FootageFolder, done: Conformed) -> None:
+        """Raises SpoolFull."""
+        try:
+            if done.trouble is not None:
+                raise done.trouble
+            if self._spool.state_of(done.footage) is None:
+                self._spool_pieces(done.pieces)
+        except FootageGone as exc:
+            log.debug("footage_gone", footage=str(done.footage.path), reason=str(exc))
+        except FootageRefused as exc:
+            self._refuse_settled(folder, done.footage, exc)
+
+    def _spool_pieces(self, pieces: Sequence[tuple[Clip, Path]]) -> None:
+        footage = pieces[0][0].footage
+        clips = dated([clip for clip, _ in pieces], self._clock.settings)
+        files = [file for _, file in pieces]
+        self._relieve()
+        for taken in self._spool.take_in(list(zip(clips, files, strict=True))):
+            event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
+            why = {"reason": taken.reason} if taken.reason else {}
+            log.info(event, clip=taken.id, footage=str(footage.path), **why)
+        self._was_full = False
+        self._on_taken()
+
+    def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        if examine(footage.path) == footage:
+            self._refuse(folder, footage, refusal)
+        else:
+            # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
+            log.debug("footage_gone", footage=str(footage.path), reason=refusal.reason)
+
+    def _refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
     def _tend_spool(self) -> None:
@@ -285,7 +341,7 @@ class Intake:
         try:
             self._relieve()
             if not self._knows_rules:
-                self._spool.forget_refusals_of_other_rules(inspector.rules for inspector in self._inspectors.values())
+                self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
                 self._knows_rules = True
             # By a clock that is ahead, all that was delivered would be long ago.
             if self._monotonic() >= self._prune_at and self._clock.latest.trusted:

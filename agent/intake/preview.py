@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,6 +12,10 @@ from pathlib import Path
 from agent.clip import Clip, Footage
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageRefused
+from agent.intake.conform.forecast import forecast, needs_work
+from agent.intake.conform.media import MediaReader
+from agent.intake.conform.process import Watch
+from agent.intake.conform.work import Job
 from agent.intake.fitting import as_it_is
 from agent.intake.inspection import Inspector, read_mp4
 from agent.intake.naming import Naming, is_copy, read_name
@@ -54,9 +59,11 @@ class Preview:
     def __init__(self, folder: FootageFolder, config: Config) -> None:
         self._folder = folder
         self._limits = config.limits
+        self._conform = config.conform
+        self._watch = Watch(threading.Event())
         if not (config.vehicle.registration or folder.registration):
             config = replace(config, vehicle=replace(config.vehicle, registration=NO_REGISTRATION))
-        self._inspector = Inspector(folder, config)
+        self._inspector = Inspector(folder, config, MediaReader(config.conform, self._watch).read)
 
     def files(self, directory: Path) -> list[Path]:
         """The footage below a directory, in order.
@@ -77,12 +84,13 @@ class Preview:
                     kinds["smaller copies" if is_copy(name, self._folder) else kind] += 1
         return kinds
 
-    def look_at(self, path: Path, now: datetime) -> Finding | None:
+    def look_at(self, path: Path, now: datetime, *, exactly: bool = True) -> Finding | None:
         """What would become of a file; None if it is gone.
 
         Args:
             path: below the folder.
             now: this device's clock, aware.
+            exactly: read all of what is to be cut, to tell where; without, the clips are an estimate.
         """
         found = examine(path)
         naming = read_name(path.relative_to(self._folder.path).as_posix(), self._folder)
@@ -93,11 +101,11 @@ class Preview:
             refusal = "it is a smaller copy of a recording" if copy else "its name is not in include, or is in exclude"
             return Finding(path, found.size_bytes if found else 0, naming, refusal=f"it is passed over: {refusal}")
         try:
-            return self._decide(found, naming, now) if found is not None else None
+            return self._decide(found, naming, now, exactly=exactly) if found is not None else None
         except FootageGone:
             return None
 
-    def _decide(self, footage: Footage, naming: Naming, now: datetime) -> Finding:
+    def _decide(self, footage: Footage, naming: Naming, now: datetime, *, exactly: bool) -> Finding:
         finding = Finding(footage.path, footage.size_bytes, naming)
         try:
             recording = self._inspector.recording(footage.path, now)
@@ -105,16 +113,18 @@ class Preview:
             return replace(finding, media=_media(footage.path), refusal=refusal.reason)
         finding = replace(finding, media=recording.media, recording=recording)
         try:
-            return replace(finding, clips=self._clips(recording))
+            return replace(finding, clips=self._clips(recording, exactly=exactly))
         except FootageRefused as refusal:
             return replace(finding, refusal=refusal.reason)
 
-    def _clips(self, recording: Recording) -> tuple[Clip, ...]:
+    def _clips(self, recording: Recording, *, exactly: bool) -> tuple[Clip, ...]:
         """What the daemon would make of a recording.
 
         Raises:
             FootageRefused: nothing.
         """
+        if needs_work(Job(recording), self._limits, self._conform):
+            return tuple(forecast(recording, self._limits, self._watch, exactly=exactly))
         return (as_it_is(recording, self._limits),)
 
 

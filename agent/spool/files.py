@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from agent.clip import Clip, UnsetClock, Video
+from agent.clip import Clip, Footage, UnsetClock, Video
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.spool.records import Stored
 
@@ -38,6 +39,7 @@ _NAME = re.compile(
     re.ASCII,
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
+_SET_SUFFIX = ".set"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,33 @@ class ClipFiles:
     def sync(self) -> None:
         """Makes the names of stored files durable: fsync of a file does not save its directory entry (fsync(2))."""
         sync_directory(self.directory)
+
+    def begin_set(self, footage: Footage) -> None:
+        """Notes, durably, that pieces of this footage are being stored and belong together."""
+        note = self._note_of(footage.identity)
+        with note.open("w") as file:
+            json.dump([str(footage.path), footage.size_bytes, footage.modified_ns], file)
+            file.flush()
+            os.fsync(file.fileno())
+        self.sync()
+
+    def end_set(self, identity: str) -> None:
+        """The pieces are all in the queue, or all gone."""
+        self._note_of(identity).unlink(missing_ok=True)
+
+    def unfinished_sets(self) -> dict[str, Footage | None]:
+        """The footage whose pieces the power cut short in being stored, by identity; None if its note is damaged."""
+        found: dict[str, Footage | None] = {}
+        for note in self.directory.glob(f"*{_SET_SUFFIX}"):
+            try:
+                path, size_bytes, modified_ns = json.loads(note.read_text())
+                found[note.stem] = Footage(Path(path), size_bytes, modified_ns)
+            except (ValueError, TypeError):
+                found[note.stem] = None
+        return found
+
+    def _note_of(self, identity: str) -> Path:
+        return self.directory / f"{identity}{_SET_SUFFIX}"
 
     def remove(self, name: str) -> None:
         """Removes a stored file; one that is gone already is no error."""

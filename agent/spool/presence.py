@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.clip import Footage
+from agent.spool.records import Record
 
 
 def is_there(footage: Footage) -> bool:
@@ -15,6 +16,11 @@ def is_there(footage: Footage) -> bool:
     except (OSError, ValueError):  # ValueError: a damaged row can name a path with a NUL byte
         return False
     return Footage.from_stat(footage.path, stat) == footage
+
+
+def can_start_anew(record: Record) -> bool:
+    """Whether a scan takes a clip in anew once its row is forgotten: one piece of several it would not miss."""
+    return is_there(record.footage) and record.pieces == 1
 
 
 def is_gone(footage: Footage, folders: Sequence[Path]) -> bool:

@@ -65,6 +65,7 @@ class Record:
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     piece: int = 0
+    pieces: int = 1
     attempts: int = 0
     strikes: int = 0
     companions: int | None = None
@@ -85,6 +86,7 @@ class Record:
             comments=clip.comments,
             sources=dict(clip.sources),
             piece=clip.piece,
+            pieces=clip.pieces,
             history=(Change(at, state, reason),),
             clock=clip.clock,
         )
@@ -176,6 +178,8 @@ def to_json(record: Record) -> dict[str, Any]:
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
     if record.clock is not None:
         row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
+    if record.pieces > 1:
+        row["pieces"] = record.pieces
     optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
     row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
     return row
@@ -201,6 +205,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             comments=str(row.get("comments", "")),
             sources={str(k): str(v) for k, v in row.get("sources", {}).items()},
             piece=int(row.get("piece", 0)),
+            pieces=int(row.get("pieces", 1)),
             attempts=int(row.get("attempts", 0)),
             strikes=int(row.get("strikes", 0)),
             companions=_optional(int, row.get("companions")),

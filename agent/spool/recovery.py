@@ -13,7 +13,7 @@ from agent.clip import Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, StoredName, read_name
 from agent.spool.ledger import UNKNOWN, content_of
-from agent.spool.presence import is_there
+from agent.spool.presence import can_start_anew, is_there
 from agent.spool.records import Record, RowUnreadable, from_json, video_key
 from agent.spool.retiming import WAITS_FOR_THE_CLOCK
 from agent.spool.schema import ROW
@@ -34,7 +34,8 @@ class Recovery:
         adopted: stored files without a row: rows were made from their names.
         requeued: clips whose stored file was gone but whose footage is there: the scan takes them in anew.
         lost: clips whose bytes are gone.
-        removed: stored files of clips that had been delivered.
+        removed: stored files of clips that had been delivered, and of footage whose pieces were not all stored: the
+            scan takes it in anew.
         mended: damaged rows.
     """
 
@@ -66,6 +67,9 @@ class Repair:
         """
         mended = self.mend(self._upkeep.damaged(HOLDING), at)
         adopted = matched = removed = 0
+        unfinished = self._files.unfinished_sets()
+        # Half of the pieces would make the footage known, and the other half would never be cut.
+        anew = {identity for identity, footage in unfinished.items() if footage and is_there(footage)}
         for name in sorted(self._files.names()):
             said = read_name(name)
             if said is None:
@@ -75,13 +79,18 @@ class Repair:
                 # Damage has changed the row, and left it readable.
                 self._queue.forget(record.id)
                 record = None
-            if record is None:
+            if record is None and said.identity in anew:
+                self._files.remove(name)
+                removed += 1
+            elif record is None:
                 adopted += self._adopt(name, said, at)
             elif record.stored and record.state in HOLDING:
                 matched += 1
             else:
                 self._files.remove(name)
                 removed += 1
+        for identity in unfinished:
+            self._files.end_set(identity)
         requeued = lost = 0
         if adopted + matched < self._upkeep.count_stored(HOLDING):
             requeued, lost = self._give_up_missing(at)
@@ -142,7 +151,7 @@ class Repair:
         for record in self._queue.ledger.records(HOLDING):
             if record.stored is None or self._files.has(record.stored.name):
                 continue
-            if is_there(record.footage):
+            if can_start_anew(record):
                 self._queue.forget(record.id)
                 requeued += 1
             else:

@@ -12,7 +12,7 @@ from agent.clip import Footage, State
 from agent.config import SpoolSettings
 from agent.errors import SpoolFull
 from agent.spool.files import NO_SPACE
-from agent.spool.presence import is_there
+from agent.spool.presence import can_start_anew
 from agent.spool.records import Record, Stored
 
 # What the database may need to write verdicts on a disk that is otherwise full: its log grows to 4 MB before it is
@@ -119,7 +119,7 @@ class Space:
 def to_give_up(
     expendable: Iterable[tuple[Record, Stored]], clips_directory: Path, missing_bytes: int
 ) -> Iterator[tuple[Record, Stored, bool]]:
-    """Which clips to give up, and whether the footage of each is still there.
+    """Which clips to give up, and whether the footage of each is still there, to be taken in anew.
 
     Copies whose footage is there go first, for nothing is lost with them. A stored file that is not the last name of
     its blocks stays: to remove it would free nothing.
@@ -128,7 +128,7 @@ def to_give_up(
         expendable: the clips that may be given up, those first that are missed least.
         missing_bytes: how much space is to be freed.
     """
-    judged = [(record, stored, is_there(record.footage)) for record, stored in expendable]
+    judged = [(record, stored, can_start_anew(record)) for record, stored in expendable]
     for record, stored, there in sorted(judged, key=lambda judgement: not judgement[2]):
         if missing_bytes <= 0:
             return

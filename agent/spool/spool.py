@@ -110,21 +110,26 @@ class Spool:
             SpoolFull: there is no room now.
             SpoolError: the disk failed.
         """
+        footage = pieces[0][0].footage
         stored: list[Stored] = []
         try:
+            if len(pieces) > 1:
+                self._files.begin_set(footage)
             for clip, source in pieces:
                 stored.append(self._files.store(clip, source, max_copy_bytes=self._room(clip)))
             self._files.sync()
-            return self._enter([clip for clip, _ in pieces], stored)
+            taken = self._enter([clip for clip, _ in pieces], stored)
+            self._files.end_set(footage.identity)
         except (FootageGone, FootageRefused, SpoolFull):
-            self._discard(stored)
+            self._discard(footage, stored)
             raise
         except (OSError, sqlite3.Error, SpoolError) as exc:
             if isinstance(exc, OSError) and exc.errno in NO_SPACE:
-                self._discard(stored)
+                self._discard(footage, stored)
                 raise SpoolFull("the disk of the spool is full") from exc
             # Nobody knows what is on the disk now, so the stored files stay: the next start makes them agree.
-            raise SpoolError(f"the spool cannot take {pieces[0][0].footage.path.name}: {exc}") from exc
+            raise SpoolError(f"the spool cannot take {footage.path.name}: {exc}") from exc
+        return taken
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
         """The next batch; see `ClipQueue.claim`.
@@ -343,9 +348,10 @@ class Spool:
             return True
         return twin.state in HOLDING and twin.stored is not None and self._files.was_written_to(twin.stored)
 
-    def _discard(self, stored: Iterable[Stored]) -> None:
+    def _discard(self, footage: Footage, stored: Iterable[Stored]) -> None:
         for file in stored:
             self._files.remove(file.name)
+        self._files.end_set(footage.identity)
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)

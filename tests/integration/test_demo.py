@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,16 @@ def test_the_demo_proves_that_what_arrived_is_what_was_recorded(tmp_path: Path) 
         [sys.executable, "-m", "agent.cli", "demo", "--keep", str(place)],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=300,
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert "7 delivered byte for byte, 1 refused with a reason, none lost" in " ".join(demo.stdout.split())
+    cut = "1 cut into clips with every picture as it was, " if shutil.which("ffmpeg") else ""
+    said = " ".join(demo.stdout.split())
+    assert f"7 delivered byte for byte, {cut}1 refused with a reason, none lost" in said
     log = (place / "daemon.log").read_text()
     assert '"cause": "link down"' in log
     assert '"event": "clip_deferred"' in log
-    assert len(list((place / "received").glob("*.mp4"))) == 7
+    received = list((place / "received").glob("*.mp4"))
+    assert len(received) == 9 if cut else 7
+    assert all(file.stat().st_size <= 50_000_000 for file in received)

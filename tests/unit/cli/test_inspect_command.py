@@ -10,7 +10,9 @@ import pytest
 import structlog
 
 from agent.cli import main
+from agent.intake.conform import forecast
 from agent.simulator.recorder import recording
+from tests.support.ffmpeg import RECIPES, needs_ffmpeg
 from tests.support.footage import created
 
 NAME = "DCIM/Movie/RO/2026_0728_141441_001F.MP4"
@@ -82,7 +84,10 @@ def test_a_name_that_nothing_knows_is_shown_with_what_the_file_holds(
     assert "\x1b[2J" not in text
 
 
-def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(card: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(
+    card: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "is_installed", lambda: False)
     for number in range(10, 14):
         (card / f"2026_0728_14{number}00_00{number}R.MP4").write_bytes(recording(60 if number < 12 else 390 + number))
     (card / "GX010001.MP4").write_bytes(recording(60))
@@ -100,7 +105,7 @@ def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(card: Path, caps
         "Vehicle: ABC1234X.",
         "taken to run in UTC",
         "Start of 1 by: date of the file less the duration.",
-        "viofo 2 it lasts 402 s and the limit is 300 s",
+        "viofo 2 it lasts 402 s, more than limits.max_seconds: to deliver it, the agent needs ffmpeg",
         "– 1 it is a block of the ring",
         "Passed over: 2 .gps, 1 smaller copies.",
         "7 files",
@@ -108,6 +113,29 @@ def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(card: Path, caps
         "3 would be refused",
     ):
         assert words in text
+
+
+def test_a_card_whose_recordings_are_too_long_is_summed_up_with_the_clips_that_they_would_be_cut_into(
+    card: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "is_installed", lambda: True)
+    (card / "2026_0728_141541_002F.MP4").write_bytes(recording(700))
+    assert main(["inspect", str(card), "--registration", "ABC1234X"]) == 0
+    assert "2 would be delivered as 4 clips" in shown(capsys)
+
+
+@needs_ffmpeg
+def test_a_recording_that_is_too_long_is_shown_with_the_clips_that_it_would_be_cut_into(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ABC1234X_1_20260728_140000.mp4"
+    RECIPES["constant.mp4"](path)
+    config = tmp_path / "config.toml"
+    config.write_text('api = {region = "za", username = "u"}\nlimits = {max_seconds = 12}\n[[footage]]\npath = "."\n')
+    assert main(["inspect", str(path), "--config", str(config)]) == 0
+    text = shown(capsys)
+    assert "It would be delivered as 3 clips, cut without encoding:" in text
+    assert "2026-07-28 14:00:11 UTC, 11 s 2026-07-28 14:00:22 UTC, 8 s" in text
 
 
 def test_a_date_in_the_file_that_is_utc_tells_of_a_wrong_zone(

@@ -50,6 +50,8 @@ class Bench:
         self.folder = FootageFolder(self.card)
         self.vehicle = Vehicle()
         self.limits = Limits()
+        # These tests are about the intake alone; what the conformer does is in test_conforming.py.
+        self.conform = Conform(enabled=False)
         self.spool = Spool(self.settings, lambda: self.wall)
         self._intakes: list[Intake] = []
 
@@ -61,7 +63,7 @@ class Bench:
             vehicle=self.vehicle,
             footage=(self.folder,),
             limits=self.limits,
-            conform=Conform(),
+            conform=self.conform,
             spool=self.settings,
             upload=UploadSettings(),
             log=LogSettings(),

@@ -18,6 +18,7 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
+from agent.intake.conform import forecast
 from agent.intake.preview import NO_REGISTRATION, Finding, Preview, footage_folder
 from agent.simulator.recorder import recording
 
@@ -73,7 +74,8 @@ def test_the_registration_of_the_configuration_is_used(card: Path) -> None:
     assert finding.recording.registration == "ABC1234X"
 
 
-def test_what_does_not_fit_is_known_all_the_same(card: Path) -> None:
+def test_what_does_not_fit_is_known_all_the_same(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "is_installed", lambda: False)
     finding = look_at(card, write(card, NAME, recording(400)))
     assert finding.recording is not None
     assert finding.recording.camera == 1

@@ -1,0 +1,90 @@
+"""What is to be done to a recording, and which clips it would become: asked before anything is done."""
+
+from __future__ import annotations
+
+import math
+
+import structlog
+
+from agent.clip import Clip
+from agent.config import Conform, Limits
+from agent.errors import FootageRefused
+from agent.intake.conform import damage
+from agent.intake.conform.media import needs_ffmpeg
+from agent.intake.conform.plan import MARGIN, Piece, groups, plan
+from agent.intake.conform.probe import Source, packets, read_facts
+from agent.intake.conform.process import Watch, is_installed
+from agent.intake.conform.work import MP4_FAMILY, Job, clips_of
+from agent.intake.fitting import MP4, is_h264
+from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
+from agent.intake.recording import Recording
+
+log = structlog.get_logger()
+
+_ZEROS = "a part of it holds zeros where pictures should be: power was lost before they were on the card"
+
+
+def needs_work(job: Job, limits: Limits, conform: Conform) -> bool:
+    """Whether something is to be done to a recording; if not, it is taken, or refused, as it is.
+
+    Raises:
+        FootageRefused: something is to be done to it, and ffmpeg is not installed.
+        FootageGone: it vanished.
+    """
+    why = _why(job, limits, conform)
+    if why is None or is_installed():
+        return why is not None
+    if why != _ZEROS:
+        raise FootageRefused(needs_ffmpeg(why), LOOK_AGAIN_SECONDS)
+    log.warning("footage_doubtful", footage=str(job.recording.footage.path), reason=why)
+    return False
+
+
+def forecast(recording: Recording, limits: Limits, watch: Watch, *, exactly: bool) -> list[Clip]:
+    """The clips that a recording would become that needs work.
+
+    Args:
+        exactly: read every packet of it; without, the pieces are taken to be alike, which is quick.
+
+    Raises:
+        FootageRefused: it cannot be made to fit.
+        FootageGone: it vanished.
+    """
+    if not exactly or not is_h264(recording.media.codec or ""):
+        return clips_of(recording, _alike(recording, limits), "as far as can be told without reading it all", ())
+    with opened(recording.footage.path) as file:
+        source = Source(file.fileno(), recording.media.container)
+        found = packets(source, read_facts(source, watch), watch)
+        pieces = plan(groups(damage.mark(found, file) if source.container in MP4_FAMILY else found), limits)
+    if not any(piece.is_good for piece in pieces):
+        raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
+    return clips_of(recording, pieces, "without encoding", ())
+
+
+def _alike(recording: Recording, limits: Limits) -> list[Piece]:
+    seconds, size_bytes = recording.media.duration_seconds, recording.footage.size_bytes
+    count = math.ceil(max(size_bytes / limits.max_bytes, seconds / limits.max_seconds) / MARGIN)
+    each = seconds / count
+    return [Piece(number, number * each, (number + 1) * each, size_bytes // count) for number in range(count)]
+
+
+def _why(job: Job, limits: Limits, conform: Conform) -> str | None:
+    """Why a recording does not fit as it is, if something can be done about that."""
+    recording, media = job.recording, job.recording.media
+    if not conform.enabled or media.codec is None:
+        return None
+    if not is_h264(media.codec):
+        return "its video is to be encoded anew (conform.reencode)" if conform.reencode else None
+    return _misfit(recording, limits) if job.is_whole else damage.CUT
+
+
+def _misfit(recording: Recording, limits: Limits) -> str | None:
+    """What about a whole recording with H.264 does not fit."""
+    if recording.media.container != MP4:
+        return f"it is {recording.media.container}"
+    if recording.footage.size_bytes > limits.max_bytes:
+        return f"it has {recording.footage.size_bytes:,} bytes, more than limits.max_bytes"
+    if round(recording.media.duration_seconds) > limits.max_seconds:
+        return f"it lasts {recording.media.duration_seconds:,.0f} s, more than limits.max_seconds"
+    with opened(recording.footage.path) as file:
+        return _ZEROS if damage.holds_zeros(file) else None

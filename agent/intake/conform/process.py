@@ -1,0 +1,186 @@
+"""ffmpeg and ffprobe as children that disturb nobody: lowest priority, watched, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, cast
+
+from agent.errors import FootageRefused, VisionIngestError
+
+POLL_SECONDS = 0.25
+# A child that says nothing for so long stands still: a failing card, or a file that sends it round in circles.
+STALL_SECONDS = 120.0
+LONGEST_LINE_BYTES = 1 << 20
+COMPLAINT_BYTES = 1024
+LOOK_AGAIN_SECONDS = 3600.0
+
+# Found where util-linux is, so on every Debian; each is left out where it is missing. The kernel kills the child when
+# the thread that started it is gone: a daemon that is killed must leave no ffmpeg behind.
+_GENTLE = (
+    ("setpriv", "--pdeathsig", "KILL"),
+    ("ionice", "-c", "3", "-t"),
+    ("nice", "-n", "19"),
+)
+
+
+class Cancelled(VisionIngestError):
+    """The daemon is to stop: what was begun is thrown away and done anew after the next start."""
+
+
+class ToolFailed(VisionIngestError):
+    """ffmpeg or ffprobe ended with an error; the text is what it said last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a long piece of work needs of those around it.
+
+    Args:
+        stop: set when it is to be given up.
+        alive: called at least each second while the work moves.
+    """
+
+    stop: threading.Event
+    alive: Callable[[], None] = lambda: None
+
+
+class Child:
+    """One child process, alive only inside the `with`.
+
+    Args:
+        command: its words; they are found on $PATH.
+        watch: when to give up, and whom to show that it moves.
+        fds: descriptors that it inherits, so that it can open `/proc/self/fd/N`.
+        folder: where it runs.
+        stall_seconds: how long it may say nothing on its standard output.
+
+    Attributes:
+        complaints: the beginning of what it wrote to its standard error.
+        complained_bytes: how much it wrote there in all.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        watch: Watch,
+        *,
+        fds: Sequence[int] = (),
+        folder: Path | None = None,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self._watch = watch
+        self._stall_seconds = stall_seconds
+        self._name = command[0]
+        self.complaints = ""
+        self.complained_bytes = 0
+        gentle = [word for prefix in _GENTLE if shutil.which(prefix[0]) for word in prefix]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # words of our own; the footage is named by a descriptor
+                [*gentle, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=fds,
+                cwd=folder,
+                start_new_session=True,
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            )
+        except OSError as exc:
+            raise ToolFailed(f"{command[0]} could not be started: {exc.strerror}") from exc
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def lines(self) -> Iterator[str]:
+        """What it writes to its standard output, line by line, until it ends.
+
+        Raises:
+            Cancelled: `stop` was set.
+            ToolFailed: it ended with an error.
+            FootageRefused: it stood still, or someone ended it.
+        """
+        rest = b""
+        for block in self._blocks():
+            *whole, rest = (rest + block).split(b"\n")
+            if len(rest) > LONGEST_LINE_BYTES:
+                raise ToolFailed(f"{self._name} wrote a line without end")
+            for line in whole:
+                yield line.decode(errors="replace")
+        if rest:
+            yield rest.decode(errors="replace")
+        code = self._process.wait()
+        if code < 0:
+            raise FootageRefused(
+                f"{self._name} was ended by signal {-code}, as where memory is short; looked at again in an hour",
+                LOOK_AGAIN_SECONDS,
+            )
+        if code:
+            raise ToolFailed(self.complaints or f"{self._name} ended with code {code}")
+
+    def finish(self) -> None:
+        """Waits for its end; raises as `lines`."""
+        for _ in self.lines():
+            pass
+
+    def _blocks(self) -> Iterator[bytes]:
+        said, complaints = cast(IO[bytes], self._process.stdout), cast(IO[bytes], self._process.stderr)
+        moved = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(said, selectors.EVENT_READ)
+            selector.register(complaints, selectors.EVENT_READ)
+            while selector.get_map():
+                if self._watch.stop.is_set():
+                    raise Cancelled("the daemon is to stop")
+                for key, _ in selector.select(POLL_SECONDS):
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is said:
+                        moved = time.monotonic()
+                        yield data
+                    else:
+                        self._complain(data)
+                if time.monotonic() - moved > self._stall_seconds:
+                    raise FootageRefused(
+                        f"{self._name} read nothing of it for {self._stall_seconds:g} s: the card may be failing; "
+                        "looked at again in an hour",
+                        LOOK_AGAIN_SECONDS,
+                    )
+                self._watch.alive()
+
+    def _complain(self, data: bytes) -> None:
+        self.complained_bytes += len(data)
+        room = COMPLAINT_BYTES - len(self.complaints)
+        if room > 0:
+            self.complaints += data[:room].decode(errors="replace")
+
+
+def is_installed(path: str | None = None) -> bool:
+    """Whether ffmpeg and ffprobe are there; asked again each time, since someone may install them meanwhile."""
+    return shutil.which("ffmpeg", path=path) is not None and shutil.which("ffprobe", path=path) is not None
+
+
+def last_line(said: str) -> str:
+    """The last thing that a tool said, which is the cause; without the address in memory that ffmpeg puts before it."""
+    lines = [line.split("] ", 1)[-1].strip() for line in said.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it does not say why"

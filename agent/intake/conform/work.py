@@ -1,0 +1,249 @@
+"""One recording made to fit: scanned, planned, cut, and each piece named; what damage left is saved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import structlog
+
+from agent.clip import Clip, Footage, Video
+from agent.config import Conform, Limits, SpoolSettings
+from agent.errors import FootageGone, FootageRefused, SpoolFull
+from agent.intake.conform import damage
+from agent.intake.conform.cut import PieceTooLarge, cut, reencode
+from agent.intake.conform.plan import MARGIN, GroupTooLarge, Piece, groups, plan, whole_seconds
+from agent.intake.conform.probe import Facts, Source, packets, read_facts
+from agent.intake.conform.process import Watch
+from agent.intake.fitting import MP4, as_it_is, is_h264, refusal_of
+from agent.intake.inspection import MAX_DURATION_SECONDS
+from agent.intake.opening import opened
+from agent.intake.recording import Recording
+
+log = structlog.get_logger()
+
+# How often a plan is tried with smaller aims before the recording is given up.
+PLANS = 3
+# Where each picture begins with its length.
+MP4_FAMILY = frozenset((MP4, "MOV"))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that decide what pieces look like, and how much disk may be used for them."""
+
+    limits: Limits
+    conform: Conform
+    spool: SpoolSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A recording that does not fit as it is.
+
+    Args:
+        recording: what is known of it.
+        is_whole: False for an MP4 that ends early, of which the good part is to be saved.
+    """
+
+    recording: Recording
+    is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What became of a recording.
+
+    Args:
+        pieces: all of it without a gap, what is left out too.
+        files: the file of each piece; none if the footage itself will do.
+        how: in words.
+    """
+
+    pieces: Sequence[Piece]
+    files: Sequence[Path]
+    how: str
+
+
+def conform(job: Job, rules: Rules, folder: Path, watch: Watch) -> list[tuple[Clip, Path]]:
+    """Makes the clips of one recording.
+
+    Args:
+        folder: an empty folder for the pieces, on the disk of the spool.
+
+    Returns:
+        Each clip with the file that holds it: a piece in `folder`, or the footage itself if it will do after all.
+
+    Raises:
+        FootageRefused: it cannot be made to fit; the reason says why.
+        FootageGone: it vanished or changed meanwhile.
+        SpoolFull: there is no room for the pieces now.
+        Cancelled: `watch` says stop.
+    """
+    footage = job.recording.footage
+    with opened(footage.path) as file:
+        _check_unchanged(footage, file)
+        work = _Work(job, rules, folder, watch, file)
+        made = work.made()
+        notes = work.notes(made.pieces)
+        _check_unchanged(footage, file)
+    if not made.files:
+        return [(as_it_is(job.recording, rules.limits), footage.path)]
+    files = [file for piece, file in zip(made.pieces, made.files, strict=True) if piece.is_good]
+    return list(zip(clips_of(job.recording, made.pieces, made.how, notes), files, strict=True))
+
+
+class _Work:
+    """Args: as `conform`; `file`: the footage, which stays the same file whatever happens to its name."""
+
+    def __init__(self, job: Job, rules: Rules, folder: Path, watch: Watch, file: BinaryIO) -> None:
+        self._job = job
+        self._rules = rules
+        self._folder = folder
+        self._watch = watch
+        self._file = file
+        self._source = Source(file.fileno(), job.recording.media.container)
+        self._facts = read_facts(self._source, watch)
+
+    def made(self) -> _Made:
+        """Cuts, repacks or encodes anew, whatever is needed first."""
+        may_encode = self._rules.conform.reencode
+        if not is_h264(self._facts.code) and not may_encode:
+            raise FootageRefused(refusal_of(self._facts.code))
+        if is_h264(self._facts.code):
+            try:
+                return self._cut(self._source, self._facts, self._file)
+            except GroupTooLarge:
+                if not may_encode:
+                    raise
+        return self._reencoded()
+
+    def notes(self, pieces: Sequence[Piece]) -> list[str]:
+        """What damage did to the recording, in words."""
+        notes = [
+            f"from second {piece.start_seconds:,.0f} to {piece.end_seconds:,.0f} it held zeros instead of pictures, "
+            "which were left out: power was lost before they were on the card"
+            for piece in pieces
+            if not piece.is_good
+        ]
+        saved, meant = pieces[-1].end_seconds, self._facts.duration_seconds
+        if meant - saved > max(1.0, 0.02 * meant):
+            notes.append(f"{damage.CUT}: {saved:,.0f} of {meant:,.0f} s could be saved")
+        elif not self._job.is_whole or damage.is_cut_short(self._file, self._source.container):
+            notes.append(f"{damage.CUT}: its last moments are missing")
+        return notes
+
+    def _cut(self, source: Source, facts: Facts, file: BinaryIO) -> _Made:
+        margin = MARGIN
+        if self._fits() and source is self._source:
+            found = tuple(self._groups(source, facts, file))
+            if found and all(group.is_good for group in found):
+                return _Made(found, (), "")
+        _check_room(self._job.recording, self._rules, self._folder)
+        for _ in range(PLANS):
+            pieces = plan(self._groups(source, facts, file), self._rules.limits, margin)
+            if not any(piece.is_good for piece in pieces):
+                raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
+            if pieces[-1].end_seconds > MAX_DURATION_SECONDS:
+                raise FootageRefused("its pictures claim to last over a month: the file is damaged")
+            try:
+                files = cut(
+                    source,
+                    facts,
+                    pieces,
+                    self._folder,
+                    conform=self._rules.conform,
+                    limits=self._rules.limits,
+                    watch=self._watch,
+                )
+            except PieceTooLarge as exc:
+                log.debug("piece_too_large", footage=str(self._job.recording.footage.path), reason=str(exc))
+                margin *= 0.95
+                continue
+            return _Made(pieces, files, "cut without encoding" if len(pieces) > 1 else "repacked without encoding")
+        raise FootageRefused("ffmpeg makes its pieces larger than they should be, even with smaller aims")
+
+    def _groups(self, source: Source, facts: Facts, file: BinaryIO) -> Iterator[Piece]:
+        found = packets(source, facts, self._watch)
+        return groups(damage.mark(found, file) if source.container in MP4_FAMILY else found)
+
+    def _reencoded(self) -> _Made:
+        _check_room(self._job.recording, self._rules, self._folder, copies=2)
+        whole = self._folder / "whole.mp4"
+        reencode(self._source, self._facts, whole, self._watch)
+        with whole.open("rb") as file:
+            source = Source(file.fileno(), MP4)
+            made = self._cut(source, read_facts(source, self._watch), file)
+        whole.unlink()
+        return replace(made, how="encoded anew as H.264")
+
+    def _fits(self) -> bool:
+        """Whether the footage will do as it is: the doubt about it was unfounded."""
+        recording, limits = self._job.recording, self._rules.limits
+        return (
+            self._job.is_whole
+            and recording.media.container == MP4
+            and recording.footage.size_bytes <= limits.max_bytes
+            and recording.media.duration_seconds <= limits.max_seconds
+        )
+
+
+def clips_of(recording: Recording, pieces: Sequence[Piece], how: str, notes: Sequence[str]) -> list[Clip]:
+    """The clips that the good pieces of a recording are.
+
+    Args:
+        how: in what way they came out of it.
+        notes: what damage did to it.
+    """
+    good = [(piece, times) for piece, times in zip(pieces, whole_seconds(pieces), strict=True) if piece.is_good]
+    damaged = "; ".join(notes)
+    comments = " ".join(filter(None, (recording.comments, f"Damaged: {damaged}." if damaged else "")))
+    clips = []
+    for number, (piece, (start, end)) in enumerate(good):
+        begins, ends = (recording.start + timedelta(seconds=seconds) for seconds in (start, end))
+        sources = {
+            **recording.sources,
+            "end": "start and the times of the pictures",
+            "piece": f"{number + 1} of {len(good)}, seconds {piece.start_seconds:,.2f} to {piece.end_seconds:,.2f} of "
+            f"the recording, {how}",
+            **({"damage": damaged} if damaged else {}),
+        }
+        video = Video(recording.registration, recording.camera, begins, ends)
+        clips.append(
+            Clip(
+                recording.footage,
+                video,
+                recording.priority,
+                comments,
+                sources,
+                piece=number,
+                pieces=len(good),
+            )
+        )
+    return clips
+
+
+def _check_unchanged(footage: Footage, file: BinaryIO) -> None:
+    if Footage.from_stat(footage.path, os.fstat(file.fileno())) != footage:
+        raise FootageGone("it changed after it had settled")
+
+
+def _check_room(recording: Recording, rules: Rules, folder: Path, *, copies: int = 1) -> None:
+    """Raises SpoolFull, or FootageRefused if there will never be room."""
+    size_bytes = recording.footage.size_bytes
+    if size_bytes > rules.spool.max_bytes:
+        raise FootageRefused(
+            f"it has {size_bytes:,} bytes, and so would its pieces, but the spool may hold only "
+            f"{rules.spool.max_bytes:,} (spool.max_bytes): raise that, or set a shorter loop in the camera"
+        )
+    free = shutil.disk_usage(folder).free - rules.spool.min_free_bytes
+    if size_bytes * copies > free:
+        raise SpoolFull(
+            f"no room to cut {recording.footage.path.name}: that needs {size_bytes * copies:,} bytes beside it on the "
+            f"disk of the spool, and {max(0, free):,} are free above spool.min_free_bytes"
+        )

@@ -1,0 +1,62 @@
+"""What a settled file is, read by whichever reader can: as a whole, or what damage left of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from agent.clip import Clip, Footage, Video
+from agent.config import Config, FootageFolder
+from agent.errors import FootageGone, FootageIncomplete
+from agent.host.clock import Setting
+from agent.intake.conform.media import MediaReader
+from agent.intake.conform.process import Watch, is_installed
+from agent.intake.conform.work import Job
+from agent.intake.dating import dated
+from agent.intake.inspection import Inspector
+
+
+class Reading:
+    """Reads the footage of one folder.
+
+    Args:
+        folder: how the files are named, and the camera's clock.
+        config: vehicle and limits.
+        stop: set when the daemon is to stop.
+
+    Attributes:
+        rules: changes whenever something changes that decides what is refused: a setting, or that ffmpeg is there.
+    """
+
+    def __init__(self, folder: FootageFolder, config: Config, stop: threading.Event) -> None:
+        media = MediaReader(config.conform, Watch(stop))
+        self._inspector = Inspector(folder, config, media.read)
+        self._salvager = Inspector(folder, config, media.read_damaged)
+        self.rules = f"{self._inspector.rules}{'-with-ffmpeg' if is_installed() else ''}"
+
+    def read(self, footage: Footage, settings: Sequence[Setting], *, is_hopeless: bool) -> Job | None:
+        """What a settled file is; None if it is not whole and someone may still be writing it.
+
+        Args:
+            footage: as it settled.
+            settings: how this device's clock was set in this boot.
+            is_hopeless: nobody will make it whole any more.
+
+        Raises:
+            FootageRefused: it cannot be delivered; the reason says why and what to do.
+            FootageGone: it vanished, or changed since it settled.
+            Cancelled: the daemon is to stop.
+        """
+        try:
+            job = Job(self._inspector.recording(footage.path))
+        except FootageIncomplete:
+            if not is_hopeless:
+                return None
+            job = Job(self._salvager.recording(footage.path), is_whole=False)
+        recording = job.recording
+        if recording.footage != footage:
+            raise FootageGone("it changed after it had settled")
+        # What is refused for its time need not be cut first.
+        video = Video(recording.registration, recording.camera, recording.start, recording.end)
+        dated([Clip(footage, video)], settings)
+        return job

@@ -1,0 +1,117 @@
+"""Pieces of one recording are in the spool all or none, whenever the power goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from agent.clip import Clip, Footage, State, Video
+from agent.config import SpoolSettings
+from agent.spool import Recovery, Spool
+
+START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
+
+
+class PowerCut(BaseException):
+    """Nothing that runs after it gets a chance to tidy up."""
+
+
+def cut_into(place: Path, count: int) -> list[tuple[Clip, Path]]:
+    """A recording in some pieces, as the conformer hands them over."""
+    recording = place / "recording.mp4"
+    recording.write_bytes(b"recording")
+    footage = Footage.from_stat(recording, recording.stat())
+    pieces = []
+    for number in range(count):
+        file = place / f"piece{number}.mp4"
+        file.write_bytes(b"piece %d" % number)
+        start = START + timedelta(minutes=number)
+        video = Video("ABC1234X", 1, start, start + timedelta(minutes=1))
+        pieces.append((Clip(footage, video, piece=number, pieces=count), file))
+    return pieces
+
+
+def opened(place: Path) -> Spool:
+    return Spool(SpoolSettings(place / "spool", min_free_bytes=0), time.time)
+
+
+def take_in_with_power_cut(place: Path, pieces: list[tuple[Clip, Path]], step: str, after: int) -> Spool:
+    """The power goes before the given step of the intake is done for the last time, and comes back."""
+    spool = opened(place)
+    with pytest.MonkeyPatch.context() as patch:
+        owner = spool if step == "_enter" else spool._files
+        original: Callable[..., object] = getattr(owner, step)
+        calls: list[int] = []
+
+        def fail(*arguments: object, **named: object) -> object:
+            calls.append(1)
+            if len(calls) > after:
+                raise PowerCut
+            return original(*arguments, **named)
+
+        patch.setattr(owner, step, fail)
+        with pytest.raises(PowerCut):
+            spool.take_in(pieces)
+    spool.close()
+    return opened(place)
+
+
+@pytest.mark.parametrize(("step", "after"), [("store", 1), ("store", 2), ("_enter", 0)])
+def test_pieces_that_were_stored_only_in_part_are_cut_anew(tmp_path: Path, step: str, after: int) -> None:
+    pieces = cut_into(tmp_path, 3)
+    spool = take_in_with_power_cut(tmp_path, pieces, step, after)
+    recovery = spool.recover()
+    assert recovery == Recovery(removed=3 if step == "_enter" else after)
+    assert spool.state_of(pieces[0][0].footage) is None
+    assert list((tmp_path / "spool" / "clips").iterdir()) == []
+    taken = spool.take_in(pieces)
+    assert [one.state for one in taken] == [State.WAITING] * 3
+    spool.close()
+
+
+def test_pieces_whose_recording_is_gone_are_kept_as_far_as_they_were_stored(tmp_path: Path) -> None:
+    pieces = cut_into(tmp_path, 3)
+    spool = take_in_with_power_cut(tmp_path, pieces, "store", 2)
+    pieces[0][0].footage.path.unlink()
+    assert spool.recover() == Recovery(adopted=2)
+    assert sorted(record.piece for record in spool.ledger.records([State.WAITING])) == [0, 1]
+    spool.close()
+
+
+def test_a_power_cut_right_after_the_intake_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    pieces = cut_into(tmp_path, 3)
+    spool = take_in_with_power_cut(tmp_path, pieces, "end_set", 0)
+    assert spool.recover() == Recovery()
+    assert [record.piece for record in spool.ledger.records()] == [0, 1, 2]
+    assert len(list((tmp_path / "spool" / "clips").iterdir())) == 3
+    spool.close()
+
+
+def test_a_damaged_note_of_a_set_adopts_what_is_there(tmp_path: Path) -> None:
+    pieces = cut_into(tmp_path, 2)
+    spool = take_in_with_power_cut(tmp_path, pieces, "_enter", 0)
+    (note,) = (tmp_path / "spool" / "clips").glob("*.set")
+    note.write_bytes(b"\xff[")
+    assert spool.recover() == Recovery(adopted=2)
+    assert not note.exists()
+    spool.close()
+
+
+def test_a_stored_piece_that_vanished_is_told_as_lost_and_the_others_stay(tmp_path: Path) -> None:
+    pieces = cut_into(tmp_path, 3)
+    spool = opened(tmp_path)
+    spool.take_in(pieces)
+    spool.close()
+    next((tmp_path / "spool" / "clips").glob("*-1.mp4")).unlink()
+    spool = opened(tmp_path)
+    assert spool.recover() == Recovery(lost=1)
+    assert {record.piece: record.state for record in spool.ledger.records()} == {
+        0: State.WAITING,
+        1: State.LOST,
+        2: State.WAITING,
+    }
+    spool.close()
