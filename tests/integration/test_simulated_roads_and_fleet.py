@@ -1,4 +1,4 @@
-"""What the simulations promise, on a smaller scale than the benchmarks: the waste of a bad link, a fleet that returns."""
+"""What the simulations promise, smaller than in the benchmarks: the waste of a bad link, a fleet that returns."""
 
 from __future__ import annotations
 
