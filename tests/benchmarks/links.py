@@ -45,7 +45,6 @@ class RoadClient:
         self._ends_at = self._here.seconds
         self.sent_bytes = 0.0
         self.wasted_bytes = 0.0
-        self.requests = 0
 
     def videos_status(self) -> None:
         self._transfer(0.0)
@@ -65,7 +64,6 @@ class RoadClient:
 
     def _upload(self, uploads: Sequence[Upload], inflation: float, progress: Progress) -> dict[int, FileResult]:
         size_bytes = float(sum(upload.size_bytes for upload in uploads))
-        self.requests += 1
         left_bytes = self._transfer(size_bytes * inflation)
         sent_bytes = size_bytes - left_bytes / inflation
         self.sent_bytes += sent_bytes
