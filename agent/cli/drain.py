@@ -16,7 +16,8 @@ from agent.cli.spool_access import act_as_owner
 from agent.cli.tables import console
 from agent.clip import State
 from agent.config import Config
-from agent.delivery.dispatcher import Activity, Dispatcher
+from agent.delivery.activity import Activity
+from agent.delivery.dispatcher import Dispatcher
 from agent.errors import SpoolLocked, VisionIngestError
 from agent.host.control import NoDaemon, ask
 from agent.spool import Spool

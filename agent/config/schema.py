@@ -94,6 +94,8 @@ def schema(folder: Path, presets: Collection[str]) -> Schema:
             "encoding": literal(UploadSettings, "encoding"),
             "batch_clips": integer(1, 100, "clips in one request"),
             "batch_bytes": size(1, 10 * 10**9),
+            "request_seconds": seconds(1, 3600),
+            "vehicles": integer(1, 1_000_000, "vehicles"),
             "linger_seconds": seconds(0, 3600),
             "attempts": integer(1, 100, "attempts"),
             "webhook_url": webhook_url,

@@ -89,6 +89,8 @@ class UploadSettings:
     encoding: Literal["json", "multipart"] = "json"
     batch_clips: int = 20
     batch_bytes: int = 200_000_000
+    request_seconds: float = 60.0
+    vehicles: int = 1000
     linger_seconds: float = 2.0
     attempts: int = 5
     webhook_url: str | None = None

@@ -7,15 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from agent.clip import State, Upload, Verdict
 from agent.config import UploadSettings
+from agent.delivery.activity import Activity
+from agent.delivery.backoff import LINK_QUICK_FAILURES
 from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.confirmation import POLL_SECONDS
+from agent.delivery.pacing import Pacing
 from agent.delivery.polling import Poller
 from agent.delivery.suspicion import Suspicion
+from agent.delivery.tempo import Tempo, link_seconds, poll_seconds
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
 from agent.errors import DeliveryError, LinkDown, RateLimited, SpoolFull, Stopped
 from agent.spool import Spool
@@ -26,27 +31,6 @@ log = structlog.get_logger()
 IDLE_SECONDS = 15.0
 FULL_SECONDS = 10.0
 LOG_STATES = {State.REFUSED: "clip_refused", State.HELD: "clip_held", State.LOST: "clip_lost"}
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What delivery is doing now, for `status` and the service manager.
-
-    Args:
-        doing: one or two words: "idle", "uploading", "waiting for more clips", or the pause's cause.
-        link: "ok", "down", or "unknown" before the first request.
-        reason: why nothing is sent, for a technician; empty if nothing stands in the way.
-        batch_clips, batch_position: the clips of the batch in flight and the one that is being sent, from 1.
-        sent_bytes, batch_bytes: of the request body.
-    """
-
-    doing: str = "starting"
-    link: str = "unknown"
-    reason: str = ""
-    batch_clips: int = 0
-    batch_position: int = 0
-    sent_bytes: int = 0
-    batch_bytes: int = 0
 
 
 class Dispatcher:
@@ -81,7 +65,9 @@ class Dispatcher:
         self._monotonic = monotonic
         self._now = now
         self._limits = BatchLimits(settings.batch_clips, settings.batch_bytes)
-        self._policy = Policy(settings.attempts, settings.confirm)
+        self._policy = Policy(settings.attempts, settings.confirm, link_seconds(settings.vehicles))
+        self._pacing = Pacing(settings.request_seconds)
+        self._tempo = Tempo(settings.vehicles, self._rng)
         self._wake = threading.Event()
         self._activity = Activity()
         self._checked = False
@@ -93,7 +79,8 @@ class Dispatcher:
         self._suspicion = Suspicion()
         # After a failure that the API's answers do not excuse, the clips go first that have nothing to do with it.
         self._spare_suspects = False
-        self._poller = Poller(spool, client, self._policy, self._rng, monotonic=monotonic, now=now)
+        polls = poll_seconds(settings.vehicles, POLL_SECONDS)
+        self._poller = Poller(spool, client, self._policy, self._rng, seconds=polls, monotonic=monotonic, now=now)
 
     @property
     def activity(self) -> Activity:
@@ -145,14 +132,14 @@ class Dispatcher:
             self._linger_until = None
             self._do("idle", reason="")
             return self._seconds_to_next()
-        linger = self._linger(waiting)
-        if linger > 0:
-            self._do("waiting for more clips")
-            return linger
+        not_yet = self._linger(waiting) or self._wait_for_turn()
+        if not_yet > 0:
+            return not_yet
         if not self._checked and not self._check():
-            return self._paused_until - self._monotonic()
+            return max(0.0, self._paused_until - self._monotonic())
         spare = self._spare_suspects
-        batch = self._spool.claim(lambda ready: fill(ready, self._limits, least_suspected_first=spare))
+        limits = replace(self._limits, size_bytes=min(self._limits.size_bytes, self._pacing.request_bytes))
+        batch = self._spool.claim(lambda ready: fill(ready, limits, least_suspected_first=spare))
         self._linger_until = None
         if batch:
             self._attempt(batch)
@@ -164,10 +151,20 @@ class Dispatcher:
             return 0.0
         if self._linger_until is None:
             self._linger_until = self._monotonic() + self._settings.linger_seconds
-        return self._linger_until - self._monotonic()
+        seconds = max(0.0, self._linger_until - self._monotonic())
+        if seconds > 0:
+            self._do("waiting for more clips")
+        return seconds
+
+    def _wait_for_turn(self) -> float:
+        """Seconds to leave to the other vehicles of the account."""
+        seconds = self._tempo.seconds_to_next(self._monotonic())
+        if seconds > 0:
+            self._do("waiting for its turn", reason=f"upload.vehicles = {self._settings.vehicles} share the requests")
+        return seconds
 
     def _check(self) -> bool:
-        """Asks for the status table, which costs little, before any footage is sent; decides whether to start."""
+        """Asks for the status table, which costs little, before any footage is sent; decides whether to start now."""
         try:
             self._client.videos_status()
         except Stopped:
@@ -175,26 +172,34 @@ class Dispatcher:
         except DeliveryError as error:
             self._failed(error, [], api_answers=False)
             return False
+        self._tempo.asked(self._monotonic())
         self._checked = True
-        return True
+        return not self._tempo.one_by_one
 
     def _attempt(self, batch: list[Upload]) -> None:
         self._do("uploading", batch_clips=len(batch), batch_position=1, sent_bytes=0, batch_bytes=_size(batch))
         started = self._monotonic()
+        self._tempo.asked(started)
         try:
             results = self._send(batch)
+        except LinkDown as error:
+            self._pacing.broke(self._sent_footage(batch), self._monotonic() - started)
+            self._failed(error, batch, api_answers=self._api_answers())
+            return
         except DeliveryError as error:
-            self._failed(error, batch, api_answers=isinstance(error, LinkDown) and self._api_answers())
+            self._failed(error, batch, api_answers=False)
             return
         except BaseException:
             self._spool.release(upload.id for upload in batch)
             raise
+        seconds = max(self._monotonic() - started, 0.001)
+        self._pacing.carried(_size(batch), seconds)
+        self._tempo.answered()
         self._failures = 0
         self._suspicion.passed(batch, self._monotonic())
         self._spare_suspects = False
         self._do("idle", link="ok", reason="")
         self._carry_out(decide_results(batch, results, self._policy, self._rng), batch)
-        seconds = max(self._monotonic() - started, 0.001)
         log.info("batch_sent", clips=len(batch), bytes=_size(batch), seconds=round(seconds, 2))
 
     def _send(self, batch: list[Upload]):  # type: ignore[no-untyped-def]
@@ -212,18 +217,28 @@ class Dispatcher:
     def _progress(self, sent_bytes: int, position: int) -> None:
         self._activity = replace(self._activity, sent_bytes=sent_bytes, batch_position=position + 1)
 
+    def _sent_footage(self, batch: list[Upload]) -> float:
+        """How many bytes of footage have left with the request that broke."""
+        share = 0.75 if self._settings.encoding == "json" else 1.0  # base64
+        return min(share * self._activity.sent_bytes, _size(batch))
+
     def _api_answers(self) -> bool:
         try:
             self._client.videos_status()
         except DeliveryError:
             return False
+        self._tempo.asked(self._monotonic())
         return True
 
     def _failed(self, error: DeliveryError, batch: list[Upload], *, api_answers: bool) -> None:
-        self._checked = False
+        self._checked = self._checked and isinstance(error, RateLimited)
         if isinstance(error, (LinkDown, RateLimited)):
             self._failures += 1
         at = self._monotonic()
+        if isinstance(error, RateLimited):
+            self._tempo.refused(at, error.retry_after_seconds)
+        elif self._failures > LINK_QUICK_FAILURES and not api_answers:
+            self._tempo.outage(at)
         others_pass = len(batch) == 1 and self._suspicion.others_pass(batch[0], at)
         if api_answers:
             self._suspicion.failed(batch, at)

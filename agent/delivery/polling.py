@@ -16,13 +16,14 @@ from agent.vision.client import VisionClient
 
 
 class Poller:
-    """Asks every 30 to 60 seconds, for all clips in one query where they lie together.
+    """Asks now and then, for all clips in one query where they lie together.
 
     Args:
         spool: where the clips wait.
         client: the API.
         policy: what becomes of clips that are not confirmed.
         rng: for jitter.
+        seconds: between two polls, from and to.
         monotonic: seconds of a clock that no one sets.
         now: Unix seconds.
     """
@@ -34,6 +35,7 @@ class Poller:
         policy: Policy,
         rng: random.Random,
         *,
+        seconds: tuple[float, float] = POLL_SECONDS,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -41,6 +43,7 @@ class Poller:
         self._client = client
         self._policy = policy
         self._rng = rng
+        self._seconds = seconds
         self._monotonic = monotonic
         self._now = now
         self._waiting = Waiting()
@@ -72,7 +75,7 @@ class Poller:
         accepted = list(self._spool.ledger.records([State.ACCEPTED]))
         if not accepted:
             return {}
-        self._at = self._monotonic() + self._rng.uniform(*POLL_SECONDS)
+        self._at = self._monotonic() + self._rng.uniform(*self._seconds)
         verdicts: dict[int, Verdict] = {}
         for window in some_of(windows(accepted), self._turn):
             verdicts |= self._ask_for(window)

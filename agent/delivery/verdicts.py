@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Literal
 
 from agent.clip import State, Upload, Verdict
-from agent.delivery.backoff import clip_delay, link_delay, rate_delay
+from agent.delivery.backoff import LINK_SECONDS, clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.errors import (
     ClipUnreadable,
     DeliveryError,
@@ -66,10 +66,12 @@ class Policy:
     Args:
         attempts: after so many failures of its own a clip is refused.
         confirm: "answer" takes silence about a clip for success, "poll" waits for confirmation even of success.
+        link_seconds: how often a link that stays down is tried.
     """
 
     attempts: int
     confirm: Literal["auto", "poll", "answer"]
+    link_seconds: float = LINK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,11 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
         case RequestRejected():
             return _rejected(batch, error, policy, rng)
         case LinkDown():
-            pause = Pause(Cause.LINK, link_delay(failures, rng), str(error))
-            return Decision(_strike(batch, error, others_pass, policy, rng) if api_answers else {}, pause)
+            if api_answers:
+                pause = Pause(Cause.LINK, weak_link_delay(failures, rng), str(error))
+                return Decision(_strike(batch, error, others_pass, policy, rng), pause)
+            seconds = link_delay(failures, rng, least_often_seconds=policy.link_seconds)
+            return Decision(pause=Pause(Cause.LINK, seconds, str(error)))
         case _:
             return Decision()
 

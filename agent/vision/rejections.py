@@ -60,7 +60,11 @@ def decide(reply: Reply, payload: object, now_seconds: float) -> DeliveryError:
         kind, sentence = _DECISIONS[reply.status]
         return kind(sentence.format(said=said))
     if reply.status == 429:
-        return RateLimited(f"the account's limit of requests is reached ({said})", retry_after(reply, now_seconds))
+        sentence = (
+            f"the account's limit of requests is reached ({said}): its vehicles share it, upload.vehicles must be "
+            "their number"
+        )
+        return RateLimited(sentence, retry_after(reply, now_seconds))
     if 400 <= reply.status < 500 and reply.status not in (407, 408):
         return RequestRejected(said, item_errors(payload))
     return LinkDown(f"the API is in trouble: HTTP {reply.status} ({said})")

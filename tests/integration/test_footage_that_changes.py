@@ -145,7 +145,7 @@ def test_a_clip_whose_bytes_have_all_left_already_arrives_as_it_was(tmp_path: Pa
     """The second clip of the batch is on its way when the recorder writes to the footage of the first."""
     with (
         scripted_api(receive_buffer_bytes=32_768) as server,
-        bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device,
+        bench(tmp_path, api(server.url, tmp_path, **PATIENT), request_seconds=600.0) as device,
     ):
         first = device.take(0)
         before = hashlib.sha256(footage_of(device, first).read_bytes()).hexdigest()

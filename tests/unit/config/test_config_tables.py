@@ -7,7 +7,10 @@ import pytest
 API = 'api = { region = "za", username = "fleet" }\n'
 FOOTAGE = '[[footage]]\npath = "/media/card"\n'
 ALL_SECTIONS = "allowed: [api], [vehicle], [footage], [limits], [conform], [spool], [upload], [clock], [log]"
-ALL_UPLOAD = "allowed: mode, encoding, batch_clips, batch_bytes, linger_seconds, attempts, webhook_url, confirm"
+ALL_UPLOAD = (
+    "allowed: mode, encoding, batch_clips, batch_bytes, request_seconds, vehicles, linger_seconds, attempts, "
+    "webhook_url, confirm"
+)
 
 MistakesOf = Callable[..., list[str]]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 
 from agent.clip import State, Upload, Video
-from agent.delivery.backoff import clip_delay, link_delay, rate_delay
+from agent.delivery.backoff import clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.delivery.batching import BatchLimits, fill
 from agent.delivery.verdicts import Cause, Decision, Policy, decide_failure, decide_results
 from agent.errors import (
@@ -203,12 +203,21 @@ def test_a_stop_gives_everything_back() -> None:
     assert fail(Stopped("stop"), upload(1)) == Decision()
 
 
-def test_the_link_is_waited_for_longer_and_longer_up_to_five_minutes() -> None:
+def test_a_link_that_is_down_is_tried_often_for_a_minute_and_then_every_two_minutes() -> None:
+    rng = random.Random(2)
+    for failures in range(1, 7):
+        assert all(2.0 ** (failures - 2) <= link_delay(failures, rng) <= 2.0 ** (failures - 1) for _ in range(50))
+    assert all(0 <= link_delay(7, rng) <= 120 for _ in range(50))
+    assert all(108 <= link_delay(failures, rng) <= 132 for failures in range(8, 40))
+    assert all(540 <= link_delay(9, rng, least_often_seconds=600.0) <= 660 for _ in range(50))
+
+
+def test_a_link_that_carries_no_footage_is_tried_less_and_less_often_up_to_five_minutes() -> None:
     rng = random.Random(2)
     for failures in range(1, 40):
         most = min(300.0, 2.0 ** (failures - 1))
-        assert all(0 <= link_delay(failures, rng) <= most for _ in range(50))
-    assert max(link_delay(30, rng) for _ in range(200)) > 250
+        assert all(0 <= weak_link_delay(failures, rng) <= most for _ in range(50))
+    assert max(weak_link_delay(30, rng) for _ in range(200)) > 250
 
 
 def test_a_clip_is_waited_for_longer_and_longer_up_to_an_hour() -> None:

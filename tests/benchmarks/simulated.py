@@ -1,0 +1,136 @@
+"""What the simulations have in common: a device without a disk, on which the real dispatcher delivers in no time."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import structlog
+
+from agent.clip import Footage, State, Upload, Verdict, Video
+from agent.config import UploadSettings
+from agent.delivery.dispatcher import Dispatcher
+
+START = datetime(2026, 7, 28, tzinfo=timezone.utc)
+_FILE = Path("/spool/clip.mp4")
+_FOOTAGE = Footage(Path("/footage/clip.mp4"), 0, 0)
+
+
+class Clock:
+    """Only the simulation moves it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the dispatcher reads of a record."""
+
+    id: int
+    state: State
+    reason: str
+    footage: Footage = _FOOTAGE
+
+
+class MemorySpool:
+    """Of the spool what the dispatcher uses, without a disk: clips in order, some of them later."""
+
+    def __init__(self, clips: Iterable[Upload], now: Callable[[], float]) -> None:
+        self._ready = {clip.id: clip for clip in clips}
+        self._sending: dict[int, Upload] = {}
+        self._later: list[tuple[float, int, Upload]] = []
+        self._now = now
+        self.delivered = 0
+        self.refused = 0
+        self.ledger = self
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._ready or self._sending or self._later)
+
+    def count_ready(self, most: int) -> int:
+        self._wake()
+        return min(most, len(self._ready))
+
+    def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
+        self._wake()
+        chosen = list(choose(iter(self._ready.values())))
+        self._sending = {clip.id: clip for clip in chosen}
+        return chosen
+
+    def release(self, ids: Iterable[int]) -> None:
+        for id in ids:
+            self._sending.pop(id, None)
+
+    def settle(self, verdicts: Mapping[int, Verdict]) -> list[_Row]:
+        rows = []
+        for id, verdict in verdicts.items():
+            self._sending.pop(id, None)
+            clip = self._ready.pop(id)
+            if verdict.state is State.WAITING:
+                changes = {name: getattr(verdict, name) for name in ("attempts", "strikes", "companions")}
+                heapq.heappush(self._later, (self._now() + verdict.retry_in_seconds, id, replace(clip, **changes)))
+            else:
+                self.delivered += verdict.state is State.DELIVERED
+                self.refused += verdict.state is not State.DELIVERED
+            rows.append(_Row(id, verdict.state, verdict.reason))
+        return rows
+
+    def records(self, _states: Iterable[State]) -> list[_Row]:
+        return []
+
+    def next_due(self) -> float | None:
+        return self._later[0][0] if self._later else None
+
+    def tallies(self) -> Mapping[State, Any]:
+        return {State.ACCEPTED: SimpleNamespace(clips=0)}
+
+    def _wake(self) -> None:
+        woken = False
+        while self._later and self._later[0][0] <= self._now():
+            _, id, clip = heapq.heappop(self._later)
+            self._ready[id] = clip
+            woken = True
+        if woken:
+            self._ready = dict(sorted(self._ready.items()))
+
+
+def clips(count: int, size_bytes: tuple[int, int], rng: random.Random) -> list[Upload]:
+    """One clip a minute, of sizes between these."""
+    return [_clip(id, rng.randint(*size_bytes)) for id in range(count)]
+
+
+def _clip(id: int, size_bytes: int) -> Upload:
+    return Upload(id, _video(id), "", _FILE, size_bytes, 0)
+
+
+@cache
+def _video(id: int) -> Video:
+    start = START + timedelta(minutes=id)
+    return Video("ABC1234X", 1, start, start + timedelta(seconds=60))
+
+
+def dispatcher(
+    spool: MemorySpool, client: object, settings: UploadSettings, clock: Clock, rng: random.Random
+) -> Dispatcher:
+    """The daemon's own, on this spool, this client and this clock."""
+    parts: tuple[Any, Any] = (spool, client)
+    return Dispatcher(*parts, settings, threading.Event(), rng=rng, monotonic=clock, now=clock)
+
+
+def be_quiet() -> None:
+    """What a fleet would log in a night is too much to read."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

@@ -1,0 +1,44 @@
+"""What the simulations promise, smaller than in the benchmarks: the waste of a bad link, a fleet that returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from tests.benchmarks.fleet import COUNTINGS, Counting, Fleet, come_back
+from tests.benchmarks.links import SIZES, paced
+from tests.benchmarks.roads import ROADS, Road
+from tests.benchmarks.simulated import be_quiet
+from tests.conftest import Figure
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = structlog.get_config()
+    be_quiet()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("road", ROADS, ids=lambda road: road.name)
+def test_at_most_a_tenth_of_what_is_sent_on_a_bad_road_is_sent_in_vain(road: Road, sizes: str, figure: Figure) -> None:
+    client = paced(road, SIZES[sizes], seed=1)
+    wasted_percent = 100 * client.wasted_bytes / client.sent_bytes
+    assert wasted_percent <= 10.0
+    figure("wasted bytes on a bad road, %", wasted_percent, most=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counting", COUNTINGS)
+def test_a_fleet_that_returns_uses_the_limit_and_does_not_exceed_it_whichever_way_it_is_counted(
+    counting: Counting, figure: Figure
+) -> None:
+    back = come_back(Fleet(vehicles=3000, vehicles_key=3000, counting=counting), seed=1)
+    assert back.admitted_percent(0.5) >= 90.0
+    assert back.refused_percent < 5.0
+    assert back.p95_to_median(lambda vehicle: vehicle.last_at) <= 3.0
+    assert back.p95_to_median(lambda vehicle: vehicle.first_at) <= 3.0
+    figure("requests refused in a fleet that returns, %", back.refused_percent, most=True)
