@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ROUNDS ?= 5
 
 .DEFAULT_GOAL := help
 
@@ -38,6 +39,10 @@ test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyprojec
 	build/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
 	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 tests/unit
 
+bench: $(READY)  ## what it costs, against curl and a shell script; in under ten minutes (ROUNDS=5)
+	.ci/install-tools
+	$(BIN)/python -m tests.benchmarks --rounds $(ROUNDS)
+
 test-system: $(READY)  ## the package in real Debian 12 and 13 machines (as root; needs debootstrap, systemd-nspawn, lintian)
 	$(BIN)/python -m pytest -m slow -v -n 2 --timeout 1200 --reruns 1 tests/system
 
@@ -47,7 +52,7 @@ deb: $(READY)  ## build dist/vision-ingest_VERSION_all.deb (needs dpkg-deb)
 lock: $(READY)  ## renew the locked dependencies of development and of the package
 	$(BIN)/pip install -q uv
 	$(BIN)/uv pip compile --universal --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
-		--extra simulator pyproject.toml requirements/dev.in -o requirements/dev.txt
+		--extra simulator --extra fast pyproject.toml requirements/dev.in -o requirements/dev.txt
 	$(BIN)/uv pip compile --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml -o requirements/package.txt
 
@@ -60,4 +65,4 @@ $(READY): requirements/dev.txt pyproject.toml packaging/make-venv
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test check test-slow benchmark test-system test-lowest deb lock clean
+.PHONY: help demo test check test-slow benchmark test-system test-lowest bench deb lock clean

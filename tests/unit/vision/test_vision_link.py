@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import DeliveryError, LinkDown, Stopped
 from agent.vision import transport as transport_module
-from agent.vision.link import PatientConnection
+from agent.vision.connections import PatientConnection
 from agent.vision.transport import Transport
 from tests.support.socket_servers import Peer, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
@@ -159,7 +159,7 @@ def test_a_refusal_is_heard_though_a_failing_send_notices_it_first(
         peer.read_head()
         peer.answer(413, API_ERROR)
 
-    monkeypatch.setattr(PatientConnection, "_hears_answer", lambda _connection: False)
+    monkeypatch.setattr(PatientConnection, "_listen", lambda _connection: None)
     with link(tmp_path, refuse, secure=secure) as (transport, _):
         assert transport.exchange("POST", "/upload", body=Bytes(50_000_000)).status == 413
 
