@@ -37,8 +37,12 @@ asks for what is needed. `vision-ingest check` says what is missing, and `vision
 a clip on this computer, without a camera or an account."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; manual pages and completion are made from it too."""
+def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of all commands; manual pages and completion are made from it too.
+
+    Args:
+        names: the commands that it shall know; each of them is imported.
+    """
     parser = argparse.ArgumentParser(
         prog="vision-ingest",
         description="Delivers footage of third-party vehicle cameras to the Cartrack Vision API.",
@@ -56,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="configuration file (default: /etc/vision-ingest/config.toml, else $VISION_INGEST_CONFIG)",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in names:
         module = importlib.import_module(f"agent.cli.{name}")
         command = commands.add_parser(
             name,
@@ -76,7 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 usage or configuration.
     """
-    args = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # The daemon runs for months and shall not carry what only other commands need.
+    args = build_parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
     if "config" not in args:
         from agent.config import default_file
 

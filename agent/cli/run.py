@@ -13,8 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import structlog
-
 from agent.errors import ConfigError
 
 HELP = "watch and deliver until stopped (what the service runs)"
@@ -28,6 +26,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from agent.host.memory import import_without, keep_one_arena
+
+    # Together a third of the memory: tracebacks in colours, which the log never shows; guesses at encodings and tables
+    # of odd host names, which are not needed; and a way of working on many things at once that is not ours.
+    keep_one_arena()
+    import_without(
+        absent=["rich", "charset_normalizer", "chardet"],
+        unused=["asyncio", "idna", "zipfile"],
+        modules=["structlog", "requests", "persistqueue"],
+    )
+
+    import structlog
+
     from agent.app import Daemon, read_config
     from agent.config import secrets_of
     from agent.host import logs
@@ -53,6 +64,8 @@ def wait_for_change(file: Path, error: ConfigError) -> int:
     Returns:
         0: the service manager then starts the service anew, if it was not asked to stop it.
     """
+    import structlog
+
     from agent.config import LogSettings
     from agent.host import logs
     from agent.host.service import ServiceManager

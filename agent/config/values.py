@@ -5,11 +5,9 @@ A reader raises WrongValueError, whose two halves become the message: what is wr
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Collection, Iterable
-from decimal import Decimal
 from pathlib import Path
 from typing import TypeAlias, get_args, get_type_hints
 from zoneinfo import ZoneInfo, available_timezones
@@ -68,8 +66,14 @@ def notation(value: object) -> str:
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The one of `words` that was probably meant, whatever the case; None if none is near."""
     spelled = {candidate.lower(): candidate for candidate in words}
-    close = difflib.get_close_matches(word.lower(), spelled, n=1)
+    close = _close_matches(word.lower(), spelled, n=1)
     return spelled[close[0]] if close else None
+
+
+def _close_matches(word: str, words: Iterable[str], *, n: int, cutoff: float = 0.6) -> list[str]:
+    from difflib import get_close_matches  # noqa: PLC0415  # only for mistakes, and the daemon is to be small
+
+    return get_close_matches(word, list(words), n, cutoff)
 
 
 def suggestion(word: str, words: Collection[str]) -> str:
@@ -155,6 +159,8 @@ def size(low: int, high: int) -> Callable[[object], int]:
             written = _SIZE.fullmatch(value.strip())
             if written is None:
                 raise WrongValueError(f"{notation(value)} is no size", allowed)
+            from decimal import Decimal  # noqa: PLC0415  # seldom needed, and the daemon is to be small
+
             count = int(Decimal(written["number"]) * _UNITS[written["unit"].lower()])
         else:
             count = value
@@ -207,7 +213,7 @@ def _zones_like(name: str) -> str:
     zones = sorted(zone for zone in available_timezones() if "/" in zone and not zone.startswith("Etc/"))
     city = name.rpartition("/")[2].strip().replace(" ", "_").lower()
     likely = [zone for zone in zones if zone.rpartition("/")[2].lower() == city]
-    likely += difflib.get_close_matches(name, zones, n=3, cutoff=0.7)
+    likely += _close_matches(name, zones, n=3, cutoff=0.7)
     if not likely:
         return 'allowed is an IANA time zone such as "Africa/Johannesburg", or "UTC"'
     return f"did you mean {' or '.join(notation(zone) for zone in dict.fromkeys(likely[:3]))}?"

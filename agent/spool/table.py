@@ -59,6 +59,8 @@ class ClipTable(SQLiteAckQueue):
         connection: sqlite3.Connection = super()._new_db_connection(path, multithreading, timeout)
         # In WAL mode only FULL syncs each commit; the default is a compile-time choice of whoever built SQLite.
         connection.execute("PRAGMA synchronous=FULL")
+        # In KiB. The kernel caches the file anyway; without a limit this would keep 2 MB of it a second time.
+        connection.execute("PRAGMA cache_size=-512")
         return connection
 
     def _init(self) -> None:

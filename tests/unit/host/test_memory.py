@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from agent.host.memory import keep_one_arena
+
+
+def in_a_new_process(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_libraries_are_imported_as_if_what_they_can_do_without_were_not_there() -> None:
+    program = """
+import sys
+from agent.host.memory import import_without
+import_without(absent=["rich", "charset_normalizer"], unused=["asyncio"], modules=["structlog", "requests"])
+print([name for name in ("rich", "charset_normalizer", "asyncio") if name in sys.modules])
+import rich
+print(rich.__name__)
+"""
+    assert in_a_new_process(program).splitlines() == ["[]", "rich"]
+
+
+def test_a_module_that_was_said_to_be_unused_is_there_when_it_is_used_after_all() -> None:
+    program = """
+from agent.host.memory import import_without
+import_without(absent=[], unused=["asyncio"], modules=["structlog"])
+import structlog, asyncio
+structlog.configure(processors=[lambda _logger, _name, event: event["event"]])
+async def say():
+    await structlog.get_logger().ainfo("heard")
+asyncio.run(say())
+"""
+    assert in_a_new_process(program) == "heard"
+
+
+def test_modules_that_are_loaded_already_stay() -> None:
+    program = """
+import sys, rich
+from agent.host.memory import import_without
+import_without(absent=["rich"], unused=[], modules=["structlog"])
+print(sys.modules["rich"] is rich)
+"""
+    assert in_a_new_process(program) == "True"
+
+
+def test_threads_can_be_made_to_share_their_freed_memory() -> None:
+    keep_one_arena()
+
+
+def test_the_daemon_starts_without_what_only_other_commands_need() -> None:
+    program = """
+import sys
+from agent.cli import main
+code = main(["run", "--config", "/nonexistent/config.toml"])
+print(code, [name for name in ("rich", "charset_normalizer", "asyncio", "difflib", "aiohttp") if name in sys.modules])
+"""
+    assert in_a_new_process(program) == "2 []"
