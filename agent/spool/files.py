@@ -90,6 +90,12 @@ def read_name(name: str) -> StoredName | None:
     return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]), clock)
 
 
+def piece_of(name: str) -> tuple[str, int] | None:
+    """The identity and the piece in the name of a stored file, without a look at the rest of it; None for others."""
+    identity, _, piece = name.removesuffix(".mp4").rpartition("_")[2].partition("-")
+    return (identity, int(piece)) if piece.isascii() and piece.isdigit() else None
+
+
 class ClipFiles:
     """The directory of stored clips.
 
@@ -100,7 +106,7 @@ class ClipFiles:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         make_directory(directory)
-        for leftover in directory.glob("*.part"):
+        for leftover in self._ending(".part"):
             leftover.unlink()
 
     def store(self, clip: Clip, source: Path, *, max_copy_bytes: int) -> Stored:
@@ -157,13 +163,17 @@ class ClipFiles:
     def unfinished_sets(self) -> dict[str, Footage | None]:
         """The footage whose pieces the power cut short in being stored, by identity; None if its note is damaged."""
         found: dict[str, Footage | None] = {}
-        for note in self.directory.glob(f"*{_SET_SUFFIX}"):
+        for note in self._ending(_SET_SUFFIX):
             try:
                 path, size_bytes, modified_ns = json.loads(note.read_text())
                 found[note.stem] = Footage(Path(path), size_bytes, modified_ns)
             except (ValueError, TypeError):
                 found[note.stem] = None
         return found
+
+    def _ending(self, suffix: str) -> list[Path]:
+        """The files whose names end so; unlike a glob it needs no memory for all others."""
+        return [self.directory / name for name in self.names() if name.endswith(suffix)]
 
     def _note_of(self, identity: str) -> Path:
         return self.directory / f"{identity}{_SET_SUFFIX}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import structlog
 
 from agent.clip import Footage, State
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.files import ClipFiles, StoredName, read_name
+from agent.spool.files import ClipFiles, StoredName, piece_of, read_name
 from agent.spool.ledger import UNKNOWN, content_of
 from agent.spool.presence import can_start_anew, is_there
 from agent.spool.records import Record, RowUnreadable, from_json, video_key
@@ -24,6 +25,9 @@ log = structlog.get_logger()
 
 # The states whose clips still have their bytes in the spool.
 HOLDING = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
+
+# SQLite's oldest limit is 999 values a question.
+FILES_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +63,20 @@ class Repair:
         self._upkeep = Upkeep(queue)
         self._files = files
 
-    def recover(self, at: datetime) -> Recovery:
+    def recover(self, at: datetime, *, thorough: bool = True) -> Recovery:
         """Looks at everything; call it before anything else uses the spool.
 
         Args:
             at: now, for the histories.
+            thorough: read each row that waits for delivery; else damage to one is found when its turn comes.
         """
-        mended = self.mend(self._upkeep.damaged(HOLDING), at)
-        adopted = matched = removed = 0
+        mended = self.mend(self._upkeep.damaged(HOLDING), at) if thorough else 0
+        matched, others = self._compare()
+        adopted = removed = 0
         unfinished = self._files.unfinished_sets()
         # Half of the pieces would make the footage known, and the other half would never be cut.
         anew = {identity for identity, footage in unfinished.items() if footage and is_there(footage)}
-        for name in sorted(self._files.names()):
+        for name in sorted(others):
             said = read_name(name)
             if said is None:
                 continue
@@ -95,6 +101,22 @@ class Repair:
         if adopted + matched < self._upkeep.count_stored(HOLDING):
             requeued, lost = self._give_up_missing(at)
         return Recovery(adopted, requeued, lost, removed, mended)
+
+    def _compare(self) -> tuple[int, list[str]]:
+        """Compares the stored files with the rows, many at once, without reading the rows as such.
+
+        Returns:
+            How many belong to rows that wait for delivery, and the names of all other files.
+        """
+        matched = 0
+        others: list[str] = []
+        names = self._files.names()
+        while page := list(islice(names, FILES_AT_ONCE)):
+            by_piece = {piece: name for name in page if (piece := piece_of(name))}
+            known = self._upkeep.named_by_rows(by_piece, HOLDING)
+            matched += len(known)
+            others += [name for name in page if name not in known]
+        return matched, others
 
     def mend(self, ids: Iterable[int], at: datetime) -> int:
         """Makes damaged rows anew: from what is left of them, from their stored files, or from the footage.

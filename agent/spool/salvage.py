@@ -100,6 +100,11 @@ def open_queue(
     return queue, salvage
 
 
+def is_small(database: Path) -> bool:
+    """Whether a database costs so little to check that it is done at each start."""
+    return database.stat().st_size <= SMALL_BYTES
+
+
 def set_aside(directory: Path) -> list[Path]:
     """The damaged databases that are kept, oldest first."""
     return sorted(path for path in directory.glob(f"{SET_ASIDE}*") if not path.name.endswith(("-wal", "-shm")))
@@ -115,7 +120,7 @@ def _check(database: Path, *, thorough: bool) -> None:
         connection.text_factory = as_text
         schema.check_version(connection)
         schema.check_columns(connection)
-        if thorough or database.stat().st_size <= SMALL_BYTES:
+        if thorough or is_small(database):
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if said != "ok":
                 raise sqlite3.DatabaseError(said)

@@ -18,12 +18,13 @@ from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.host.clock import ClockStamp
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import NO_SPACE, ClipFiles, make_directory
+from agent.spool.ledger import DATABASE
 from agent.spool.lock import SpoolLock
 from agent.spool.presence import is_gone, is_there
 from agent.spool.records import Record, Stored, video_key
 from agent.spool.recovery import HOLDING, Recovery, Repair
 from agent.spool.retiming import WAITS_FOR_THE_CLOCK, Doubt, Retiming
-from agent.spool.salvage import Salvage, open_queue
+from agent.spool.salvage import Salvage, is_small, open_queue
 from agent.spool.space import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
 from agent.spool.twins import fate, same_recording
 from agent.spool.upkeep import Upkeep
@@ -284,7 +285,8 @@ class Spool:
 
     def _recover(self) -> Recovery:
         Retiming(self._queue, self._files).finish(self._utc())
-        return self._repair.recover(self._utc())
+        thorough = self._lock.after_crash or is_small(self._settings.directory / DATABASE)
+        return self._repair.recover(self._utc(), thorough=thorough)
 
     def _open(self) -> tuple[ClipQueue, Salvage | None]:
         def attempt() -> tuple[ClipQueue, Salvage | None]:

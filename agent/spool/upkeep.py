@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agent.clip import State
@@ -79,7 +80,7 @@ class Upkeep:
     def damaged(self, states: Iterable[State]) -> list[int]:
         """The numbers of the rows in these states that cannot be read, and of those whose state cannot."""
         known = ",".join(map(str, STATES))
-        codes = ",".join(str(code) for code, state in STATES.items() if state in set(states))
+        codes = _codes(states)
         found = [
             id for (id,) in self._table.rows(f"SELECT _id FROM {TABLE} WHERE status IS NULL OR status NOT IN ({known})")
         ]
@@ -114,10 +115,25 @@ class Upkeep:
         rows = self._table.rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition}", (identity, piece))
         return tolerant(rows[0]) if rows else None
 
+    def named_by_rows(self, names: Mapping[tuple[str, int], str], states: Iterable[State]) -> set[str]:
+        """Which of these stored files, given by identity and piece, belong to a row in one of these states.
+
+        A row that names another file does not count: damage has changed it, and left it readable.
+        """
+        marks = ",".join("?" * len(names))
+        rows = self._table.rows(
+            # The + keeps SQLite from going through all rows of these states instead of the few identities.
+            f"SELECT identity, piece, data FROM {TABLE} WHERE identity IN ({marks}) AND rules IS NULL AND bytes > 0"
+            f" AND +status IN ({_codes(states)})",
+            [identity for identity, _ in names],
+        )
+        found = ((names.get((identity, piece)), data) for identity, piece, data in rows)
+        return {name for name, data in found if name and isinstance(data, bytes) and json.dumps(name).encode() in data}
+
     def count_stored(self, states: Iterable[State]) -> int:
         """How many clips in these states should have a stored file."""
-        codes = ",".join(str(code) for code, state in STATES.items() if state in set(states))
-        return int(self._table.rows(f"SELECT COUNT(*) FROM {TABLE} WHERE status IN ({codes}) AND bytes > 0")[0][0])
+        query = f"SELECT COUNT(*) FROM {TABLE} WHERE status IN ({_codes(states)}) AND bytes > 0"
+        return int(self._table.rows(query)[0][0])
 
     def prune(self, before: float, gone: Callable[[Record], bool]) -> tuple[int, bool]:
         """Forgets the oldest of the rows that are only remembered, at most a page of them.
@@ -150,3 +166,8 @@ def _is_readable(row: Sequence[Any]) -> bool:
     except RowUnreadable:
         return False
     return True
+
+
+def _codes(states: Iterable[State]) -> str:
+    """The codes of these states, for a question."""
+    return ",".join(str(code) for code, state in STATES.items() if state in set(states))
