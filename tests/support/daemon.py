@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from agent.clip import State
 from agent.errors import SpoolError
@@ -18,6 +19,8 @@ from agent.spool.ledger import open_ledger
 from agent.spool.records import Record
 
 PASSWORD = "bench"
+
+Self = TypeVar("Self", bound="DaemonProcess")  # typing.Self is not in Python 3.10
 
 
 def await_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
@@ -66,7 +69,7 @@ class DaemonProcess:
         text = "\n\n".join(f"[{name}]\n{lines}" for name, lines in sections.items())
         self.config.write_text(text)
 
-    def __enter__(self) -> DaemonProcess:
+    def __enter__(self: Self) -> Self:
         self.start()
         return self
 

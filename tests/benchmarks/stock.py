@@ -1,0 +1,106 @@
+"""Fills a spool with as many clips as a device might have after weeks without a link, in seconds instead of hours.
+
+The rows and the stored files are what the daemon would have written: made by its own queue, in one transaction, and
+without waiting for the disk at each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from agent.clip import Clip, Footage, State, Video
+from agent.simulator.recorder import recording
+from agent.spool.clip_queue import ClipQueue
+from agent.spool.files import name_for
+from agent.spool.ledger import DELIVERED, TABLE
+from agent.spool.records import Record, Stored
+
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+CLIP_BYTES = 20_000
+FOLDER_FILES = 1000
+# ext4 takes 65,000 names for one file.
+MOST_NAMES = 50_000
+
+
+class Stock:
+    """One spool that is filled.
+
+    Args:
+        spool, footage: its directory and the footage folder; both must exist or be made.
+    """
+
+    def __init__(self, spool: Path, footage: Path) -> None:
+        self._spool = spool
+        self._footage = footage
+        self._count = 0
+        self._names_left = 0
+        self._source = footage.parent / "source.mp4"
+
+    def waiting(self, count: int) -> None:
+        """Adds clips that wait, whose footage the recorder has overwritten since."""
+        self._add(count, State.WAITING, in_tree=0)
+
+    def delivered(self, count: int, *, in_tree: int) -> None:
+        """Adds clips that were delivered, of which so many still lie in the footage folder."""
+        self._add(count, State.DELIVERED, in_tree=in_tree)
+
+    def multiply_delivered(self, times: int) -> None:
+        """Repeats the delivered rows under other names until there are so many times as many."""
+        queue = self._queue()
+        columns = "data, timestamp, status, due, priority, bytes, piece, rules"
+        with queue.transaction() as db:
+            db.execute(
+                f"INSERT INTO {TABLE} ({columns}, identity, video) WITH RECURSIVE copies(n) AS"
+                f" (VALUES(1) UNION ALL SELECT n + 1 FROM copies WHERE n < {times - 1})"
+                f" SELECT {columns}, lower(hex(randomblob(16))), video || n FROM {TABLE}, copies"
+                f" WHERE status = {DELIVERED}"
+            )
+        queue.close()
+
+    def _queue(self) -> ClipQueue:
+        clips = self._spool / "clips"
+        clips.mkdir(parents=True, exist_ok=True)
+        self._spool.chmod(0o700)
+        return ClipQueue(self._spool, clips, time.time)
+
+    def _add(self, count: int, state: State, *, in_tree: int) -> None:
+        queue = self._queue()
+        queue.add(self._records(count, state, in_tree))
+        queue.close()
+
+    def _records(self, count: int, state: State, in_tree: int) -> Iterator[Record]:
+        now = datetime.now(timezone.utc)
+        for position in range(count):
+            number = self._count
+            self._count += 1
+            if self._names_left == 0:
+                self._write_source()
+            start = START + timedelta(minutes=number)
+            folder = self._footage / f"{number // FOLDER_FILES:05}"
+            path = folder / f"ABC1234X_1_{start:%Y%m%d_%H%M%S}.mp4"
+            clip = Clip(
+                Footage(path, CLIP_BYTES, self._modified_ns),
+                Video("ABC1234X", 1, start, start + timedelta(seconds=60)),
+                sources={"registration": "file name", "camera": "file name", "start": "file name"},
+            )
+            stored = Stored(name_for(clip), CLIP_BYTES, self._modified_ns, f"{number:032x}")
+            if state is State.WAITING:
+                self._name(self._spool / "clips" / stored.name)
+            elif position < in_tree:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._name(path)
+            record = Record.of_clip(clip, stored, state, "", now)
+            yield record
+
+    def _name(self, path: Path) -> None:
+        path.hardlink_to(self._source)
+        self._names_left -= 1
+
+    def _write_source(self) -> None:
+        self._source.unlink(missing_ok=True)
+        self._source.write_bytes(recording(60.0, size_bytes=CLIP_BYTES))
+        self._modified_ns = self._source.stat().st_mtime_ns
+        self._names_left = MOST_NAMES
