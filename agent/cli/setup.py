@@ -45,6 +45,7 @@ class Question:
         words: the question.
         required: whether an empty answer is asked for again.
         fallback: what is offered when there is no earlier answer.
+        asked: whether it is asked for at a terminal, and not only taken as an option.
     """
 
     option: str
@@ -53,6 +54,7 @@ class Question:
     words: str
     required: bool = False
     fallback: str = ""
+    asked: bool = True
 
 
 def _zone_of_this_device() -> str:
@@ -69,7 +71,9 @@ QUESTIONS = (
     Question("footage", "footage", "path", "Folder that the camera writes into", required=True),
     Question("preset", "footage", "preset", "Kind of camera", fallback=AUTO),
     Question("timezone", "footage", "timezone", "Time zone of the camera's clock", fallback=_zone_of_this_device()),
+    Question("vehicles", "upload", "vehicles", "How many vehicles share the account, if over 1000", asked=False),
 )
+NUMBERS = ("camera", "vehicles")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +131,7 @@ def _answers(args: argparse.Namespace, keys: Schema, earlier: Mapping[str, Any])
     Raises:
         VisionIngestError: an option is wrong, or a required answer is missing and nobody is there to be asked.
     """
-    answers: dict[str, dict[str, Any]] = {"api": {}, "vehicle": {}, "footage": {}}
+    answers: dict[str, dict[str, Any]] = {"api": {}, "vehicle": {}, "upload": {}, "footage": {}}
     earlier_url = earlier.get("api", {}).get("base_url")
     base_url = args.base_url or (None if args.region else earlier_url)
     if base_url:
@@ -139,7 +143,7 @@ def _answers(args: argparse.Namespace, keys: Schema, earlier: Mapping[str, Any])
         before = earlier.get(question.section, {}).get(question.key)
         if given is not None:
             value = _valid(given, keys, question.section, question.key)
-        elif sys.stdin.isatty():
+        elif question.asked and sys.stdin.isatty():
             value = _ask(question, keys, str(before) if before is not None else question.fallback)
         elif before is not None:
             value = _valid(str(before), keys, question.section, question.key)
@@ -170,7 +174,7 @@ def _valid(said: str, keys: Schema, section: str, key: str) -> Any:
         VisionIngestError: what is wrong with it, and what is allowed.
     """
     value: Any = os.path.abspath(said) if (section, key) == ("footage", "path") and said else said  # noqa: PTH100
-    if key == "camera" and said.isdecimal():
+    if key in NUMBERS and said.isdecimal():
         value = int(said)
     try:
         keys[section][key](value)

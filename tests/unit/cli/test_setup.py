@@ -41,7 +41,7 @@ def answers(tmp_path: Path, simulator: Simulator, password: Path) -> list[str]:
         *("setup", "--config", str(tmp_path / "etc" / "config.toml"), "--no-restart"),
         *("--base-url", simulator.base_url, "--username", "bench", "--password-file", str(password)),
         *("--registration", "ABC1234X", "--camera", "2", "--footage", str(tmp_path / "footage")),
-        *("--timezone", "Africa/Johannesburg"),
+        *("--timezone", "Africa/Johannesburg", "--vehicles", "2500"),
     ]
 
 
@@ -60,6 +60,7 @@ def test_given_everything_it_asks_nothing_and_writes_what_load_reads(
         (tmp_path / "footage", "Africa/Johannesburg")
     ]
     assert config.spool.directory == tmp_path / "spool"
+    assert config.upload.vehicles == 2500
 
 
 def test_the_password_lies_in_a_file_of_its_own_that_only_the_owner_may_read(
