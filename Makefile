@@ -30,9 +30,6 @@ check: $(READY)  ## style, types and layers
 test-slow: $(READY)  ## the tests that take long; their figures are printed at the end
 	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1 tests/unit tests/integration
 
-benchmark: $(READY)  ## what cutting costs, beside cp and ffmpeg alone; takes 1.3 GB of disk for a while
-	$(BIN)/python -m pytest tests/benchmarks -v --timeout 900
-
 test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv build/lowest
 	build/lowest/bin/pip install -q -r requirements/lowest.txt -r requirements/lowest-tools.txt
@@ -65,4 +62,4 @@ $(READY): requirements/dev.txt pyproject.toml packaging/make-venv
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test check test-slow benchmark test-system test-lowest bench deb lock clean
+.PHONY: help demo test check test-slow test-system test-lowest bench deb lock clean
