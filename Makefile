@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The oldest Python that is allowed, where pyenv has it.
+OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3) $(PYTHON))
 ROUNDS ?= 5
 
 .DEFAULT_GOAL := help
@@ -30,8 +32,9 @@ check: $(READY)  ## style, types and layers
 test-slow: $(READY)  ## the tests that take long; their figures are printed at the end
 	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1 tests/unit tests/integration
 
-test-lowest: $(READY)  ## the fast tests with the oldest libraries that pyproject.toml allows
-	$(PYTHON) -m venv build/lowest
+test-lowest: $(READY)  ## the unit tests with the oldest Python and libraries that are allowed
+	$(OLDEST) --version
+	$(OLDEST) -m venv --clear build/lowest
 	build/lowest/bin/pip install -q -r requirements/lowest.txt -r requirements/lowest-tools.txt
 	build/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
 	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 tests/unit
