@@ -118,7 +118,7 @@ class Upkeep:
     def named_by_rows(self, names: Mapping[tuple[str, int], str], states: Iterable[State]) -> set[str]:
         """Which of these stored files, given by identity and piece, belong to a row in one of these states.
 
-        A row that names another file does not count: damage has changed it, and left it readable.
+        A row that does not name the file as its own does not count: damage has changed it, and left it readable.
         """
         marks = ",".join("?" * len(names))
         rows = self._table.rows(
@@ -128,7 +128,7 @@ class Upkeep:
             [identity for identity, _ in names],
         )
         found = ((names.get((identity, piece)), data) for identity, piece, data in rows)
-        return {name for name, data in found if name and isinstance(data, bytes) and json.dumps(name).encode() in data}
+        return {name for name, data in found if name and isinstance(data, bytes) and _names(data, name)}
 
     def count_stored(self, states: Iterable[State]) -> int:
         """How many clips in these states should have a stored file."""
@@ -171,3 +171,8 @@ def _is_readable(row: Sequence[Any]) -> bool:
 def _codes(states: Iterable[State]) -> str:
     """The codes of these states, for a question."""
     return ",".join(str(code) for code, state in STATES.items() if state in set(states))
+
+
+def _names(data: bytes, file: str) -> bool:
+    """Whether a row's JSON, which is not decoded for this, names a stored file as its own (`records.to_json`)."""
+    return f'"stored": [{json.dumps(file)},'.encode() in data
