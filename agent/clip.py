@@ -130,6 +130,7 @@ class Clip:
         piece: 0 for the first or only part of the footage.
         pieces: how many clips the footage gives.
         clock: set if its times cannot be believed before this device's clock is trusted; the spool holds it till then.
+        named: what the footage itself says, where its times were put right: after a restart it says so again.
     """
 
     footage: Footage
@@ -140,6 +141,7 @@ class Clip:
     piece: int = 0
     pieces: int = 1
     clock: UnsetClock | None = None
+    named: Video | None = None
 
 
 @dataclass(frozen=True, slots=True)

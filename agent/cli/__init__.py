@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VisionIngestError as exc:
         print(f"vision-ingest {args.command}: {exc}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         return 130
     except BrokenPipeError:
         # The reader (`| head`) has had enough; Python would complain when it flushes at exit.

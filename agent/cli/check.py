@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -71,7 +72,7 @@ def _device(config: Config) -> Iterator[Finding]:
 
 def _disk(config: Config) -> Finding:
     place = config.spool.directory
-    while not place.exists():
+    while not os.path.exists(place):  # noqa: PTH110  # Path.exists raises where a folder above may not be entered
         place = place.parent
     free = shutil.disk_usage(place).free
     floor = config.spool.min_free_bytes

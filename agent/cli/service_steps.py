@@ -51,7 +51,9 @@ def let_in(folder: Path) -> Iterator[str]:
     is_in = group.gr_gid == user.pw_gid or SERVICE_USER in group.gr_mem
     if group.gr_gid == 0 or is_in or found.st_mode & others == others or found.st_mode & needed != needed:
         return
-    if subprocess.run(["usermod", "-aG", group.gr_name, SERVICE_USER], check=False).returncode == 0:
+    # After `su` without a dash /usr/sbin is not on the path.
+    usermod = shutil.which("usermod") or "/usr/sbin/usermod"
+    if subprocess.run([usermod, "-aG", group.gr_name, SERVICE_USER], check=False).returncode == 0:
         yield f"Added the user {SERVICE_USER} to the group {group.gr_name}, which may read {folder}"
 
 

@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     answers = _answers(args, keys, _earlier(answers_file))
     password_file = folder / PASSWORD_FILE
     password = _password(args, password_file)
+    if password is not None and not password.strip():
+        raise VisionIngestError("the password is empty: the earlier one was left as it is")
     try:
         if password is not None:
             _write(password_file, password + "\n", 0o600)
@@ -109,10 +111,22 @@ def run(args: argparse.Namespace) -> int:
     for words in service_steps.let_in(Path(answers["footage"]["path"])):
         print(words, flush=True)
     checked = service_steps.in_child(lambda: cli.main(["check", "--config", str(args.config)]))
-    if not args.no_restart:
+    if not args.no_restart and not _is_usable(args.config):
+        print("The service was left as it is: put right what stands above, then run setup again.")
+    elif not args.no_restart:
         for words in service_steps.restart(args.config):
             print(words, flush=True)
     return checked
+
+
+def _is_usable(file: Path) -> bool:
+    from agent.app import read_config
+
+    try:
+        read_config(file)
+    except ConfigError:
+        return False
+    return True
 
 
 def _earlier(file: Path) -> Mapping[str, Any]:

@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
     if daemon is None:
         screen.print("[red]The daemon is not running.[/] Start it: sudo systemctl start vision-ingest")
+        screen.print("If it runs, it waits to be configured: sudo vision-ingest check")
     else:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
         screen.print(harmless(daemon["sentence"]), markup=False)

@@ -32,7 +32,8 @@ def read_password(file: Path | None, environ: Mapping[str, str]) -> Secret:
     """
     if "CREDENTIALS_DIRECTORY" in environ:
         credential = Path(environ["CREDENTIALS_DIRECTORY"], CREDENTIAL)
-        if os.access(credential, os.F_OK):
+        # The package makes an empty file, so that the service manager always has one to hand over.
+        if os.access(credential, os.F_OK) and credential.stat().st_size:
             return _password(_read(credential), str(credential))
     if file is not None:
         _check_only_the_owner_may_read(file)

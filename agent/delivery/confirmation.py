@@ -18,7 +18,7 @@ from agent.vision.readings import COMPLETE, FINAL_FAILURES, PENDING, Named, same
 POLL_SECONDS = (30.0, 60.0)
 # Of one poll. What is left is asked for by the next ones.
 MOST_QUERIES = 8
-MOST_ITEMS = 2000
+MOST_ITEMS = 200
 WINDOW = timedelta(hours=6)
 # A clip that was accepted before a restart is asked for at least so long, whatever the clock says of the time between.
 PATIENCE_SECONDS = 600.0
@@ -49,6 +49,14 @@ def windows(accepted: Iterable[Record]) -> list[Window]:
         else:
             found.append(Window(registration, start, start, (record,)))
     return found
+
+
+def halves(window: Window) -> list[Window]:
+    """Two queries for one: each of half the time, without what none of the clips needs."""
+    middle = window.first + (window.last - window.first) / 2
+    early = [record for record in window.clips if record.video and record.video.start <= middle]
+    late = [record for record in window.clips if record.video and record.video.start > middle]
+    return [*windows(early), *windows(late)]
 
 
 def confirm(

@@ -64,7 +64,8 @@ class Dispatcher:
         self._rng = rng or random.Random()  # noqa: S311  # jitter, not a secret
         self._monotonic = monotonic
         self._now = now
-        self._limits = BatchLimits(settings.batch_clips, settings.batch_bytes)
+        clips = 1 if settings.mode == "single" else settings.batch_clips
+        self._limits = BatchLimits(clips, settings.batch_bytes)
         self._policy = Policy(settings.attempts, settings.confirm, link_seconds(settings.vehicles))
         self._pacing = Pacing(settings.request_seconds)
         self._tempo = Tempo(settings.vehicles, self._rng)
@@ -181,7 +182,7 @@ class Dispatcher:
         started = self._monotonic()
         self._tempo.asked(started)
         try:
-            results = self._send(batch)
+            results, is_clear = self._send(batch)
         except LinkDown as error:
             self._pacing.broke(self._sent_footage(batch), self._monotonic() - started)
             self._failed(error, batch, api_answers=self._api_answers())
@@ -199,20 +200,24 @@ class Dispatcher:
         self._suspicion.passed(batch, self._monotonic())
         self._spare_suspects = False
         self._do("idle", link="ok", reason="")
-        self._carry_out(decide_results(batch, results, self._policy, self._rng), batch)
+        # Silence is success only where every error of the answer is that of a clip.
+        policy = self._policy
+        if policy.confirm == "answer" and not is_clear:
+            policy = replace(policy, confirm="auto")
+        self._carry_out(decide_results(batch, results, policy, self._rng), batch)
         log.info("batch_sent", clips=len(batch), bytes=_size(batch), seconds=round(seconds, 2))
 
     def _send(self, batch: list[Upload]):  # type: ignore[no-untyped-def]
         alone = len(batch) == 1 and (self._settings.mode == "single" or batch[0].companions == 1)
         if alone:
-            return {batch[0].id: self._client.upload_single(batch[0], progress=self._progress)}
+            return {batch[0].id: self._client.upload_single(batch[0], progress=self._progress)}, True
         answer = self._client.upload_bulk(
             batch,
             encoding=self._settings.encoding,
             webhook_url=self._settings.webhook_url,
             progress=self._progress,
         )
-        return answer.results
+        return answer.results, answer.is_clear
 
     def _progress(self, sent_bytes: int, position: int) -> None:
         self._activity = replace(self._activity, sent_bytes=sent_bytes, batch_position=position + 1)
@@ -262,6 +267,26 @@ class Dispatcher:
         if decision.pause is not None:
             self._pause(decision.pause)
         self._write()
+        alike = self._alike(decision.verdicts, batch)
+        self._unwritten = (alike, list(alike))
+        self._write()
+
+    def _alike(self, verdicts: Mapping[int, Verdict], batch: list[Upload]) -> dict[int, Verdict]:
+        """The same for all clips of a vehicle that the API does not take: one is enough to ask with."""
+        held: dict[tuple[str, int], Verdict] = {}
+        taken: set[tuple[str, int]] = set()
+        for upload in batch:
+            verdict, which = verdicts.get(upload.id), (upload.video.registration, upload.video.camera)
+            if verdict is not None and verdict.state is State.HELD:
+                held[which] = verdict
+            elif verdict is not None and verdict.state in (State.DELIVERED, State.ACCEPTED):
+                taken.add(which)
+        for which in taken:
+            held.pop(which, None)
+        if not held:
+            return {}
+        others = self._spool.claim(lambda r: [u for u in r if (u.video.registration, u.video.camera) in held])
+        return {u.id: replace(held[u.video.registration, u.video.camera], attempts=u.attempts) for u in others}
 
     def _write(self) -> None:
         """Notes in the spool what was decided last, and gives back the clips of which nothing was decided.

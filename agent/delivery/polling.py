@@ -8,8 +8,19 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 
 from agent.clip import State, Verdict
-from agent.delivery.confirmation import MOST_ITEMS, POLL_SECONDS, Waiting, Window, confirm, some_of, windows
+from agent.delivery.confirmation import (
+    MOST_ITEMS,
+    MOST_QUERIES,
+    POLL_SECONDS,
+    Waiting,
+    Window,
+    confirm,
+    halves,
+    some_of,
+    windows,
+)
 from agent.delivery.verdicts import Policy
+from agent.errors import DeliveryError, RequestRejected
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient
@@ -77,20 +88,32 @@ class Poller:
             return {}
         self._at = self._monotonic() + self._rng.uniform(*self._seconds)
         verdicts: dict[int, Verdict] = {}
-        for window in some_of(windows(accepted), self._turn):
-            verdicts |= self._ask_for(window)
-        self._turn += 1
+        turn, self._turn = self._turn, self._turn + 1
+        left = list(some_of(windows(accepted), turn))
+        try:
+            for _ in range(MOST_QUERIES):
+                if not left:
+                    break
+                left = [*self._ask_for(left[0], verdicts), *left[1:]]
+        except DeliveryError:
+            if not verdicts:
+                raise
         return verdicts
 
-    def _ask_for(self, window: Window) -> Mapping[int, Verdict]:
-        items = self._client.all_requests(
-            registration=window.registration, start_from=window.first, start_to=window.last
-        )
-        listed = list(islice(items, MOST_ITEMS))
-        overdue: set[int] = set()
-        if len(listed) < MOST_ITEMS:  # else what is missing may stand on a later page
-            at = self._monotonic()
-            self._waiting.asked(window.clips, at)
-            overdue = self._waiting.overdue(window.clips, at, self._now())
+    def _ask_for(self, window: Window, verdicts: dict[int, Verdict]) -> list[Window]:
+        """Adds what is decided of a window to `verdicts`; returns its halves if the list is too long to tell."""
+        try:
+            items = self._client.all_requests(
+                registration=window.registration, start_from=window.first, start_to=window.last
+            )
+            listed = list(islice(items, MOST_ITEMS))
+        except RequestRejected:
+            listed = []  # the list says nothing of these clips, now or later: their time runs out
+        if len(listed) >= MOST_ITEMS and window.first < window.last:
+            return halves(window)
+        at = self._monotonic()
+        self._waiting.asked(window.clips, at)
+        overdue = self._waiting.overdue(window.clips, at, self._now())
         zone = self._client.timezone
-        return confirm(window.clips, listed, zone, overdue=overdue, policy=self._policy, rng=self._rng)
+        verdicts.update(confirm(window.clips, listed, zone, overdue=overdue, policy=self._policy, rng=self._rng))
+        return []

@@ -168,7 +168,9 @@ def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -
             return Verdict(State.REFUSED, f"the API refuses the file: {words}", attempts=upload.attempts + 1)
         case About.REGISTRATION:
             reason = f"the API does not take {upload.video.registration}: {words}"
-            return Verdict(State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts)
+            return Verdict(
+                State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, companions=1
+            )
         case About.UNKNOWN:
             return own_failure(upload, f"the API said: {words}", policy, rng)
 
@@ -224,5 +226,7 @@ def _complaint_or_refusal(upload: Upload, words: str) -> Verdict:
     """A validation error that names the clip: its fields are wrong and stay wrong, unless it is about the vehicle."""
     if about(words) is About.REGISTRATION:
         reason = f"the API does not take {upload.video.registration}: {words}"
-        return Verdict(State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts)
+        return Verdict(
+            State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, companions=1
+        )
     return Verdict(State.REFUSED, f"the API refuses the clip: {words}", attempts=upload.attempts + 1)

@@ -216,7 +216,11 @@ class Intake:
             return False
         block = Footage(footage.path, 0, 0)
         if self._spool.state_of(block) is None:
-            self._refuse(folder, block, FootageRefused(reason))
+            try:
+                self._refuse(folder, block, FootageRefused(reason))
+            except SpoolFull as exc:
+                # The next scan meets it again.
+                self._tell_full(exc)
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:

@@ -101,11 +101,14 @@ class Survey:
             state = states.get(footage)
             if state is None:
                 yield footage
-            elif state is State.DELIVERED and self._folder.after_delivery == "delete":
+            elif state is State.DELIVERED and self._deletes(footage):
                 self._delete(footage)
             else:
                 lasting = self._folder.after_delivery == "keep" and state is not State.REFUSED
                 self._known.add(footage, lasting=lasting)
+
+    def _deletes(self, footage: Footage) -> bool:
+        return self._folder.after_delivery == "delete" and self._spool.is_delivered_whole(footage)
 
     def _delete(self, footage: Footage) -> None:
         """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""

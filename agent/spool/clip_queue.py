@@ -49,7 +49,13 @@ class ClipQueue(ClipTable):
         """How many clips wait: counted, where the library keeps a number that drifts."""
         return self.ledger.tallies()[State.WAITING].clips
 
-    def add(self, records: Iterable[Record], identity: str | None = None) -> list[int]:
+    def add(
+        self,
+        records: Iterable[Record],
+        identity: str | None = None,
+        again: Iterable[tuple[Clip, int]] = (),
+        named: Mapping[int, str] | None = None,
+    ) -> list[int]:
         """Adds the clips of one piece of footage, all or none.
 
         Args:
@@ -67,6 +73,10 @@ class ClipQueue(ClipTable):
                 # A refusal that has lapsed: the footage has become a clip after all.
                 self.forget_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
                 ids.append(self.insert(db, record, identity=identity))
+            for place, key in (named or {}).items():
+                db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (key, ids[place]))
+            for clip, id in again:
+                self._note_again(db, clip, id)
             return ids
 
     def refuse_footage(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
@@ -88,17 +98,15 @@ class ClipQueue(ClipTable):
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
 
-    def seen_again(self, clip: Clip, id: int) -> None:
+    def _note_again(self, db: sqlite3.Connection, clip: Clip, id: int) -> None:
         """Notes that footage holds a clip that the spool knows already: the recorder moved, locked or touched it.
 
         Args:
             clip: what was made of the footage now.
             id: the clip that the spool has of it.
         """
-        with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (clip.footage.identity, id))
-            row = db.execute(f"SELECT {COLUMNS} FROM {TABLE} WHERE _id = ?", (id,)).fetchone()
-            self.rewrite(db, decode(row).seen_again(clip, _utc(self.now())))
+        db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (clip.footage.identity, id))
+        self.rewrite(db, decode(self.row(db, id)).seen_again(clip, _utc(self.now())))
 
     def states_of(self, identities: Sequence[str]) -> dict[str, State]:
         """What became of pieces of footage, of each the state that is furthest from delivered.
@@ -223,11 +231,12 @@ class ClipQueue(ClipTable):
                 changed.append(record)
         return changed
 
-    def decide_untimed(self, record: Record, prepare: Callable[[], None]) -> bool:
+    def decide_untimed(self, record: Record, prepare: Callable[[], None], named: str | None = None) -> bool:
         """Writes a clip that was held for its time as it is now.
 
         Args:
             prepare: called before its row is written, while nobody else can take or change the clip.
+            named: the key of the video that its footage claims to be; see `Ledger.of_named`.
 
         Returns:
             Whether it was still held; if not, nothing was done.
@@ -238,6 +247,8 @@ class ClipQueue(ClipTable):
                 return False
             prepare()
             self.rewrite(db, record)
+            if named is not None:
+                db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (named, record.id))
         return True
 
     def forget(self, id: int) -> None:

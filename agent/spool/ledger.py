@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,10 +60,15 @@ class Ledger:
         self._connection = connection
         self._lock = lock
 
-    def tallies(self) -> dict[State, Tally]:
-        """Clips and bytes per state; a state without clips is there with zeros."""
-        sums = dict.fromkeys(State, Tally())
-        for code, clips, size in self._rows(f"SELECT status, COUNT(*), SUM(bytes) FROM {TABLE} GROUP BY status"):
+    def tallies(self, states: Iterable[State] = State) -> dict[State, Tally]:
+        """Clips and bytes of each of these states; one without clips is there with zeros.
+
+        A state that nobody knows, in a damaged row, is counted as lost where all are counted.
+        """
+        sums = dict.fromkeys(states, Tally())
+        codes = ",".join(str(code) for code, state in STATES.items() if state in sums)
+        some = f"WHERE status IN ({codes})" if len(sums) < len(State) else ""
+        for code, clips, size in self._rows(f"SELECT status, COUNT(*), SUM(bytes) FROM {TABLE} {some} GROUP BY status"):
             state = STATES.get(code, State.LOST)
             sums[state] = Tally(sums[state].clips + clips, sums[state].size_bytes + size)
         return sums
@@ -93,6 +98,19 @@ class Ledger:
     def of_identity(self, identity: str) -> list[Record]:
         """The clips that came from one piece of footage, in order of their pieces."""
         return list(self._records("identity = ?", (identity,), "piece"))
+
+    def of_footage(self, identity: str) -> list[Record]:
+        """The clips that footage gave, and those that it was found to hold once more, with all pieces of their set."""
+        seen = f"SELECT {{}} FROM sighting JOIN {TABLE} AS clip ON clip._id = sighting.clip WHERE sighting.identity = ?"
+        condition = (
+            f"rules IS NULL AND (identity = ? OR _id IN ({seen.format('clip._id')})"
+            f" OR identity IN ({seen.format('clip.identity')}))"
+        )
+        return list(self._records(condition, (identity,) * 3, "_id"))
+
+    def of_named(self, key: str) -> list[Record]:
+        """The clips whose footage claims to be this video, and whose times were put right."""
+        return list(self._records("_id IN (SELECT clip FROM sighting WHERE identity = ?)", (key,), "_id"))
 
     def of_video(self, key: str) -> list[Record]:
         """The clips that the API would take for the same video (`records.video_key`)."""

@@ -20,7 +20,9 @@ def is_there(footage: Footage) -> bool:
 
 def can_start_anew(record: Record) -> bool:
     """Whether a scan takes a clip in anew once its row is forgotten: one piece of several it would not miss."""
-    return is_there(record.footage) and record.pieces == 1
+    # Of an adopted clip nobody knows the footage: its stored file stands for it, and is all that there is.
+    is_adopted = record.stored is not None and record.footage.path.name == record.stored.name
+    return record.pieces == 1 and not is_adopted and is_there(record.footage)
 
 
 def is_gone(footage: Footage, folders: Sequence[Path]) -> bool:

@@ -74,13 +74,15 @@ class Retiming:
         """
         stored, video = record.stored, record.video
         said = read_name(stored.name) if stored else None
-        if record.clock is not None or stored is None or video is None or said is None:
+        if record.clock is not None or stored is None or video is None or said is None or record.state is State.REFUSED:
+            # What is refused for its time keeps its name: that of a clip whose time is right says «deliver me».
             return [record] if self._queue.decide_untimed(record, lambda: None) else []
         name = replace(said, video=video, clock=None).text
         twins = [twin for twin in self._queue.ledger.of_video(video_key(video)) if twin.id != record.id]
         same = same_recording(twins, stored)
         if same is not None:
             self._queue.note_sighting(said.identity, same.id)
+            self._queue.note_sighting(video_key(said.video), same.id)
             self._queue.forget(record.id)
             self._files.remove(stored.name)
             self._files.remove(name)
@@ -89,7 +91,10 @@ class Retiming:
         if state is State.REFUSED:
             record = record.changed(state, reason, at)
         record = replace(record, stored=replace(stored, name=name))
-        return [record] if self._queue.decide_untimed(record, lambda: self._files.rename(stored.name, name)) else []
+        done = self._queue.decide_untimed(
+            record, lambda: self._files.rename(stored.name, name), named=video_key(said.video)
+        )
+        return [record] if done else []
 
 
 def moved(video: Video, seconds: int) -> Video:
@@ -100,7 +105,8 @@ def moved(video: Video, seconds: int) -> Video:
 
 def put_right(clip: Clip, clock: UnsetClock, seconds: int) -> Clip:
     """A clip whose time was off by so many seconds, with the story of it for `why`."""
-    return replace(clip, video=moved(clip.video, seconds), sources=_told(clip.sources, clip.video, clock, seconds))
+    sources = _told(clip.sources, clip.video, clock, seconds)
+    return replace(clip, video=moved(clip.video, seconds), sources=sources, named=clip.video)
 
 
 def judged(record: Record, now: ClockStamp, doubt: Doubt, at: datetime) -> Record:

@@ -207,6 +207,12 @@ class Spool:
         identities = {piece.identity: piece for piece in footage}
         return {identities[identity]: state for identity, state in self._queue.states_of(list(identities)).items()}
 
+    def is_delivered_whole(self, footage: Footage) -> bool:
+        """Whether all clips of footage were delivered: a piece that was given up no longer stands for it."""
+        records = self.ledger.of_footage(footage.identity)
+        pieces = max((max(record.pieces, record.piece + 1) for record in records), default=1)
+        return len(records) >= pieces and all(record.state is State.DELIVERED for record in records)
+
     @property
     def changes(self) -> int:
         """A number that grows whenever something changes in the ledger."""
@@ -255,6 +261,8 @@ class Spool:
             The clips that were given up.
         """
         self._space.keep_reserve()
+        # Between two counts it is only kept up to date, by two threads.
+        self._held_bytes = self._count_held_bytes()
         missing = self._space.missing_bytes()
         if not missing:
             return []
@@ -269,7 +277,8 @@ class Spool:
             forget = there and record.state is not State.REFUSED
             if self._upkeep.give_up(changed, forget=forget, release_identity=not there):
                 self._remove(stored)
-                self.forgotten += forget
+                # Whether forgotten or lost: if its footage is met again, it is new.
+                self.forgotten += 1
                 given_up.append(GivenUp(record.id, record.footage, not there, reason))
         return given_up
 
@@ -318,7 +327,9 @@ class Spool:
         self._held_bytes -= stored.size_bytes
 
     def _count_held_bytes(self) -> int:
-        return sum(tally.size_bytes for state, tally in self.ledger.tallies().items() if state in HOLDING)
+        """What counts for the budget. Refused clips wait for nothing: in time they would leave no room for others."""
+        waiting = [state for state in HOLDING if state is not State.REFUSED]
+        return sum(tally.size_bytes for tally in self.ledger.tallies(waiting).values())
 
     def _room(self, clip: Clip) -> int:
         return self._space.room(clip.footage.size_bytes, self._held_bytes)
@@ -327,20 +338,30 @@ class Spool:
         """Writes the rows of stored clips; what the spool has already is noted, and its second file removed."""
         taken: list[Taken | None] = []
         records: list[Record] = []
+        again: list[tuple[Clip, int]] = []
+        surplus: list[str] = []
+        named: dict[int, str] = {}
         for clip, file in zip(clips, stored, strict=True):
-            twins = [twin for twin in self.ledger.of_video(video_key(clip.video)) if not self._is_dead(twin)]
-            same = same_recording(twins, file)
+            key = video_key(clip.video)
+            twins = [twin for twin in self.ledger.of_video(key) if not self._is_dead(twin)]
+            # Once the boot is over in which it was recorded, nothing tells by how much its name is wrong.
+            renamed = [twin for twin in self.ledger.of_named(key) if not self._is_dead(twin)]
+            same = same_recording([*twins, *renamed], file)
             if same is None:
                 state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
+                if clip.named is not None:
+                    named[len(records)] = video_key(clip.named)
                 records.append(Record.of_clip(clip, file, state, reason, self._utc()))
                 taken.append(None)
                 continue
-            self._queue.seen_again(clip, same.id)
+            again.append((clip, same.id))
             if same.stored is None or same.stored.name != file.name:
-                self._files.remove(file.name)
+                surplus.append(file.name)
             taken.append(Taken(same.id, same.state, same.reason, again=True))
-        ids = self._queue.add(records)
+        ids = self._queue.add(records, again=again, named=named)
         self._held_bytes += sum(record.stored.size_bytes for record in records if record.stored)
+        for name in surplus:
+            self._files.remove(name)
         added = iter([Taken(id, record.state, record.reason) for id, record in zip(ids, records, strict=True)])
         return [known or next(added) for known in taken]
 

@@ -136,6 +136,7 @@ class ClipTable(SQLiteAckQueue):
         )
         if release_identity:
             db.execute(f"UPDATE {TABLE} SET identity = NULL WHERE _id = ?", (record.id,))
+            db.execute("DELETE FROM sighting WHERE clip = ?", (record.id,))
 
     def set_state(self, db: sqlite3.Connection, id: int, state: State) -> None:
         """Changes the state of a row of which no more can be read."""

@@ -96,6 +96,11 @@ def single_result(payload: object, upload: Upload) -> FileResult:
     return result
 
 
+def complaints(payload: object) -> int:
+    """How many records of an answer hold errors, of whatever they are."""
+    return sum(bool(_errors(record)) for record in records(payload))
+
+
 def item_errors(payload: object) -> dict[int, str]:
     """The items of a batch that a validation error names (by path, by nesting, or in its words), with the words."""
     # Not from elsewhere: beside its errors the answer may repeat what was sent.

@@ -17,7 +17,7 @@ from agent.clip import Upload
 from agent.config import Api
 from agent.errors import CameraOffline, LinkDown
 from agent.vision import rejections, video_requests
-from agent.vision.answers import FileResult, identifier, links, match, read_results, records, single_result
+from agent.vision.answers import FileResult, complaints, identifier, links, match, read_results, records, single_result
 from agent.vision.bodies import JsonBulkBody, MultipartBulkBody, Progress, SingleBody, Stopping, never, no_progress
 from agent.vision.readings import CAMERA, COMMENTS, DURATION, REGISTRATION, REQUEST_ID, START, clean, timestamp
 from agent.vision.transport import Reply, Transport
@@ -40,9 +40,11 @@ class Answer:
     Args:
         results: what the API said explicitly of a clip, by the upload's id. A clip that is missing here was taken
             with the request, and nothing is known of it yet.
+        is_clear: whether every error that it holds is one of these results': else silence about a clip means nothing.
     """
 
     results: Mapping[int, FileResult]
+    is_clear: bool = True
 
 
 class VisionClient:
@@ -88,7 +90,8 @@ class VisionClient:
         kind = JsonBulkBody if encoding == "json" else MultipartBulkBody
         body = kind(uploads, self.timezone, webhook_url, progress=progress, stopping=self._stopping)
         payload = self._answered(self._transport.exchange("POST", "/vision/video/bulk-upload", body=body))
-        return Answer(match(read_results(payload, self.timezone), uploads, self.timezone))
+        results = match(read_results(payload, self.timezone), uploads, self.timezone)
+        return Answer(results, complaints(payload) <= sum(bool(result.errors) for result in results.values()))
 
     def upload_single(self, upload: Upload, *, progress: Progress = no_progress) -> FileResult:
         """POST /vision/video/upload: the answer is about this clip.

@@ -172,9 +172,8 @@ class Child:
 
     def _complain(self, data: bytes) -> None:
         self.complained_bytes += len(data)
-        room = COMPLAINT_BYTES - len(self.complaints)
-        if room > 0:
-            self.complaints += data[:room].decode(errors="replace")
+        # The last words tell the cause.
+        self.complaints = (self.complaints + data.decode(errors="replace"))[-COMPLAINT_BYTES:]
 
 
 def _gentle() -> Sequence[Sequence[str]]:
