@@ -257,7 +257,7 @@ def test_a_long_recording_is_cut_under_the_hardened_unit(device: Device, package
     await_until(lambda: device.clips("delivered") == 2, "both pieces", PATIENCE_SECONDS)
     assert sorted(video.camera for video in device.simulator.received) == [1, 1]
     # Nothing was complained of on the way, as by a command that may not lower its priority.
-    listed = json.loads(device.machine.run("vision-ingest", "clips", "--json").stdout)
+    listed = map(json.loads, device.machine.run("vision-ingest", "clips", "--json").stdout.splitlines())
     assert [clip["reason"] for clip in listed if clip["reason"]] == []
     assert "footage_note" not in device.machine.journal()
 
