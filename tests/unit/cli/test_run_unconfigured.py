@@ -81,3 +81,10 @@ def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: S
     )
     assert ended.returncode == 2
     assert "sudo vision-ingest setup" in ended.stderr
+
+
+def test_a_permission_that_is_mended_counts_as_a_change(service: Service) -> None:
+    service.told("WATCHDOG=1")
+    service.config.chmod(0o640)
+    service.told("STOPPING=1")
+    assert service.process.wait(timeout=30) == 0

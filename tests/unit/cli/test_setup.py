@@ -155,3 +155,23 @@ def test_at_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(
     assert b"Kind of camera [auto]" in shown
     assert b"did you mean" in shown
     assert str(load(tmp_path / "etc" / "config.toml").footage[0].timezone) == "Europe/Berlin"
+
+
+def test_an_empty_password_leaves_the_earlier_one(
+    tmp_path: Path, simulator: Simulator, password: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(answers(tmp_path, simulator, password))
+    password.write_text("")
+    assert main(answers(tmp_path, simulator, password)) == 1
+    assert "the password is empty" in capsys.readouterr().err
+    assert (tmp_path / "etc" / "api-password").read_text() == "bench\n"
+
+
+def test_a_service_is_not_started_anew_with_a_configuration_that_cannot_be_used(
+    tmp_path: Path, simulator: Simulator, password: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "config.toml").write_text(f'[[footage]]\npath = "{tmp_path}/footage"\n')
+    given = [word for word in answers(tmp_path, simulator, password) if word != "--no-restart"]
+    assert main(given) == 2
+    assert "The service was left as it is" in capsys.readouterr().out

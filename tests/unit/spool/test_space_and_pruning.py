@@ -16,7 +16,7 @@ from agent.errors import SpoolFull
 from agent.spool import Spool
 from agent.spool.ledger import PAGE_ROWS
 from agent.spool.space import RESERVE_BYTES
-from tests.support.spooling import Clock, claim, make_clip, stored, take, take_all
+from tests.support.spooling import Clock, claim, make_clip, reopen, stored, take, take_all
 
 FLOOR = 1_000_000
 BLOCK = b"x" * 4096
@@ -227,3 +227,30 @@ def test_each_call_prunes_a_bounded_number_and_says_whether_there_may_be_more(
     assert len(list(spool.ledger.records())) == 10
     assert not spool.prune([folder])
     assert list(spool.ledger.records()) == []
+
+
+def test_an_adopted_clip_is_not_dropped_as_if_its_footage_were_there(
+    spool: Spool, settings: SpoolSettings, clock: Clock, disk: Disk, tmp_path: Path
+) -> None:
+    """Its stored file stands for its footage, and is all that there is: given up for space, it is listed as lost."""
+    clip = overwritten(tmp_path / "footage", 1)
+    taken = take(spool, clip)
+    spool._queue.forget(taken.id)
+    clip.footage.path.unlink()
+    spool = reopen(spool, settings, clock)
+    assert spool.recover().adopted == 1
+    disk.leave_free(0)
+    assert [given_up.lost for given_up in spool.relieve()] == [True]
+    assert [record.state for record in spool.ledger.records()] == [State.LOST]
+
+
+def test_refused_clips_leave_room_in_the_budget_for_others(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
+    folder = tmp_path / "footage"
+    take(spool, make_clip(folder, 1, b"x" * 6_000_000))
+    spool.settle({upload.id: Verdict(State.REFUSED, "the API refuses the file") for upload in claim(spool)})
+    with pytest.raises(SpoolFull):
+        take(spool, make_clip(folder, 2, b"y" * 6_000_000))
+    spool.relieve()
+    assert take(spool, make_clip(folder, 3, b"z" * 6_000_000)).state is State.WAITING

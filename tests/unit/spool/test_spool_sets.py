@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, State, Video
+from agent.clip import Clip, Footage, State, Verdict, Video
 from agent.config import SpoolSettings
+from agent.errors import VisionIngestError
 from agent.spool import Recovery, Spool
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
@@ -115,3 +118,60 @@ def test_a_stored_piece_that_vanished_is_told_as_lost_and_the_others_stay(tmp_pa
         2: State.WAITING,
     }
     spool.close()
+
+
+def deliver(spool: Spool, ids: set[int]) -> None:
+    spool.claim(lambda ready: [upload for upload in ready if upload.id in ids])
+    spool.settle({id: Verdict(State.DELIVERED) for id in ids})
+
+
+def test_footage_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> None:
+    """With after_delivery = "delete" it would go with the only copy of a piece that was given up."""
+    pieces = cut_into(tmp_path, 3)
+    footage = pieces[0][0].footage
+    spool = opened(tmp_path)
+    ids = [taken.id for taken in spool.take_in(pieces)]
+    assert not spool.is_delivered_whole(footage)
+    deliver(spool, {ids[1], ids[2]})
+    spool.claim(list)
+    spool.settle({ids[0]: Verdict(State.LOST, "given up for space")})
+    assert not spool.is_delivered_whole(footage)
+
+
+def test_footage_that_moved_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    pieces = cut_into(tmp_path, 3)
+    ids = [taken.id for taken in spool.take_in(pieces)]
+    (tmp_path / "RO").mkdir()
+    path = pieces[0][0].footage.path.rename(tmp_path / "RO" / "recording.mp4")
+    footage = Footage.from_stat(path, path.stat())
+    moved = [(replace(clip, footage=footage), file) for clip, file in pieces]
+    assert all(taken.again for taken in spool.take_in(moved))
+    deliver(spool, {ids[2]})
+    assert not spool.is_delivered_whole(footage)
+    deliver(spool, {ids[0], ids[1]})
+    assert spool.is_delivered_whole(footage)
+
+
+def test_pieces_that_are_known_in_part_are_noted_only_together_with_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the missing one would be taken for known when its row could not be written."""
+    spool = opened(tmp_path)
+    pieces = cut_into(tmp_path, 3)
+    spool.take_in(pieces[1:])
+    (tmp_path / "RO").mkdir()
+    path = pieces[0][0].footage.path.rename(tmp_path / "RO" / "recording.mp4")
+    footage = Footage.from_stat(path, path.stat())
+    moved = [(replace(clip, footage=footage), file) for clip, file in pieces]
+
+    def full(*_: object, **__: object) -> int:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool._queue, "insert", full)
+        with pytest.raises(VisionIngestError):
+            spool.take_in(moved)
+    assert spool.state_of(footage) is None
+    spool.relieve()  # the disk has room again
+    assert [taken.again for taken in spool.take_in(moved)] == [False, True, True]

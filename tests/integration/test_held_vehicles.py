@@ -1,0 +1,43 @@
+"""A vehicle that the account does not know costs one clip an hour, and no clip is lost over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.clip import State
+from agent.simulator.faults import Fault
+from agent.simulator.simulator import Simulator
+from tests.support.delivery_bench import UNHURRIED, bench, simulated
+
+CLIPS = 20
+
+
+def test_a_vehicle_that_is_not_known_is_asked_for_with_one_clip_an_hour(tmp_path: Path) -> None:
+    words = "The registration does not exist on this account."
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url), vehicles=1) as device:
+        simulator.faults.add(Fault("complain", times=0, content=words))
+        for number in range(CLIPS):
+            device.take(number, size_bytes=50_000)
+        device.go_on_until(lambda: device.states() == {State.HELD: CLIPS})
+        began, before = device.clock.seconds, uploaded(simulator)
+        while device.clock.seconds - began < 10 * 3600:
+            device.clock.seconds += device.step() or 1.0
+        assert device.states() == {State.HELD: CLIPS}
+        assert uploaded(simulator) - before < CLIPS * 50_000
+        simulator.faults.clear()
+        device.deliver_all()
+        assert len(simulator.received) == CLIPS
+
+
+def test_each_clip_goes_alone_where_that_is_asked_for(tmp_path: Path) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url), mode="single") as device:
+        for number in range(5):
+            device.take(number)
+        device.deliver_all()
+        uploads = [request.path for request in simulator.requests if request.method == "POST"]
+        assert len(uploads) == 5
+        assert all(path.endswith("/vision/video/upload") for path in uploads)
+
+
+def uploaded(simulator: Simulator) -> int:
+    return sum(request.body_bytes for request in simulator.requests if request.method == "POST")
