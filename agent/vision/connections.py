@@ -72,6 +72,7 @@ class PatientConnection(HTTPConnection):
     def __init__(self, link: Link, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.link = link
+        link.own(self)
         self.response_class = functools.partial(_Answer, self)  # type: ignore[assignment]
         # The server did not take the whole request: it would read the next one as a part of this one.
         self.cut_short = False

@@ -8,9 +8,10 @@ import ssl
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from agent.errors import LinkDown, Stopped
 
@@ -19,6 +20,12 @@ TICK_SECONDS = 0.25
 
 # struct tcp_info of linux/tcp.h: tcpi_bytes_acked, since Linux 4.1.
 _BYTES_ACKED = struct.Struct("=120xQ")
+
+
+class Connection(Protocol):
+    """What a link asks of its connections."""
+
+    def close(self) -> None: ...
 
 
 class Link:
@@ -35,6 +42,7 @@ class Link:
         self._aborted = threading.Event()
         self._lock = threading.Lock()
         self._handle: socket.socket | None = None
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
     @property
     def stopping(self) -> bool:
@@ -47,6 +55,15 @@ class Link:
             if self._handle is not None:
                 with suppress(OSError):  # not connected yet, or not any more
                     self._handle.shutdown(socket.SHUT_RDWR)
+
+    def own(self, connection: Connection) -> None:
+        """Remember a connection that was made for this link."""
+        self._connections.add(connection)
+
+    def close(self) -> None:
+        """Close all connections, those too that a request which failed has left to the garbage collector."""
+        for connection in list(self._connections):
+            connection.close()
 
     def attach(self, sock: socket.socket) -> None:
         """Remember the socket that is in use from now on.

@@ -153,8 +153,9 @@ class Transport:
         self._link.abort()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._session.close()
+        self._link.close()
 
     def _where(self) -> str:
         """The way to the API without what may be secret in a URL."""

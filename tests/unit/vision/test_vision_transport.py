@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
@@ -13,7 +14,7 @@ import pytest
 import trustme
 
 from agent import __version__
-from agent.errors import LinkDown, WrongAddress
+from agent.errors import LinkDown, Stopped, WrongAddress
 from agent.vision import transport as transport_module
 from agent.vision.transport import Reply, Transport
 from tests.support.socket_servers import Peer, scripted_server, tunnelling_to
@@ -257,3 +258,28 @@ class TestThroughAProxy:
             pytest.raises(LinkDown, match=r"through the proxy 127\.0\.0\.1"),
         ):
             exchange("https://api.example/rest", tmp_path, proxy=f"http://127.0.0.1:{proxy.port}")
+
+
+def sockets() -> int:
+    places = (place.readlink() for place in Path("/proc/self/fd").iterdir() if place.is_symlink())
+    return sum(str(place).startswith("socket:") for place in places)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_closing_leaves_no_socket_of_a_request_that_was_stopped(tmp_path: Path, secure: bool) -> None:
+    """Each reload of the configuration would leave one, until the garbage collector comes by."""
+    asked = threading.Event()
+
+    def hear(peer: Peer) -> None:
+        peer.read_head()
+        asked.set()
+        peer.hang()
+
+    before = sockets()
+    with scripted_server(hear, certificate=certificate() if secure else None) as server:
+        transport = Transport(api(server.url, tmp_path), asked.is_set)
+        with pytest.raises(Stopped) as kept:
+            transport.exchange("GET", "/status")
+        assert kept.traceback  # holds what the request left
+        transport.close()
+    assert sockets() <= before
