@@ -207,7 +207,10 @@ class Daemon:
             return
         if config.spool != self._config.spool:
             log.warning("restart_needed", reason="[spool] changed: that takes effect when the service is restarted")
-        self._parts.stop(STOP_SECONDS)
+        while not self._parts.stop(STOP_SECONDS):
+            # New parts beside the old ones would take each other's clips. One that hangs is the watchdog's business.
+            if self._stop_asked:
+                return
         self._spool.release_all()
         self._config = config
         logs.configure(config.log, secrets=secrets_of(config))
