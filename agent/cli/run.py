@@ -93,8 +93,9 @@ def wait_for_change(file: Path, error: ConfigError) -> int:
 def _state_of(file: Path) -> Mapping[Path, tuple[int, int]]:
     """Which files make up the configuration, password included, and when each was changed."""
     from agent.config.document import drop_ins
+    from agent.config.password import CREDENTIAL
 
-    return dict(_times([file, *drop_ins(file), file.parent / "api-password"]))
+    return dict(_times([file, *drop_ins(file), file.parent / CREDENTIAL]))
 
 
 def _times(files: Iterable[Path]) -> Iterable[tuple[Path, tuple[int, int]]]:

@@ -20,16 +20,16 @@ from typing import Any
 from agent import cli
 from agent.cli import service_steps
 from agent.config.document import read_document
-from agent.config.password import VARIABLE
+from agent.config.password import CREDENTIAL, VARIABLE
 from agent.config.regions import BASE_URLS
 from agent.config.schema import Schema, schema
 from agent.config.values import WrongValueError
 from agent.errors import ConfigError, VisionIngestError
 from agent.intake.presets import AUTO, PRESETS
+from agent.spool.files import sync_directory
 
 HELP = "ask for what is needed, write the configuration, start the service"
 
-PASSWORD_FILE = "api-password"  # noqa: S105  # the file's name
 ANSWERS = "setup.toml"
 EXPLAINED = "# The answers of `vision-ingest setup` stand in config.d; vision-ingest.toml(5) explains every key.\n"
 HEADER = "# Written by `vision-ingest setup`, which replaces this file when it is run again.\n"
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     answers_file = args.config.with_suffix(".d") / ANSWERS
     keys = schema(folder, (AUTO, *PRESETS))
     answers = _answers(args, keys, _earlier(answers_file))
-    password_file = folder / PASSWORD_FILE
+    password_file = folder / CREDENTIAL
     password = _password(args, password_file)
     if password is not None and not password.strip():
         raise VisionIngestError("the password is empty: the earlier one was left as it is")
@@ -102,9 +102,7 @@ def run(args: argparse.Namespace) -> int:
             answers["api"]["password_file"] = str(password_file)
         _write(answers_file, HEADER + _toml(answers), 0o644)
         if not args.config.exists():
-            _write(
-                args.config, f"# Every key is explained in vision-ingest.toml(5); see {answers_file.parent}.\n", 0o644
-            )
+            _write(args.config, EXPLAINED, 0o644)
     except OSError as exc:
         raise VisionIngestError(f"{exc.filename}: {exc.strerror}; run this with sudo") from exc
     print(f"Written: {answers_file}", flush=True)
@@ -251,8 +249,4 @@ def _write(file: Path, content: str, mode: int) -> None:
         except OSError:
             Path(new.name).unlink(missing_ok=True)
             raise
-    directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(file.parent)

@@ -161,16 +161,19 @@ def _accepted(verdict: Verdict, reason: str) -> Verdict:
     return replace(verdict, state=State.ACCEPTED, reason=reason, retry_in_seconds=CONFIRM_WITHIN_SECONDS)
 
 
+def _held(upload: Upload, words: str) -> Verdict:
+    """The vehicle is not taken. Looked at again alone: one clip is enough to ask with."""
+    reason = f"the API does not take {upload.video.registration}: {words}"
+    return Verdict(State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, companions=1)
+
+
 def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -> Verdict:
     """The API's words about one clip: retrying cannot help a file, but a contract can be activated."""
     match about(words):
         case About.FILE:
             return Verdict(State.REFUSED, f"the API refuses the file: {words}", attempts=upload.attempts + 1)
         case About.REGISTRATION:
-            reason = f"the API does not take {upload.video.registration}: {words}"
-            return Verdict(
-                State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, companions=1
-            )
+            return _held(upload, words)
         case About.UNKNOWN:
             return own_failure(upload, f"the API said: {words}", policy, rng)
 
@@ -225,8 +228,5 @@ def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, r
 def _complaint_or_refusal(upload: Upload, words: str) -> Verdict:
     """A validation error that names the clip: its fields are wrong and stay wrong, unless it is about the vehicle."""
     if about(words) is About.REGISTRATION:
-        reason = f"the API does not take {upload.video.registration}: {words}"
-        return Verdict(
-            State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, companions=1
-        )
+        return _held(upload, words)
     return Verdict(State.REFUSED, f"the API refuses the clip: {words}", attempts=upload.attempts + 1)

@@ -95,10 +95,6 @@ class Ledger:
                 return
             last = page[-1][0]
 
-    def of_identity(self, identity: str) -> list[Record]:
-        """The clips that came from one piece of footage, in order of their pieces."""
-        return list(self._records("identity = ?", (identity,), "piece"))
-
     def of_footage(self, identity: str) -> list[Record]:
         """The clips that footage gave, and those that it was found to hold once more, with all pieces of their set."""
         seen = f"SELECT {{}} FROM sighting JOIN {TABLE} AS clip ON clip._id = sighting.clip WHERE sighting.identity = ?"

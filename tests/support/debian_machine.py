@@ -5,22 +5,19 @@ Needs root, debootstrap and systemd-nspawn. The trees are made once and kept; ea
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 from tests.support.daemon import await_until
+from tests.support.kept import KEPT, alone
 
 PACKAGES = ("systemd", "systemd-sysv", "python3", "ca-certificates", "procps", "man-db", "ffmpeg")
 ATTEMPTS = 3
-KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision-ingest-tests"
 
 
 def debian_tree(suite: str) -> Path:
@@ -29,9 +26,8 @@ def debian_tree(suite: str) -> Path:
     Raises:
         RuntimeError: it could not be made; says what debootstrap said.
     """
-    KEPT.mkdir(parents=True, exist_ok=True)
     done = KEPT / f"debian-{suite}-{'+'.join(PACKAGES)}"
-    with _locked(KEPT / f"debian-{suite}.lock"):
+    with alone(f"debian-{suite}.lock"):
         said = ""
         for _ in range(ATTEMPTS):
             if done.exists():
@@ -53,14 +49,6 @@ def debian_tree(suite: str) -> Path:
         if not done.exists():
             raise RuntimeError(f"debootstrap could not make a Debian {suite}: {said}")
     return done
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Two test processes must not build the same tree."""
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class DebianMachine:

@@ -6,7 +6,6 @@ package manager checks the signatures, in a state of its own beside the system's
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import lzma
 import os
@@ -17,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from tests.support.kept import KEPT, alone
 
 ROOT = Path(__file__).parents[2]
 SOURCES = Path(__file__).parent / "guest_files"
@@ -44,17 +43,15 @@ class GuestImage:
 
 def guest_image() -> GuestImage:
     """The guest for this state of the program: made when it is first asked for, kept for the next run."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vision-ingest-tests"
-    cache.mkdir(parents=True, exist_ok=True)
-    done = cache / f"guest-{_key()}"
-    with _locked(cache / "lock"):
-        for old in cache.glob("guest-*"):
+    done = KEPT / f"guest-{_key()}"
+    with alone("lock"):
+        for old in KEPT.glob("guest-*"):
             if time.time() - old.stat().st_mtime > KEPT_SECONDS:
                 shutil.rmtree(old)
         for attempt in range(ATTEMPTS):
             if done.exists():
                 break
-            with tempfile.TemporaryDirectory(prefix="building-", dir=cache) as fresh:
+            with tempfile.TemporaryDirectory(prefix="building-", dir=KEPT) as fresh:
                 try:
                     _build(Path(fresh))
                 except subprocess.CalledProcessError as exc:
@@ -91,14 +88,6 @@ def _key() -> str:
     for file in sorted([Path(__file__), *SOURCES.iterdir(), *(ROOT / "agent").rglob("*.py")]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Two test processes must not build at once."""
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build(place: Path) -> None:
