@@ -29,6 +29,7 @@ from agent.simulator.webhooks import Webhooks
 
 BASE = "/rest"
 PIECE_BYTES = 256 * 1024
+SMALL_BODY_BYTES = 64 * 1024
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -122,6 +123,10 @@ class Server:
         if request.transport is None or request.transport.is_closing():
             self._tell(f"{request.method} {request.path} → cut")
             return response
+        # What was sent together with its headers: were it left unread, the connection would be reset when it closes,
+        # and the client might never see the answer.
+        if request.content_length is not None and request.content_length <= SMALL_BODY_BYTES:
+            await request.read()
         logged.status = response.status
         self._tell(f"{request.method} {request.path} → {response.status}")
         return response

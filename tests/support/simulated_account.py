@@ -17,6 +17,9 @@ SINGLE = "/vision/video/upload"
 LIST = "/vision/videos/requests"
 STATUS = "/vision/videos/status"
 
+# More than any answer takes on a busy machine.
+PATIENCE_SECONDS = 60
+
 
 def fields(number: int = 0, **changes: Any) -> dict[str, Any]:
     """The fields of one record; each number is another clip."""
@@ -49,10 +52,10 @@ class Account:
         self.session.auth = ("bench", "bench")
 
     def get(self, path: str, **more: Any) -> requests.Response:
-        return self.session.get(self._simulator.base_url + path, timeout=10, **more)
+        return self.session.get(self._simulator.base_url + path, timeout=PATIENCE_SECONDS, **more)
 
     def post(self, path: str, **more: Any) -> requests.Response:
-        return self.session.post(self._simulator.base_url + path, timeout=10, **more)
+        return self.session.post(self._simulator.base_url + path, timeout=PATIENCE_SECONDS, **more)
 
     def bulk(self, *records: Mapping[str, Any], **outside: Any) -> requests.Response:
         return self.post(BULK, json={"data": list(records), **outside})
@@ -79,9 +82,13 @@ class Account:
     def fault(self, method: str = "POST", **fault: Any) -> requests.Response:
         """Arms a fault, or clears all, over HTTP as a person would."""
         root = self._simulator.base_url.removesuffix("/rest")
-        return self.session.request(method, f"{root}/_simulator/faults", data=json.dumps(fault), timeout=10)
+        return self.session.request(
+            method, f"{root}/_simulator/faults", data=json.dumps(fault), timeout=PATIENCE_SECONDS
+        )
 
     def kept(self) -> list[dict[str, Any]]:
         root = self._simulator.base_url.removesuffix("/rest")
-        rows: list[dict[str, Any]] = self.session.get(f"{root}/_simulator/received", timeout=10).json()["data"]
+        rows: list[dict[str, Any]] = self.session.get(f"{root}/_simulator/received", timeout=PATIENCE_SECONDS).json()[
+            "data"
+        ]
         return rows

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import select
+import socket
 import ssl
 import threading
 import time
@@ -14,6 +16,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -24,13 +27,11 @@ from agent.simulator.lifecycle import Life, Status
 from agent.simulator.rate_limit import RateLimit
 from agent.simulator.settings import AnswerShape
 from agent.simulator.simulator import Simulator
-from tests.support.simulated_account import BULK, LIST, STATUS, Account, clip, fields, record
-
-WEBHOOK_PATIENCE_SECONDS = 5.0
+from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
 
 
 def await_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WEBHOOK_PATIENCE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
@@ -54,6 +55,17 @@ def test_without_the_option_every_vision_endpoint_answers_403(simulator: Simulat
     assert [account.get(path).status_code for path in (STATUS, LIST)] == [403, 403]
     assert account.bulk(record()).status_code == 403
     assert account.get("/health").status_code == 200
+
+
+def test_a_refusal_waits_for_a_small_body_so_that_the_client_sees_it(simulator: Simulator) -> None:
+    host, port = urlsplit(simulator.base_url).netloc.split(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as client:
+        head = f"POST /rest{BULK} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+        client.sendall(head.encode())
+        await_until(lambda: bool(simulator.requests))
+        assert select.select([client], [], [], 0.2)[0] == [], "answered before the body has come"
+        client.sendall(b"{}")
+        assert b"401" in client.recv(1000)
 
 
 def test_an_unknown_address_is_answered_with_404_in_the_apis_form(account: Account) -> None:
@@ -388,7 +400,7 @@ def test_leaving_the_simulator_gives_up_webhooks_that_are_under_way() -> None:
             account.bulk(record(), webhook_url=f"http://127.0.0.1:{mute.server_port}/")
             account.session.close()
             left_at = time.monotonic()
-        assert time.monotonic() - left_at < WEBHOOK_PATIENCE_SECONDS
+        assert time.monotonic() - left_at < PATIENCE_SECONDS
     assert simulator.webhook_calls == []
 
 

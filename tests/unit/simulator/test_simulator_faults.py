@@ -146,7 +146,7 @@ def test_a_wrong_fault_is_refused_with_what_is_allowed(account: Account, fault: 
 def test_a_fault_that_is_no_object_is_refused(simulator: Simulator, account: Account) -> None:
     root = simulator.base_url.removesuffix("/rest")
     for text in ("[1]", "{"):
-        assert account.session.post(f"{root}/_simulator/faults", data=text, timeout=10).status_code == 422
+        assert account.session.post(f"{root}/_simulator/faults", data=text, timeout=60).status_code == 422
 
 
 def test_an_early_answer_leaves_the_rest_of_the_body_unread(simulator: Simulator, account: Account) -> None:
