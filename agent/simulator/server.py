@@ -113,6 +113,18 @@ class Server:
             self.dropped_until = time.monotonic() + fault.seconds
             return cut(request)
         try:
+            response = await self._answer(request, handler)
+        except ConnectionError:  # the client is gone
+            response = cut(request)
+        if request.transport is None or request.transport.is_closing():
+            self._tell(f"{request.method} {request.path} → cut")
+            return response
+        logged.status = response.status
+        self._tell(f"{request.method} {request.path} → {response.status}")
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
             response = await self._respond(request, handler)
         except web.HTTPException as exc:
             response = error(exc.status, exc.reason)
@@ -120,15 +132,10 @@ class Server:
             response = error(422, str(exc))
         except _Befallen as befallen:
             response = befallen.response
-        if request.transport is None or request.transport.is_closing():
-            self._tell(f"{request.method} {request.path} → cut")
-            return response
         # What was sent together with its headers: were it left unread, the connection would be reset when it closes,
         # and the client might never see the answer.
         if request.content_length is not None and request.content_length <= SMALL_BODY_BYTES:
             await request.read()
-        logged.status = response.status
-        self._tell(f"{request.method} {request.path} → {response.status}")
         return response
 
     async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:

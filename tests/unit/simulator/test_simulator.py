@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -55,6 +56,20 @@ def test_without_the_option_every_vision_endpoint_answers_403(simulator: Simulat
     assert [account.get(path).status_code for path in (STATUS, LIST)] == [403, 403]
     assert account.bulk(record()).status_code == 403
     assert account.get("/health").status_code == 200
+
+
+def test_a_client_that_dies_in_the_middle_of_an_upload_is_told_of_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+    with Simulator(tell=told.append) as simulator:
+        host, port = urlsplit(simulator.base_url).netloc.split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as peer:
+            authorization = f"Basic {base64.b64encode(b'bench:bench').decode()}"
+            head = f"POST /rest{BULK} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n"
+            peer.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + bytes(1000))
+            await_until(lambda: bool(simulator.requests) and simulator.requests[0].body_bytes > 0)
+        await_until(lambda: bool(told))
+    assert told == [f"POST /rest{BULK} → cut"]
+    assert caplog.records == []
 
 
 def test_a_refusal_waits_for_a_small_body_so_that_the_client_sees_it(simulator: Simulator) -> None:
