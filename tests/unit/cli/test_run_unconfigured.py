@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.daemon import PATIENCE_SECONDS
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -21,7 +23,7 @@ class Service:
         self.config.write_text("# nothing yet\n")
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.manager.bind(str(place / "notify"))
-        self.manager.settimeout(30)
+        self.manager.settimeout(PATIENCE_SECONDS)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)],
             env=os.environ | {"NOTIFY_SOCKET": str(place / "notify")},
@@ -54,7 +56,7 @@ def test_without_a_configuration_it_is_ready_and_says_what_to_do(service: Servic
     service.told("WATCHDOG=1")
     assert service.process.poll() is None
     service.process.send_signal(signal.SIGTERM)
-    _, log = service.process.communicate(timeout=30)
+    _, log = service.process.communicate(timeout=PATIENCE_SECONDS)
     assert service.process.returncode == 0
     assert log.count("not_configured") == 1
     assert "api.username" in log
@@ -66,7 +68,7 @@ def test_when_the_configuration_changes_it_ends_so_that_the_manager_starts_it_an
     drop_ins.mkdir()
     (drop_ins / "setup.toml").write_text('[api]\nregion = "za"\n')
     service.told("STOPPING=1")
-    assert service.process.wait(timeout=30) == 0
+    assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: Service) -> None:
@@ -77,7 +79,7 @@ def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: S
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert ended.returncode == 2
     assert "sudo vision-ingest setup" in ended.stderr
@@ -87,4 +89,4 @@ def test_a_permission_that_is_mended_counts_as_a_change(service: Service) -> Non
     service.told("WATCHDOG=1")
     service.config.chmod(0o640)
     service.told("STOPPING=1")
-    assert service.process.wait(timeout=30) == 0
+    assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
