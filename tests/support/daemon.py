@@ -118,9 +118,15 @@ class DaemonProcess:
             return []
 
     def await_records(self, count: int, *states: State, seconds: float = PATIENCE_SECONDS) -> list[Record]:
-        words = f"{count} clips that are {', '.join(state.value for state in states)}"
-        await_until(lambda: len(self.records(*states)) >= count, words, seconds)
-        return self.records(*states)
+        """Waits until so many clips are in these states; they are returned as they were then."""
+        found: list[Record] = []
+
+        def are_there() -> bool:
+            found[:] = self.records(*states)
+            return len(found) >= count
+
+        await_until(are_there, f"{count} clips that are {', '.join(state.value for state in states)}", seconds)
+        return found
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command on the same configuration."""
