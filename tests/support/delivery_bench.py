@@ -151,4 +151,4 @@ def bench(place: Path, api: Api, **upload: Any) -> Iterator[Bench]:
 
 def simulated(base_url: str, **changes: Any) -> Api:
     """The account of a simulator with its default settings."""
-    return Api(base_url, "bench", Secret("bench"), connect_timeout_seconds=60.0, stall_timeout_seconds=60.0, **changes)
+    return Api(base_url, "bench", Secret("bench"), connect_timeout_seconds=60.0, stall_timeout_seconds=600.0, **changes)
