@@ -1,13 +1,24 @@
-"""Figures: what slow tests measured is printed as one table when they have ended, whichever process ran them."""
+"""What all tests share: figures, and what makes a run of random examples certain.
+
+What slow tests measured is printed as one table when they have ended, whichever process ran them.
+"""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 PROPERTY = "figure"
+
+# The same examples in each run, and none judged by the time it takes: the machine may have much else to do.
+settings.register_profile(
+    "certain", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("certain")
 
 
 class Figure(Protocol):
@@ -28,6 +39,19 @@ def figure(record_property: object) -> Figure:
         record_property(PROPERTY, [name, value, most])
 
     return add
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that says at once that a name in `.invalid` is none: a real one may take long, or know it."""
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *more: Any, **named: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from agent.errors import ConfigError
 
+# When each file of a configuration was last changed, in nanoseconds, and its size.
+State = Mapping[Path, tuple[int, int]]
+
 HELP = "watch and deliver until stopped (what the service runs)"
 
 # How often the files of a configuration that cannot be used are looked at; it feeds the service manager's watchdog too.
@@ -43,12 +46,13 @@ def run(args: argparse.Namespace) -> int:
     from agent.config import secrets_of
     from agent.host import logs
 
+    before = _state_of(args.config)
     try:
         config = read_config(args.config)
     except ConfigError as exc:
         if not os.environ.get("NOTIFY_SOCKET"):
             raise
-        return wait_for_change(args.config, exc)
+        return wait_for_change(args.config, before, exc)
     logs.configure(config.log, secrets=secrets_of(config))
     # A traceback goes through the log too: there it cannot show the password or forge a line.
     log = structlog.get_logger()
@@ -56,10 +60,13 @@ def run(args: argparse.Namespace) -> int:
     return Daemon(args.config, config).run()
 
 
-def wait_for_change(file: Path, error: ConfigError) -> int:
+def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
     """Waits quietly, as a service that runs, until the configuration is another one or a signal comes.
 
     A restart is what brings a new password in: the service manager hands it over when it starts the process.
+
+    Args:
+        before: its state before it was read: what changes while it is read is a change too.
 
     Returns:
         0: the service manager then starts the service anew, if it was not asked to stop it.
@@ -79,7 +86,6 @@ def wait_for_change(file: Path, error: ConfigError) -> int:
     manager.status(f"waiting to be configured: sudo vision-ingest setup ({problems[0]})")
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    before = _state_of(file)
     while _state_of(file) == before:
         manager.alive()
         if signal.sigtimedwait(signals, LOOK_SECONDS) is not None:
@@ -90,7 +96,7 @@ def wait_for_change(file: Path, error: ConfigError) -> int:
     return 0
 
 
-def _state_of(file: Path) -> Mapping[Path, tuple[int, int]]:
+def _state_of(file: Path) -> State:
     """Which files make up the configuration, password included, and when each was changed."""
     from agent.config.document import drop_ins
     from agent.config.password import CREDENTIAL

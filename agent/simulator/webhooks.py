@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
 
 
 class Webhooks:

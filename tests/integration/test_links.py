@@ -6,7 +6,6 @@ arrive exactly once.
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -25,11 +24,14 @@ from tests.support.delivery_bench import START, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip, both, two_clips
 from tests.support.misbehaviour import BREAKS, HTML, NOT_THE_API, SERVER_ERRORS, STALLS, reset
 from tests.support.scripted_api import Certificate, scripted_api
-from tests.support.socket_servers import Peer, scripted_server
+from tests.support.socket_servers import Peer, refusing_port, scripted_server
 from tests.support.vision_cases import api, authority, certificate
 
 # A stall that the test waits out.
 IMPATIENT = {"connect_timeout_seconds": 60.0, "stall_timeout_seconds": 0.4}
+
+# A busy machine may not come to a thread for a second or two; it is no stall yet.
+STALL_SECONDS = 10.0
 
 
 def troubles() -> list[Any]:
@@ -72,7 +74,7 @@ def test_an_upload_that_stalls_is_given_up_and_sent_again(
         for number in range(2):
             device.take(number, hole_to_bytes=6_000_000)
         server.uploads.append(STALLS[how])
-        device.go_on_until(lambda: server.uploads_begun == 1)
+        device.go_on_until(lambda: server.uploads_begun > 0)
         assert device.dispatcher.activity.link == "down"
         assert "nothing moved for 0.4 s" in device.dispatcher.activity.reason
         assert_nothing_is_held_against_a_clip(device)
@@ -93,13 +95,13 @@ def test_a_slow_upload_that_moves_finishes_though_it_takes_longer_than_a_stall_m
 
     with (
         scripted_api(certificate=certificate() if secure else None, receive_buffer_bytes=32_768) as server,
-        bench(tmp_path, api(server.url, tmp_path, stall_timeout_seconds=2.0)) as device,
+        bench(tmp_path, api(server.url, tmp_path, stall_timeout_seconds=STALL_SECONDS)) as device,
     ):
-        device.take(1, hole_to_bytes=2_000_000)
+        device.take(1, hole_to_bytes=8_000_000)
         server.uploads.append(slowly)
         started = time.monotonic()
         device.step()
-        assert time.monotonic() - started > 2.5
+        assert time.monotonic() - started > STALL_SECONDS
         assert device.states() == {State.DELIVERED: 1}
         assert set(server.times_received().values()) == {1}
         figure("faults survived: slow but moving", 1)
@@ -178,23 +180,23 @@ def test_plain_http_in_place_of_tls_is_the_links_trouble(tmp_path: Path, figure:
         figure("faults survived: certificates", 1)
 
 
-def closed_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-UNREACHABLE: dict[str, tuple[Callable[[], str], str]] = {
-    "no such name": (lambda: "http://fleetapi.invalid/rest", "cannot be resolved"),
-    "refused": (lambda: f"http://127.0.0.1:{closed_port()}/rest", "refused"),
-    "no route": (lambda: "http://255.255.255.255/rest", "unreachable"),
+# The port is that of a listener which is not there.
+UNREACHABLE = {
+    "no such name": ("http://fleetapi.invalid/rest", "cannot be resolved"),
+    "refused": ("http://127.0.0.1:{port}/rest", "refused"),
+    "no route": ("http://255.255.255.255/rest", "unreachable"),
 }
 
 
+@pytest.mark.usefixtures("names")
 @pytest.mark.parametrize("how", UNREACHABLE)
 def test_an_api_that_cannot_be_reached_is_tried_less_and_less_often(tmp_path: Path, figure: Figure, how: str) -> None:
     address, words = UNREACHABLE[how]
-    with scripted_api() as server, bench(tmp_path, api(address(), tmp_path, **PATIENT)) as device:
+    with (
+        scripted_api() as server,
+        refusing_port() as port,
+        bench(tmp_path, api(address.format(port=port), tmp_path, **PATIENT)) as device,
+    ):
         two_clips(device)
         pauses = [device.step() for _ in range(24)]
         assert words in device.dispatcher.activity.reason

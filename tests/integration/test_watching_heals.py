@@ -77,7 +77,9 @@ class Bench:
         assert len(self.daemon.records()) == count
 
     def told(self, event: str) -> list[dict[str, object]]:
-        lines = [json.loads(line) for line in self.daemon.log.splitlines() if line.startswith("{")]
+        # The last line may be half written.
+        whole = self.daemon.log.rpartition("\n")[0].split("\n")
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"] == event]
 
     def await_told(self, event: str, count: int) -> None:

@@ -20,6 +20,7 @@ from agent.simulator.settings import Settings
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient
+from tests.support.vision_cases import backdate
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 # The simulator counts requests by the real minute, in which many minutes pass here.
@@ -100,6 +101,7 @@ class Bench:
         path.write_bytes(recording(1.0, seed=str(number), size_bytes=size_bytes))
         if hole_to_bytes is not None:
             os.truncate(path, hole_to_bytes)
+        backdate(path)
         start = start or START + timedelta(minutes=number)
         video = Video("ABC1234X", 1, start, start + timedelta(seconds=1))
         (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
@@ -149,4 +151,4 @@ def bench(place: Path, api: Api, **upload: Any) -> Iterator[Bench]:
 
 def simulated(base_url: str, **changes: Any) -> Api:
     """The account of a simulator with its default settings."""
-    return Api(base_url, "bench", Secret("bench"), connect_timeout_seconds=20.0, stall_timeout_seconds=20.0, **changes)
+    return Api(base_url, "bench", Secret("bench"), connect_timeout_seconds=60.0, stall_timeout_seconds=60.0, **changes)

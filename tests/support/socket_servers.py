@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 import trustme
 
+# More than anything takes on a busy machine that does happen.
+PATIENCE_SECONDS = 100.0
+
 
 @dataclass(frozen=True)
 class Request:
@@ -121,10 +124,18 @@ class Peer:
 
     def hang(self) -> None:
         """Neither read nor answer, until the server is closed."""
-        self.closing.wait(30)
+        self.closing.wait()
 
 
 Script = Callable[[Peer], object]
+
+
+@contextmanager
+def refusing_port() -> Iterator[int]:
+    """A port of loopback at which nobody listens: it is held, or another test's server might get it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield int(held.getsockname()[1])
 
 
 def tunnelling_to(port: int) -> Script:
@@ -136,7 +147,7 @@ def tunnelling_to(port: int) -> Script:
             peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             # In one thread: a TLS socket does not bear two.
             while True:
-                readable, _, _ = select.select([peer.sock, target], [], [], 30)
+                readable, _, _ = select.select([peer.sock, target], [], [])
                 for source in readable:
                     received = source.recv(65536)
                     if not received:
@@ -176,7 +187,7 @@ class ScriptedServer:
             with suppress(OSError):
                 socket.socket.shutdown(peer.sock, socket.SHUT_RDWR)
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), "a script did not end"
         assert not self._failures, self._failures
 
@@ -184,7 +195,7 @@ class ScriptedServer:
         while not self._closing.is_set():
             with suppress(OSError):  # the client hung up, or did not trust us, or the listener is closed
                 accepted, _ = self._listener.accept()
-                accepted.settimeout(30)
+                accepted.settimeout(PATIENCE_SECONDS)
                 accepted.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
                 )  # or Nagle keeps an answer until too late

@@ -19,6 +19,7 @@ import pytest
 from agent.simulator.faults import Fault
 from agent.simulator.recorder import recording
 from agent.simulator.simulator import Simulator
+from tests.conftest import Figure
 from tests.support.daemon import await_until
 from tests.support.debian_machine import DebianMachine
 
@@ -220,7 +221,7 @@ def test_a_hung_worker_is_noticed_and_the_service_started_anew(device: Device, p
 
 
 def test_a_reload_takes_a_new_folder_and_a_stop_is_quick_in_the_middle_of_an_upload(
-    device: Device, package: Path
+    device: Device, package: Path, figure: Figure
 ) -> None:
     device.install(package)
     device.set_up()
@@ -237,9 +238,9 @@ def test_a_reload_takes_a_new_folder_and_a_stop_is_quick_in_the_middle_of_an_upl
     started = time.monotonic()
     machine.run("systemctl", "stop", "vision-ingest")
     took = time.monotonic() - started
+    # Otherwise the service manager would have killed it.
     assert machine.property("Result") == "success"
-    # The issue's own number; systemctl's and nsenter's start come on top.
-    assert took < 5 + 3
+    figure("seconds in which systemctl stops the service in the middle of an upload", took, most=True)
     assert device.clips("waiting") == 1
     machine.run("systemctl", "start", "vision-ingest")
     device.await_all_delivered()

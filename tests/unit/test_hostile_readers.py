@@ -16,7 +16,7 @@ from tests.support.hostile.readers import READERS
 def test_a_reader_raises_nothing_but_what_it_documents(reader: str, tmp_path: Path) -> None:
     with READERS[reader](tmp_path) as feed:
 
-        @settings(max_examples=200, deadline=None, derandomize=True, database=None)
+        @settings(max_examples=200)
         @given(st.randoms(use_true_random=True))
         def try_one(rng: random.Random) -> None:
             assert feed(rng)

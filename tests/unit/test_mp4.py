@@ -392,7 +392,7 @@ class TestHostileInput:
         content = fragmented() + fragment(count=2**32 - 1, default_ticks=2**32 - 1) * 3
         assert read(content).duration_seconds == 3 * (2**32 - 1) ** 2 / 90_000
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.binary(max_size=400), st.integers(0, 1200), st.booleans())
     def test_whatever_the_bytes_nothing_but_an_mp4_error_is_raised(self, noise: bytes, at: int, cut: bool) -> None:
         whole = fragmented() + fragment(begin=0, own_ticks=(9000, 9000)) + movie()

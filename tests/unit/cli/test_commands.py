@@ -29,6 +29,7 @@ from agent.simulator.settings import Settings
 from agent.simulator.simulator import Simulator
 from agent.spool import Spool
 from agent.vision.client import VisionClient
+from tests.support.daemon import PATIENCE_SECONDS
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -359,7 +360,7 @@ def test_simulate_prints_the_lines_for_the_configuration_and_stops_on_sigterm() 
         assert shown.readline() == "[api]\n"
         assert re.fullmatch(r'base_url = "http://127\.0\.0\.1:\d+/rest"\n', shown.readline())
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:

@@ -8,22 +8,25 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tests.support.daemon import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[3]
 
 
 class Service:
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *program: str) -> None:
         self.config = place / "config.toml"
         self.config.write_text("# nothing yet\n")
         self.manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.manager.bind(str(place / "notify"))
-        self.manager.settimeout(30)
+        self.manager.settimeout(PATIENCE_SECONDS)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "agent.cli", "run", "--config", str(self.config)],
+            [sys.executable, *(program or ("-m", "agent.cli")), "run", "--config", str(self.config)],
             env=os.environ | {"NOTIFY_SOCKET": str(place / "notify")},
             cwd=ROOT,
             stderr=subprocess.PIPE,
@@ -37,15 +40,17 @@ class Service:
             if message.startswith(beginning):
                 return message
 
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        self.manager.close()
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    service = Service(tmp_path)
-    yield service
-    if service.process.poll() is None:
-        service.process.kill()
-    service.process.communicate()
-    service.manager.close()
+    with closing(Service(tmp_path)) as service:
+        yield service
 
 
 def test_without_a_configuration_it_is_ready_and_says_what_to_do(service: Service) -> None:
@@ -54,7 +59,7 @@ def test_without_a_configuration_it_is_ready_and_says_what_to_do(service: Servic
     service.told("WATCHDOG=1")
     assert service.process.poll() is None
     service.process.send_signal(signal.SIGTERM)
-    _, log = service.process.communicate(timeout=30)
+    _, log = service.process.communicate(timeout=PATIENCE_SECONDS)
     assert service.process.returncode == 0
     assert log.count("not_configured") == 1
     assert "api.username" in log
@@ -66,7 +71,30 @@ def test_when_the_configuration_changes_it_ends_so_that_the_manager_starts_it_an
     drop_ins.mkdir()
     (drop_ins / "setup.toml").write_text('[api]\nregion = "za"\n')
     service.told("STOPPING=1")
-    assert service.process.wait(timeout=30) == 0
+    assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
+
+
+CHANGED_WHILE_IT_IS_READ = """
+import sys
+from agent import app, cli
+
+read = app.read_config
+
+def read_config(file):
+    try:
+        return read(file)
+    finally:
+        file.chmod(0o640)
+
+app.read_config = read_config
+sys.exit(cli.main())
+"""
+
+
+def test_a_change_while_the_configuration_is_read_is_not_missed(tmp_path: Path) -> None:
+    with closing(Service(tmp_path, "-c", CHANGED_WHILE_IT_IS_READ)) as service:
+        service.told("STOPPING=1")
+        assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: Service) -> None:
@@ -77,7 +105,7 @@ def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: S
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert ended.returncode == 2
     assert "sudo vision-ingest setup" in ended.stderr
@@ -87,4 +115,4 @@ def test_a_permission_that_is_mended_counts_as_a_change(service: Service) -> Non
     service.told("WATCHDOG=1")
     service.config.chmod(0o640)
     service.told("STOPPING=1")
-    assert service.process.wait(timeout=30) == 0
+    assert service.process.wait(timeout=PATIENCE_SECONDS) == 0

@@ -19,6 +19,7 @@ from agent.config import LogSettings
 from agent.errors import VisionIngestError
 from agent.host import control, logs
 from agent.host.control import NAME, ControlServer, NoDaemon, ask
+from tests.support.daemon import PATIENCE_SECONDS
 from tests.support.hostile.readers import logging_restored
 
 
@@ -36,7 +37,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
 
 def connect(directory: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(5.0)
+    connection.settimeout(PATIENCE_SECONDS)
     connection.connect(str(directory / NAME))
     return connection
 
@@ -115,9 +116,11 @@ def test_who_asks_and_leaves_does_not_stop_the_server(directory: Path) -> None:
 def test_who_connects_and_asks_nothing_keeps_nobody_waiting_for_long(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "QUESTION_SECONDS", 0.1)
-    with connect(directory):
-        assert ask(directory, {"n": 1}) == {"echo": {"n": 1}}
+    with monkeypatch.context() as patched:
+        patched.setattr(control, "QUESTION_SECONDS", 0.1)
+        with connect(directory) as silent:
+            assert silent.recv(4096) == b"", "the server has hung up"
+    assert ask(directory, {"n": 1}) == {"echo": {"n": 1}}
 
 
 def test_a_question_that_makes_the_daemon_stumble_is_told_to_the_asker_and_logged(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_after_the_close_there_is_no_daemon_and_no_socket(tmp_path: Path) -> Non
 def test_a_daemon_that_does_not_answer_in_time_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "ANSWER_SECONDS", 0.1)
     release = threading.Event()
-    server = ControlServer(tmp_path, lambda request: {"waited": release.wait(5.0)})
+    server = ControlServer(tmp_path, lambda request: {"waited": release.wait(PATIENCE_SECONDS)})
     try:
         with pytest.raises(NoDaemon, match="timed out"):
             ask(tmp_path, {})
@@ -218,7 +221,6 @@ def test_a_question_nested_as_deep_as_json_may_be_does_not_end_the_answers(tmp_p
         logs.configure(LogSettings(format="json"), secrets=(), stream=io.StringIO())
         for depth in range(950, 1000):
             with connect(tmp_path) as connection:
-                connection.settimeout(60.0)
                 connection.sendall(b'{"deep": ' + b"[" * depth + b"]" * depth + b"}\n")
                 connection.recv(65536)
         assert ask(tmp_path, {"n": 1}) == {"echo": {"n": 1}}

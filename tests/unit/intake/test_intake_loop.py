@@ -3,7 +3,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from agent.config import (
 from agent.intake.loop import Intake
 from agent.simulator.recorder import recording
 from agent.spool import Spool
+from tests.support.daemon import PATIENCE_SECONDS, await_until
 
 NOW = 1_790_000_000.0  # 2026-09-21, after the times in the names
 WHOLE = recording(2, size_bytes=20_000, seed="clip")
@@ -124,17 +124,13 @@ def running(intake: Intake, stop: threading.Event, alive: Callable[[], None] = l
     finally:
         stop.set()
         intake.wake()
-        thread.join(5.0)
+        thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 8.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+def await_watch(intake: Intake, folder: FootageFolder) -> None:
+    """Waits until what is written below a folder is told to the intake that runs."""
+    await_until(lambda: intake._watcher._watches[folder].place is not None, f"a watch on {folder.path}")
 
 
 def events(logged: Logged, name: str) -> Logged:
@@ -465,26 +461,22 @@ def test_a_stop_in_the_middle_of_taking_in_ends_it(bench: Bench) -> None:
 
 def test_a_closed_file_is_taken_at_once(bench: Bench) -> None:
     bench.folder = replace(bench.folder, settle_seconds=3600.0, rescan_seconds=3600.0)
-    with running(bench.intake(), bench.stop):
-
-        def recorded() -> bool:
-            bench.record(content=WHOLE)
-            return eventually(lambda: bench.states() != [], 0.3)
-
-        assert eventually(recorded)
-    assert bench.states()[0] is State.WAITING
+    intake = bench.intake()
+    with running(intake, bench.stop):
+        await_watch(intake, bench.folder)
+        bench.record(content=WHOLE)
+        await_until(lambda: bench.states() != [], "the clip")
+    assert bench.states() == [State.WAITING]
 
 
 def test_a_closed_file_that_is_no_whole_mp4_is_refused_at_once(bench: Bench) -> None:
     bench.folder = replace(bench.folder, settle_seconds=3600.0, rescan_seconds=3600.0)
-    with running(bench.intake(), bench.stop):
-
-        def recorded() -> bool:
-            bench.record(content=WHOLE[:10_000])
-            return eventually(lambda: bench.states() != [], 0.3)
-
-        assert eventually(recorded)
-    assert bench.states()[0] is State.REFUSED
+    intake = bench.intake()
+    with running(intake, bench.stop):
+        await_watch(intake, bench.folder)
+        bench.record(content=WHOLE[:10_000])
+        await_until(lambda: bench.states() != [], "the refusal")
+    assert bench.states() == [State.REFUSED]
 
 
 def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> None:
@@ -492,9 +484,14 @@ def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> 
     intake.step()
     bench.record(41, name=".Trash/ABC1234X_1_20260728_141441.mp4")
     seen = bench.record(42)
-    assert eventually(lambda: intake._hints.qsize() >= 4)
-    intake._listen(0.0)
-    assert [path for _, path in intake._pending] == [seen]
+
+    def heard() -> list[Path]:
+        intake._listen(0.0)
+        return [path for _, path in intake._pending]
+
+    # Notifications come in order, and this one was recorded last.
+    await_until(lambda: seen in heard(), "the notification of what is not hidden")
+    assert heard() == [seen]
 
 
 def test_a_burst_of_files_in_new_folders_is_found_whole(bench: Bench) -> None:
@@ -505,5 +502,5 @@ def test_a_burst_of_files_in_new_folders_is_found_whole(bench: Bench) -> None:
         for second in range(100):
             name = f"trip {second}/cam/ABC1234X_1_20260728_14{second // 60:02d}{second % 60:02d}.mp4"
             bench.record(name=name, content=recording(1, seed=name))
-        assert eventually(lambda: len(bench.states()) == 100)
+        await_until(lambda: len(bench.states()) == 100, "100 clips")
     assert bench.states() == [State.WAITING] * 100

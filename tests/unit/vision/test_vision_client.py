@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from agent.errors import (
     TooLarge,
 )
 from agent.vision.client import VisionClient
-from tests.support.socket_servers import Peer, Request, Script, ScriptedServer, scripted_server
+from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Request, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, START, answering, answering_with, api, certificate, stored_clip
 
 TIMES = {"start_timestamp": "2026-03-01 12:00:00", "end_timestamp": "2026-03-01 12:01:00"}
@@ -101,17 +100,22 @@ class TestTheBulkUpload:
         self, tmp_path: Path, encoding: Encoding
     ) -> None:
         upload = stored_clip(tmp_path, bytes(2_000_000))
+        changed = threading.Event()
 
         def swallow(peer: Peer) -> None:
             peer.read_head()
             peer.receive()
             with upload.file.open("r+b") as file:
                 file.truncate(10)
+            changed.set()
             peer.drain()
             pytest.fail("the request arrived whole")
 
+        def wait(_sent_bytes: int, _position: int) -> None:
+            changed.wait(PATIENCE_SECONDS)
+
         with vision(tmp_path, swallow) as (client, _), pytest.raises(ClipUnreadable):
-            client.upload_bulk([upload], encoding=encoding, progress=lambda *_: time.sleep(0.01))
+            client.upload_bulk([upload], encoding=encoding, progress=wait)
 
     @encodings
     def test_a_wish_to_stop_ends_it_and_the_request_does_not_end(self, tmp_path: Path, encoding: Encoding) -> None:
@@ -320,6 +324,7 @@ def every_call(upload: Upload) -> list[Callable[[VisionClient], object]]:
     ]
 
 
+@pytest.mark.usefixtures("names")
 @pytest.mark.parametrize("base_url", ["https://nowhere.invalid/rest", "http://a..b/rest", "nonsense"])
 def test_no_call_lets_a_foreign_error_escape(tmp_path: Path, base_url: str) -> None:
     with closing(VisionClient(api(base_url, tmp_path))) as client:

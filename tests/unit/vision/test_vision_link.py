@@ -13,10 +13,12 @@ from agent.errors import DeliveryError, LinkDown, Stopped
 from agent.vision import transport as transport_module
 from agent.vision.connections import PatientConnection
 from agent.vision.transport import Transport
-from tests.support.socket_servers import Peer, Script, ScriptedServer, scripted_server
+from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
 
 DONE = {"data": None}
+# Longer than a test may take: what ends at all has ended for another reason.
+ENDLESS = 3600.0
 both = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 
 
@@ -45,7 +47,7 @@ def link(
     folder: Path,
     *scripts: Script,
     secure: bool = False,
-    stall_seconds: float = 5.0,
+    stall_seconds: float = 60.0,
     stopping: threading.Event | None = None,
     receive_buffer_bytes: int | None = None,
 ) -> Iterator[tuple[Transport, ScriptedServer]]:
@@ -56,6 +58,10 @@ def link(
             yield transport, server
 
 
+# A busy machine may not come to a thread for a second or two; it is no stall yet.
+STALL = 10.0
+
+
 def slowly(peer: Peer) -> None:
     peer.read_request(at_most_bytes=8192, pause_seconds=0.05)
     peer.answer(200, DONE)
@@ -64,10 +70,10 @@ def slowly(peer: Peer) -> None:
 @pytest.mark.slow
 @both
 def test_a_slow_link_that_moves_is_not_given_up(tmp_path: Path, secure: bool) -> None:
-    with link(tmp_path, slowly, secure=secure, stall_seconds=2.0, receive_buffer_bytes=16384) as (transport, _):
+    with link(tmp_path, slowly, secure=secure, stall_seconds=STALL, receive_buffer_bytes=16384) as (transport, _):
         started = time.monotonic()
-        assert transport.exchange("POST", "/upload", body=Bytes(400 * 1024)).status == 200
-        assert time.monotonic() - started > 2.2
+        assert transport.exchange("POST", "/upload", body=Bytes(2 * 1024 * 1024)).status == 200
+        assert time.monotonic() - started > STALL
 
 
 @pytest.mark.slow
@@ -77,11 +83,11 @@ def test_bytes_that_still_leave_the_device_count_while_the_answer_is_awaited(tmp
         peer.read_request(at_most_bytes=1024, pause_seconds=0.05)
         peer.answer(200, DONE)
 
-    body = Bytes(60 * 1024)
-    with link(tmp_path, very_slowly, secure=secure, stall_seconds=2.0, receive_buffer_bytes=4096) as (transport, _):
+    body = Bytes(250 * 1024)
+    with link(tmp_path, very_slowly, secure=secure, stall_seconds=STALL, receive_buffer_bytes=4096) as (transport, _):
         started = time.monotonic()
         assert transport.exchange("POST", "/upload", body=body).status == 200
-        assert time.monotonic() - started > 2.5
+        assert time.monotonic() - started > STALL
 
 
 @both
@@ -108,7 +114,8 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, secure: bool) -
         link(tmp_path, mute, secure=secure, stall_seconds=0.2) as (transport, _),
         pytest.raises(LinkDown, match=r"nothing moved for 0\.2 s while waiting for the answer"),
     ):
-        transport.exchange("POST", "/upload", body=Bytes(1_000_000))
+        # So little that it leaves at once, whenever the server comes to read it.
+        transport.exchange("POST", "/upload", body=Bytes(1000))
 
 
 @both
@@ -166,19 +173,17 @@ def test_a_refusal_is_heard_though_a_failing_send_notices_it_first(
 
 @both
 def test_a_refusal_on_a_slow_link_is_heard_before_the_piece_is_through(tmp_path: Path, secure: bool) -> None:
-    received = []
-
     def refuse_soon(peer: Peer) -> None:
         peer.read_head()
-        while True:
-            received.append(len(peer.receive(8192)))
-            time.sleep(0.005)
-            if len(received) == 3:
-                peer.answer(401, API_ERROR)
+        for _ in range(3):
+            peer.receive(8192)
+        peer.answer(401, API_ERROR)
+        peer.hang()
 
+    # What the kernel buffers is far less than the body: whoever sent on would stall.
+    body = Bytes(40 * 256 * 1024)
     with link(tmp_path, refuse_soon, secure=secure, receive_buffer_bytes=16384) as (transport, _):
-        assert transport.exchange("POST", "/upload", body=Bytes(4 * 256 * 1024)).status == 401
-    assert sum(received) < 128 * 1024
+        assert transport.exchange("POST", "/upload", body=body).status == 401
 
 
 @both
@@ -276,8 +281,9 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(tmp_path: Path, monk
 def test_a_connection_that_the_server_closed_is_replaced(tmp_path: Path) -> None:
     with link(tmp_path, answering(200, DONE, closing=True)) as (transport, server):
         transport.exchange("GET", "/status")
-        while server.peers[0].sock.fileno() != -1:
-            time.sleep(0.005)
+        # It takes one connection after the other: when another is answered, the first was closed.
+        with closing(Transport(api(server.url, tmp_path), lambda: False)) as other:
+            other.exchange("GET", "/status")
         assert transport.exchange("GET", "/status").status == 200
 
 
@@ -286,8 +292,8 @@ def deaf(peer: Peer) -> None:
     peer.hang()
 
 
-def seconds_to_abort(transport: Transport, body: Bytes | None) -> float:
-    """How long a request goes on after another thread has called `abort`; it must end with Stopped."""
+def abort(transport: Transport, body: Bytes | None) -> None:
+    """Aborts a request from another thread; it must end with Stopped, and not by its own patience."""
     outcome: list[BaseException] = []
 
     def work() -> None:
@@ -298,39 +304,36 @@ def seconds_to_abort(transport: Transport, body: Bytes | None) -> float:
 
     worker = threading.Thread(target=work)
     worker.start()
-    time.sleep(0.15)
-    aborted = time.monotonic()
+    time.sleep(0.15)  # or the request might not have begun
     transport.abort()
-    worker.join(30)
-    seconds = time.monotonic() - aborted
+    worker.join(PATIENCE_SECONDS)
     assert [type(exc) for exc in outcome] == [Stopped]
-    return seconds
 
 
 @both
 def test_abort_ends_a_blocked_upload_at_once(tmp_path: Path, secure: bool) -> None:
-    with link(tmp_path, deaf, secure=secure, stall_seconds=30) as (transport, _):
-        assert seconds_to_abort(transport, Bytes(50_000_000)) < 10
+    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, _):
+        abort(transport, Bytes(50_000_000))
 
 
 @both
 def test_abort_ends_the_wait_for_an_answer_at_once(tmp_path: Path, secure: bool) -> None:
-    with link(tmp_path, deaf, secure=secure, stall_seconds=30) as (transport, _):
-        assert seconds_to_abort(transport, None) < 10
+    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, _):
+        abort(transport, None)
 
 
 def test_abort_ends_a_tls_handshake_at_once(tmp_path: Path) -> None:
     with scripted_server(lambda peer: peer.hang()) as server:
-        account = api(f"https://127.0.0.1:{server.port}/rest", tmp_path, connect_timeout_seconds=30.0)
+        account = api(f"https://127.0.0.1:{server.port}/rest", tmp_path, connect_timeout_seconds=ENDLESS)
         with closing(Transport(account, lambda: False)) as transport:
-            assert seconds_to_abort(transport, None) < 10
+            abort(transport, None)
 
 
 def full_listener() -> tuple[socket.socket, list[socket.socket]]:
     """A listener whose queue is full: further connections hang while they are made."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
-    waiting = []
-    for _ in range(4):
+    waiting = [socket.create_connection(listener.getsockname())]
+    for _ in range(3):
         sock = socket.socket()
         sock.setblocking(False)
         sock.connect_ex(listener.getsockname())
@@ -341,9 +344,9 @@ def full_listener() -> tuple[socket.socket, list[socket.socket]]:
 def test_abort_ends_the_making_of_a_connection_at_once(tmp_path: Path) -> None:
     listener, waiting = full_listener()
     with listener:
-        account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=30.0)
+        account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=ENDLESS)
         with closing(Transport(account, lambda: False)) as transport:
-            assert seconds_to_abort(transport, None) < 10
+            abort(transport, None)
     for sock in waiting:
         sock.close()
 
@@ -369,9 +372,7 @@ def test_nothing_is_sent_after_an_abort(tmp_path: Path) -> None:
 @both
 def test_a_wish_to_stop_is_noticed_without_an_abort(tmp_path: Path, secure: bool) -> None:
     stop = threading.Event()
-    with link(tmp_path, deaf, secure=secure, stall_seconds=30, stopping=stop) as (transport, _):
+    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS, stopping=stop) as (transport, _):
         threading.Timer(0.1, stop.set).start()
-        started = time.monotonic()
         with pytest.raises(Stopped):
             transport.exchange("GET", "/status")
-        assert time.monotonic() - started < 10

@@ -98,9 +98,15 @@ class Bench:
         return list(self.spool.ledger.records(states))
 
     def await_records(self, count: int, *states: State) -> list[Record]:
-        words = f"{count} clips that are {states}"
-        await_until(lambda: len(self.records(*states)) >= count, words, 120.0)
-        return self.records(*states)
+        """Waits until so many clips are in these states; they are returned as they were then."""
+        found: list[Record] = []
+
+        def are_there() -> bool:
+            found[:] = self.records(*states)
+            return len(found) >= count
+
+        await_until(are_there, f"{count} clips that are {states}", 120.0)
+        return found
 
     def deliver_all(self) -> None:
         batch = self.spool.claim(list)

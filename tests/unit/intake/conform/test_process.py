@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -86,11 +85,18 @@ def test_one_that_stands_still_is_given_up() -> None:
     assert refused.value.look_again_seconds
 
 
-def test_it_gives_signs_of_life_while_it_works() -> None:
-    signs: list[float] = []
-    with shell("sleep 0.6", Watch(threading.Event(), lambda: signs.append(time.monotonic()))) as child:
+def test_it_gives_signs_of_life_while_it_works(tmp_path: Path) -> None:
+    """The child ends when there were three."""
+    signs: list[None] = []
+
+    def alive() -> None:
+        signs.append(None)
+        if len(signs) == 3:
+            (tmp_path / "three").touch()
+
+    with shell(f"while [ ! -e '{tmp_path}/three' ]; do sleep 0.05; done", Watch(threading.Event(), alive)) as child:
         child.finish()
-    assert len(signs) >= 2
+    assert len(signs) >= 3
 
 
 def test_it_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
