@@ -300,7 +300,8 @@ def test_a_folder_that_is_renamed_or_replaced_is_watched_where_the_configuration
 
 # The thread that reads from the kernel, in watchdog 7 and 6.
 READER = "InotifyFD" if hasattr(inotify_c, "InotifyFD") else "InotifyBuffer"
-# Each ends a thread of watchdog's when a file of that name is told of.
+# Each ends a thread of watchdog's when a file of that name appears, once: that it is closed is told as well, perhaps
+# only when the thread has been replaced.
 KILLERS = """
     import sys, threading
     from agent import cli
@@ -309,10 +310,11 @@ KILLERS = """
     told = watching._Handler.on_any_event
 
     def on_any_event(handler, event):
-        if event.src_path.endswith("handler.kill"):
+        appears = event.event_type == "created"
+        if appears and event.src_path.endswith("handler.kill"):
             raise RuntimeError("the handler failed")
         for thread in threading.enumerate():
-            if event.src_path.endswith(f"{type(thread).__name__}.kill"):
+            if appears and event.src_path.endswith(f"{type(thread).__name__}.kill"):
                 thread.stop()
         told(handler, event)
 
