@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from agent.config import Config, load, secrets_of, surroundings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import ConfigError
 from agent.host import logs
+from agent.host.bell import Bell
 from agent.host.clock import Clock
 from agent.host.control import ControlServer
 from agent.host.service import ServiceManager
@@ -145,9 +144,7 @@ class Daemon:
         self._manager = ServiceManager()
         self._patience_seconds = min(HUNG_SECONDS, self._manager.watchdog_seconds or HUNG_SECONDS)
         self._look_seconds = min(ALIVE_SECONDS, self._patience_seconds / 3)
-        # The main thread waits for this. Into such a queue a signal handler may put wherever it interrupts the thread;
-        # to set an event there could wait for ever, for a lock that the thread itself holds.
-        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._bell = Bell()
         self._stop_asked = False
         self._reload_asked = False
         self._has_changed = False
@@ -180,6 +177,7 @@ class Daemon:
             if self._parts.stop(STOP_SECONDS):
                 # After a failure the next start checks the queue for damage.
                 self._spool.close(clean=code == 0)
+                self._bell.close()
             else:
                 # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
                 self._spool.release_all()
@@ -191,12 +189,11 @@ class Daemon:
             self._reload_asked = True
         else:
             self._stop_asked = True
-        self._calls.put(None)
 
     def _on_change(self) -> None:
         if not self._has_changed:
             self._has_changed = True
-            self._calls.put(None)
+            self._bell.ring()
 
     def _watch(self) -> int:
         """The main thread's loop: signals, the workers' health, the service manager."""
@@ -208,8 +205,7 @@ class Daemon:
                 return 1
             if self._seconds_to_report() == 0.0:
                 self._report()
-            with suppress(queue.Empty):
-                self._calls.get(timeout=self._seconds_to_report())
+            self._bell.wait(self._seconds_to_report())
         return 0
 
     def _seconds_to_report(self) -> float:

@@ -20,7 +20,7 @@ from tests.support.daemon import PASSWORD, DaemonProcess
 
 NOWHERE = "https://127.0.0.1:9/rest"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 class Manager:
@@ -90,6 +90,16 @@ def test_what_changes_is_told_when_it_changes(daemon: DaemonProcess, manager: Ma
             manager.told(f"STATUS={number} waiting")
 
     assert run(daemon, bring_clips) == 0
+
+
+def test_that_the_link_is_down_is_told_when_it_is_noticed(daemon: DaemonProcess, manager: Manager) -> None:
+    def bring_clip() -> None:
+        manager.told("STATUS=0 waiting")
+        (daemon.footage / "ABC1234X_1_20260728_140001.mp4").write_bytes(recording(1.0, seed="1"))
+        while "link down" not in manager.told("STATUS=1 waiting"):
+            pass
+
+    assert run(daemon, bring_clip) == 0
 
 
 def test_a_signal_ends_the_sleep(daemon: DaemonProcess, manager: Manager) -> None:
