@@ -19,6 +19,7 @@ from agent.config import Config, load, secrets_of, surroundings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import ConfigError
 from agent.host import logs
+from agent.host.bell import Bell
 from agent.host.clock import Clock
 from agent.host.control import ControlServer
 from agent.host.service import ServiceManager
@@ -30,7 +31,9 @@ from agent.vision.client import VisionClient
 log = structlog.get_logger()
 
 STOP_SECONDS = 4.0
-STATUS_SECONDS = 1.0
+# The service manager is told of a change at once, but not more often than this; and that all is well this often.
+CHANGE_SECONDS = 1.0
+ALIVE_SECONDS = 15.0
 # A worker reports several times a minute; an upload reports with each piece that leaves.
 HUNG_SECONDS = 180.0
 
@@ -45,10 +48,16 @@ def read_config(file: Path, *, with_password: bool = True) -> Config:
 
 
 class Worker:
-    """A thread that is watched: it reports that it moves, and what ended it is not lost."""
+    """A thread that is watched: it reports that it moves, and what ended it is not lost.
 
-    def __init__(self, name: str, run: Callable[[Callable[[], None]], None]) -> None:
+    Args:
+        run: its work; given what is to be called as a sign that it moves.
+        on_end: called from it when it has ended, by an error too.
+    """
+
+    def __init__(self, name: str, run: Callable[[Callable[[], None]], None], on_end: Callable[[], None]) -> None:
         self._run = run
+        self._on_end = on_end
         self._moved = time.monotonic()
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -65,21 +74,29 @@ class Worker:
             self._run(self.moved)
         except BaseException as exc:  # noqa: BLE001  # handed to the main thread, which ends the daemon with it
             self.failure = exc
+        self._on_end()
 
 
 class Parts:
-    """Intake and delivery for one configuration, running."""
+    """Intake and delivery for one configuration, running.
 
-    def __init__(self, config: Config, spool: Spool, clock: Clock) -> None:
+    Args:
+        on_change: called from their threads when there is something new to tell of them.
+    """
+
+    def __init__(self, config: Config, spool: Spool, clock: Clock, on_change: Callable[[], None]) -> None:
         self.config = config
         self._stop = threading.Event()
         self._client = VisionClient(config.api, stopping=self._stop.is_set, now=clock.wall)
-        self.dispatcher = Dispatcher(spool, self._client, config.upload, self._stop, now=clock.wall)
-        self.intake = Intake(config, spool, self._stop, on_taken=self.dispatcher.wake, clock=clock)
+        self._on_change = on_change
+        self.dispatcher = Dispatcher(
+            spool, self._client, config.upload, self._stop, on_change=on_change, now=clock.wall
+        )
+        self.intake = Intake(config, spool, self._stop, on_taken=self._taken, clock=clock)
         self.workers = [
-            Worker("intake", self.intake.run),
-            Worker("delivery", self.dispatcher.run),
-            Worker("conform", self.intake.conformer.run),
+            Worker("intake", self.intake.run, on_change),
+            Worker("delivery", self.dispatcher.run, on_change),
+            Worker("conform", self.intake.conformer.run, on_change),
         ]
         for worker in self.workers:
             worker.thread.start()
@@ -104,6 +121,10 @@ class Parts:
         self._client.close()
         return True
 
+    def _taken(self) -> None:
+        self.dispatcher.wake()
+        self._on_change()
+
 
 class Daemon:
     """`vision-ingest run`.
@@ -122,9 +143,12 @@ class Daemon:
         self._config = config
         self._manager = ServiceManager()
         self._patience_seconds = min(HUNG_SECONDS, self._manager.watchdog_seconds or HUNG_SECONDS)
-        self._signalled = threading.Event()
+        self._look_seconds = min(ALIVE_SECONDS, self._patience_seconds / 3)
+        self._bell = Bell()
         self._stop_asked = False
         self._reload_asked = False
+        self._has_changed = False
+        self._reported_at = -ALIVE_SECONDS
         self._sent_bytes = 0
         self._waiting = 0
         self._counted_changes = -1
@@ -134,7 +158,7 @@ class Daemon:
         self._spool = Spool(config.spool, self._clock.wall)
         recovery = self._spool.recover()
         self._announce(recovery=asdict(recovery))
-        self._parts = Parts(config, self._spool, self._clock)
+        self._parts = Parts(config, self._spool, self._clock, self._on_change)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT.
@@ -153,6 +177,7 @@ class Daemon:
             if self._parts.stop(STOP_SECONDS):
                 # After a failure the next start checks the queue for damage.
                 self._spool.close(clean=code == 0)
+                self._bell.close()
             else:
                 # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
                 self._spool.release_all()
@@ -164,7 +189,11 @@ class Daemon:
             self._reload_asked = True
         else:
             self._stop_asked = True
-        self._signalled.set()
+
+    def _on_change(self) -> None:
+        if not self._has_changed:
+            self._has_changed = True
+            self._bell.ring()
 
     def _watch(self) -> int:
         """The main thread's loop: signals, the workers' health, the service manager."""
@@ -174,10 +203,14 @@ class Daemon:
                 self._reload()
             if self._parts_failed():
                 return 1
-            self._report()
-            self._signalled.wait(STATUS_SECONDS)
-            self._signalled.clear()
+            if self._seconds_to_report() == 0.0:
+                self._report()
+            self._bell.wait(self._seconds_to_report())
         return 0
+
+    def _seconds_to_report(self) -> float:
+        interval = CHANGE_SECONDS if self._has_changed else self._look_seconds
+        return max(0.0, self._reported_at + interval - time.monotonic())
 
     def _parts_failed(self) -> bool:
         for worker in self._parts.workers:
@@ -187,6 +220,9 @@ class Daemon:
         return False
 
     def _report(self) -> None:
+        # In this order: what changes from now on is told in the next report.
+        self._has_changed = False
+        self._reported_at = time.monotonic()
         sent = self._parts.dispatcher.activity.sent_bytes
         if sent != self._sent_bytes:
             self._sent_bytes = sent
@@ -215,7 +251,7 @@ class Daemon:
         self._config = config
         logs.configure(config.log, secrets=secrets_of(config))
         self._clock.trust = config.clock.trust
-        self._parts = Parts(config, self._spool, self._clock)
+        self._parts = Parts(config, self._spool, self._clock, self._on_change)
         self._announce()
         self._manager.ready()
 
@@ -238,8 +274,8 @@ class Daemon:
         activity = self._parts.dispatcher.activity
         changes = self._spool.changes
         if changes != self._counted_changes:
-            # Counting reads the index of all clips, and this is asked for each second.
-            self._waiting = self._spool.ledger.tallies()[State.WAITING].clips
+            # Counting reads the index of all that wait, and this may be asked for each second.
+            self._waiting = self._spool.ledger.tallies([State.WAITING])[State.WAITING].clips
             self._counted_changes = changes
         waiting = self._waiting
         doing = activity.doing
@@ -263,5 +299,6 @@ class Daemon:
                 changed = self._spool.retry(int(clip) for clip in clips)
                 self._parts.intake.wake()
                 self._parts.dispatcher.wake()
+                self._on_change()
                 return {"changed": [record.id for record in changed]}
         return {"error": "unknown request"}

@@ -41,6 +41,7 @@ class Dispatcher:
         client: the API.
         settings: [upload].
         stop: set when the daemon is to stop.
+        on_change: called when `activity` is another one; of progress only from clip to clip.
         rng: for jitter.
         monotonic: seconds of a clock that no one sets; pauses are counted on it.
         now: Unix seconds, as the spool counts its due times.
@@ -53,6 +54,7 @@ class Dispatcher:
         settings: UploadSettings,
         stop: threading.Event,
         *,
+        on_change: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -61,6 +63,7 @@ class Dispatcher:
         self._client = client
         self._settings = settings
         self._stop = stop
+        self._on_change = on_change
         self._rng = rng or random.Random()  # noqa: S311  # jitter, not a secret
         self._monotonic = monotonic
         self._now = now
@@ -220,7 +223,10 @@ class Dispatcher:
         return answer.results, answer.is_clear
 
     def _progress(self, sent_bytes: int, position: int) -> None:
-        self._activity = replace(self._activity, sent_bytes=sent_bytes, batch_position=position + 1)
+        before = self._activity
+        self._activity = replace(before, sent_bytes=sent_bytes, batch_position=position + 1)
+        if self._activity.batch_position != before.batch_position:
+            self._on_change()
 
     def _sent_footage(self, batch: list[Upload]) -> float:
         """How many bytes of footage have left with the request that broke."""
@@ -329,7 +335,7 @@ class Dispatcher:
     def _seconds_to_next(self) -> float:
         due = self._spool.ledger.next_due()
         seconds = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due - self._now()))
-        if self._spool.ledger.tallies()[State.ACCEPTED].clips:
+        if self._spool.ledger.tallies([State.ACCEPTED])[State.ACCEPTED].clips:
             seconds = min(seconds, self._poller.seconds_to_next())
         return seconds
 
@@ -341,6 +347,8 @@ class Dispatcher:
             reason=before.reason if reason is None else reason,
             **batch,
         )
+        if self._activity != before:
+            self._on_change()
 
 
 def _log_clip(id: int, state: State, footage: str, reason: str) -> None:

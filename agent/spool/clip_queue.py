@@ -47,7 +47,7 @@ class ClipQueue(ClipTable):
     @property
     def size(self) -> int:
         """How many clips wait: counted, where the library keeps a number that drifts."""
-        return self.ledger.tallies()[State.WAITING].clips
+        return self.ledger.tallies([State.WAITING])[State.WAITING].clips
 
     def add(
         self,

@@ -36,6 +36,7 @@ UNTIMED = 6
 STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING, UNTIMED: State.HELD}
 COLUMNS = "_id, data, status, due, priority"
 PAGE_ROWS = 500
+PAGE_IDS = 10_000
 # The footage of a damaged row.
 UNKNOWN = Footage(Path("unknown"), 0, 0)
 
@@ -80,17 +81,40 @@ class Ledger:
     def records(self, states: Sequence[State] = ()) -> Iterator[Record]:
         """The clips in these states, or all, oldest first.
 
-        Reads a page at a time, so that a ledger of any length needs little memory and holds no lock for long.
+        Without a choice of states those are shown too whose state is damaged.
         """
-        codes = [code for code, state in STATES.items() if state in states]
-        # Without a choice of states those rows are shown too whose state is damaged.
-        condition = f"_id > ? AND status IN ({','.join('?' * len(codes))})" if states else "_id > ?"
+        return map(tolerant, self.rows_in(states, COLUMNS) if states else self._all_rows())
+
+    def rows_in(self, states: Iterable[State], columns: str) -> Iterator[Any]:
+        """Columns of the clips in these states, oldest first.
+
+        Reads a page at a time, so that a ledger of any length needs little memory and holds no lock for long. Each
+        question for numbers goes through all that are in these states: it brings the numbers of many pages.
+        """
+        wanted = set(states)
+        codes = ",".join(str(code) for code, state in STATES.items() if state in wanted)
         last = 0
         while True:
-            page = self._rows(
-                f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY _id LIMIT {PAGE_ROWS}", (last, *codes)
+            ids = self._rows(
+                # The + keeps SQLite from going through the rows themselves, those of all states.
+                f"SELECT _id FROM {TABLE} WHERE +_id > ? AND status IN ({codes}) ORDER BY +_id LIMIT {PAGE_IDS}",
+                (last,),
             )
-            yield from map(tolerant, page)
+            for first in range(0, len(ids), PAGE_ROWS):
+                page = [id for (id,) in ids[first : first + PAGE_ROWS]]
+                marks = ",".join("?" * len(page))
+                query = f"SELECT {columns} FROM {TABLE} WHERE _id IN ({marks}) AND +status IN ({codes}) ORDER BY _id"
+                yield from self._rows(query, page)
+            if len(ids) < PAGE_IDS:
+                return
+            last = ids[-1][0]
+
+    def _all_rows(self) -> Iterator[Any]:
+        last = 0
+        while True:
+            query = f"SELECT {COLUMNS} FROM {TABLE} WHERE _id > ? ORDER BY _id LIMIT {PAGE_ROWS}"
+            page = self._rows(query, (last,))
+            yield from page
             if len(page) < PAGE_ROWS:
                 return
             last = page[-1][0]

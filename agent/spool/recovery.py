@@ -12,6 +12,7 @@ import structlog
 
 from agent.clip import Footage, State
 from agent.spool.clip_queue import ClipQueue
+from agent.spool.comparing import NameSums
 from agent.spool.files import ClipFiles, StoredName, piece_of, read_name
 from agent.spool.ledger import UNKNOWN, content_of
 from agent.spool.presence import can_start_anew, is_there
@@ -103,14 +104,18 @@ class Repair:
         return Recovery(adopted, requeued, lost, removed, mended)
 
     def _compare(self) -> tuple[int, list[str]]:
-        """Compares the stored files with the rows, many at once, without reading the rows as such.
+        """Compares the stored files with the rows, without reading the rows as such.
+
+        Where all agree that takes one look at each, in order: to look up each file's row goes all over the ledger.
 
         Returns:
             How many belong to rows that wait for delivery, and the names of all other files.
         """
-        matched = 0
+        of_rows = NameSums(self._upkeep.stored_names(HOLDING))
+        of_files = NameSums(self._files.names())
+        matched = of_rows.agreeing(of_files)
         others: list[str] = []
-        names = self._files.names()
+        names = iter(of_rows.differing(of_files, self._files.names()))
         while page := list(islice(names, FILES_AT_ONCE)):
             by_piece = {piece: name for name in page if (piece := piece_of(name))}
             known = self._upkeep.named_by_rows(by_piece, HOLDING)

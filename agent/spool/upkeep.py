@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.clip import State
@@ -80,20 +80,11 @@ class Upkeep:
     def damaged(self, states: Iterable[State]) -> list[int]:
         """The numbers of the rows in these states that cannot be read, and of those whose state cannot."""
         known = ",".join(map(str, STATES))
-        codes = _codes(states)
         found = [
             id for (id,) in self._table.rows(f"SELECT _id FROM {TABLE} WHERE status IS NULL OR status NOT IN ({known})")
         ]
-        last = 0
-        while True:
-            query = (
-                f"SELECT {COLUMNS} FROM {TABLE} WHERE _id > ? AND status IN ({codes}) ORDER BY _id LIMIT {PAGE_ROWS}"
-            )
-            page = self._table.rows(query, (last,))
-            found += [row[0] for row in page if not _is_readable(row)]
-            if len(page) < PAGE_ROWS:
-                return found
-            last = page[-1][0]
+        found += [row[0] for row in self._table.ledger.rows_in(states, COLUMNS) if not _is_readable(row)]
+        return found
 
     def expendable(self) -> list[tuple[Record, Stored]]:
         """The clips that may be given up for space, with their stored files; those first that are missed least.
@@ -114,6 +105,15 @@ class Upkeep:
         condition = "identity = ? AND piece = ? AND rules IS NULL"
         rows = self._table.rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition}", (identity, piece))
         return tolerant(rows[0]) if rows else None
+
+    def stored_names(self, states: Iterable[State]) -> Iterator[str]:
+        """The names of the files that the rows in these states should have, as `named_by_rows` understands a row."""
+        for identity, piece, data in self._table.ledger.rows_in(
+            states, "identity, piece, CASE WHEN rules IS NULL AND bytes > 0 THEN data END"
+        ):
+            name = _name_in(data) if isinstance(data, bytes) else ""
+            if name.endswith(f"_{identity}-{piece}.mp4"):
+                yield name
 
     def named_by_rows(self, names: Mapping[tuple[str, int], str], states: Iterable[State]) -> set[str]:
         """Which of these stored files, given by identity and piece, belong to a row in one of these states.
@@ -171,6 +171,15 @@ def _is_readable(row: Sequence[Any]) -> bool:
 def _codes(states: Iterable[State]) -> str:
     """The codes of these states, for a question."""
     return ",".join(str(code) for code, state in STATES.items() if state in set(states))
+
+
+def _name_in(data: bytes) -> str:
+    """The stored file that a row's JSON, which is not decoded for this, names as its own; empty if there is none."""
+    said = data.partition(b'"stored": ["')[2].partition(b'"')[0]
+    try:
+        return str(json.loads(b'"%s"' % said)) if b"\\" in said else said.decode("ascii")
+    except ValueError:
+        return ""
 
 
 def _names(data: bytes, file: str) -> bool:
