@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from agent.clip import Upload
+from agent.clip import Upload, Video
 
 # Clips that may not share this batch are passed over, but not without end: the queue may hold a hundred thousand.
 LOOK_AHEAD = 400
@@ -40,18 +40,20 @@ def fill(ready: Iterator[Upload], limits: BatchLimits, *, least_suspected_first:
         if near:
             ready = chain([min(near, key=lambda upload: upload.strikes)], near)
     batch: list[Upload] = []
+    videos: set[Video] = set()
     size_bytes = 0
     most = limits.clips
     for upload in islice(ready, LOOK_AHEAD):
         if batch:
             if len(batch) >= most:
                 break
-            if upload.companions != batch[0].companions or any(upload.video == other.video for other in batch):
+            if upload.companions != batch[0].companions or upload.video in videos:
                 continue
             if size_bytes + upload.size_bytes > limits.size_bytes:
                 break
         elif upload.companions is not None:
             most = min(most, upload.companions)
         batch.append(upload)
+        videos.add(upload.video)
         size_bytes += upload.size_bytes
     return batch

@@ -94,7 +94,10 @@ class Record:
     def after(self, verdict: Verdict, at: datetime, due: float) -> Record:
         """This record once the verdict is carried out."""
         return replace(
-            self.changed(verdict.state, verdict.reason, at),
+            self,
+            state=verdict.state,
+            reason=verdict.reason,
+            history=self._history(verdict.state, verdict.reason, at),
             due=due,
             attempts=verdict.attempts,
             strikes=verdict.strikes,
@@ -103,13 +106,17 @@ class Record:
         )
 
     def changed(self, state: State, reason: str, at: datetime) -> Record:
-        """This record in another state. The first step and the latest ones are remembered, repetitions once."""
+        """This record in another state."""
+        return replace(self, state=state, reason=reason, history=self._history(state, reason, at))
+
+    def _history(self, state: State, reason: str, at: datetime) -> tuple[Change, ...]:
+        """The history with one more step. The first and the latest ones are remembered, repetitions once."""
         history = self.history
         if not history or (history[-1].state, history[-1].reason) != (state, reason):
             history = (*history, Change(at, state, reason))
         if len(history) > HISTORY_LENGTH:
             history = (history[0], *history[-HISTORY_LENGTH + 1 :])
-        return replace(self, state=state, reason=reason, history=history)
+        return history
 
     def seen_again(self, clip: Clip, at: datetime) -> Record:
         """This record once its recording was found as other footage, moved or locked by the recorder.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,18 @@ class ClipTable(SQLiteAckQueue):
         if release_identity:
             db.execute(f"UPDATE {TABLE} SET identity = NULL WHERE _id = ?", (record.id,))
             db.execute("DELETE FROM sighting WHERE clip = ?", (record.id,))
+
+    @staticmethod
+    def rewrite_states(db: sqlite3.Connection, records: Iterable[Record], at: float) -> None:
+        """The same for records in which nothing but their state has changed, with what belongs to it, and faster.
+
+        Args:
+            at: Unix seconds.
+        """
+        db.executemany(
+            f"UPDATE {TABLE} SET data = ?, timestamp = ?, status = ?, due = ? WHERE _id = ?",
+            [(json_serializer.dumps(to_json(r)), at, _code(r), r.due, r.id) for r in records],
+        )
 
     def set_state(self, db: sqlite3.Connection, id: int, state: State) -> None:
         """Changes the state of a row of which no more can be read."""

@@ -13,7 +13,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
@@ -66,21 +67,21 @@ class _Body:
         return files + sum(len(frame) for frame in self._frames)
 
     def __iter__(self) -> Iterator[bytes]:
-        for upload in self._uploads:
+        with ExitStack() as opened:
             # All of them before the first byte is sent: mobile data costs money.
-            _open(upload).close()
-        sent_bytes = 0
-        for position, piece in self._pieces():
-            if self._stopping():
-                raise Stopped("asked to stop while sending")
-            yield piece
-            sent_bytes += len(piece)
-            self._progress(sent_bytes, position)
+            files = [opened.enter_context(_open(upload)) for upload in self._uploads]
+            sent_bytes = 0
+            for position, piece in _gathered(self._pieces(files)):
+                if self._stopping():
+                    raise Stopped("asked to stop while sending")
+                yield piece
+                sent_bytes += len(piece)
+                self._progress(sent_bytes, position)
 
-    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+    def _pieces(self, files: Sequence[BinaryIO]) -> Iterator[tuple[int, bytes]]:
         for position, upload in enumerate(self._uploads):
             yield position, self._frames[position]
-            for piece in _stored(upload, self._raw_bytes):
+            for piece in _stored(upload, files[position], self._raw_bytes):
                 yield position, self._encode(piece)
         yield len(self._uploads) - 1, self._frames[-1]
 
@@ -185,21 +186,37 @@ def _base64_encoder() -> Callable[[bytes], bytes]:
     return encode
 
 
-def _stored(upload: Upload, piece_bytes: int) -> Iterator[bytes]:
+def _gathered(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """The same bytes in as few pieces as PIECE_BYTES allows: each costs system calls, and small clips would have many.
+
+    Each is with the position of the clip that its last byte belongs to.
+    """
+    gathered: list[bytes] = []
+    size_bytes = last = 0
+    for position, piece in pieces:
+        if gathered and size_bytes + len(piece) > PIECE_BYTES:
+            yield last, b"".join(gathered)
+            gathered, size_bytes = [], 0
+        gathered.append(piece)
+        size_bytes += len(piece)
+        last = position
+    yield last, b"".join(gathered)
+
+
+def _stored(upload: Upload, file: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
     """The stored file in pieces, exactly as many bytes as it had when it was stored."""
-    with _open(upload) as file:
-        left_bytes = upload.size_bytes
-        while left_bytes:
-            try:
-                piece = file.read(min(piece_bytes, left_bytes))
-            except OSError as exc:
-                raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}", may_pass=True) from exc
-            if not piece:
-                raise ClipUnreadable(upload.file, "became shorter while it was sent: the recorder wrote on it")
-            left_bytes -= len(piece)
-            if not left_bytes:
-                _check_unchanged(file, upload)
-            yield piece
+    left_bytes = upload.size_bytes
+    while left_bytes:
+        try:
+            piece = file.read(min(piece_bytes, left_bytes))
+        except OSError as exc:
+            raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}", may_pass=True) from exc
+        if not piece:
+            raise ClipUnreadable(upload.file, "became shorter while it was sent: the recorder wrote on it")
+        left_bytes -= len(piece)
+        if not left_bytes:
+            _check_unchanged(file, upload)
+        yield piece
 
 
 def _open(upload: Upload) -> BinaryIO:

@@ -11,9 +11,6 @@ from zoneinfo import ZoneInfo
 
 from agent.clip import Upload
 
-# Published: "YYYY-MM-DD HH:MM:SS". Silent on the zone: read as UTC, set by api.timezone.
-TIMESTAMP = "%Y-%m-%d %H:%M:%S"
-
 # Published for the single upload and for its answers. The fields of a bulk record and of an entry in the list of
 # requests are not published: read as the same.
 REGISTRATION = "registration"
@@ -59,8 +56,11 @@ class Named(Protocol):
 
 
 def timestamp(instant: datetime, zone: ZoneInfo) -> str:
-    """An instant as the API writes it."""
-    return instant.astimezone(zone).strftime(TIMESTAMP)
+    """An instant as the API writes it.
+
+    Published: "YYYY-MM-DD HH:MM:SS". Silent on the zone: read as UTC, set by api.timezone.
+    """
+    return instant.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
 def read_timestamp(value: object, zone: ZoneInfo) -> datetime | None:

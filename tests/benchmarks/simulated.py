@@ -95,7 +95,7 @@ class MemorySpool:
     def next_due(self) -> float | None:
         return self._later[0][0] if self._later else None
 
-    def tallies(self) -> Mapping[State, Any]:
+    def tallies(self, _states: Iterable[State]) -> Mapping[State, Any]:
         return {State.ACCEPTED: SimpleNamespace(clips=0)}
 
     def _wake(self) -> None:

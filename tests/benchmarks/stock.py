@@ -15,7 +15,7 @@ from agent.clip import Clip, Footage, State, Video
 from agent.simulator.recorder import recording
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import name_for
-from agent.spool.ledger import DELIVERED, TABLE
+from agent.spool.ledger import DELIVERED, READY, TABLE
 from agent.spool.records import Record, Stored
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -42,6 +42,37 @@ class Stock:
     def waiting(self, count: int) -> None:
         """Adds clips that wait, whose footage the recorder has overwritten since."""
         self._add(count, State.WAITING, in_tree=0)
+
+    def multiply_waiting(self, count: int) -> None:
+        """Adds so many rows like that of the last clip, each a minute later. No stored files are made for them.
+
+        In one statement: to make a million rows in Python would take minutes.
+        """
+        queue = self._queue()
+        columns = "timestamp, status, due, priority, bytes, piece"
+        with queue.transaction() as db:
+            db.execute("PRAGMA cache_size=-100000")  # else most of the time is spent on writing pages twice
+            last, video = db.execute(f"SELECT _id, video FROM {TABLE} ORDER BY _id DESC LIMIT 1").fetchone()
+            registration, camera, start, end = video.split("|")
+            next_end = "strftime('%Y-%m-%dT%H:%M:%SZ', {}, '1 minutes')".format
+            db.execute(
+                f"INSERT INTO {TABLE} ({columns}, identity, data, video)"
+                f" WITH RECURSIVE later(n, start, end) AS (VALUES(1, :end, {next_end(':end')})"
+                f" UNION ALL SELECT n + 1, end, {next_end('end')} FROM later WHERE n < :count)"
+                f" SELECT {columns}, printf('%032x', n),"
+                # The end first: the start of the next one looks the same.
+                " CAST(replace(replace(data, :end, later.end), :start, later.start) AS BLOB),"
+                f" :vehicle || later.start || '|' || later.end FROM {TABLE}, later WHERE _id = :last",
+                {"count": count, "last": last, "vehicle": f"{registration}|{camera}|", "start": start, "end": end},
+            )
+        queue.close()
+
+    def wait_again(self) -> None:
+        """Makes all delivered clips wait once more; their stored files are gone."""
+        queue = self._queue()
+        with queue.transaction() as db:
+            db.execute(f"UPDATE {TABLE} SET status = {READY}, due = 0 WHERE status = {DELIVERED}")
+        queue.close()
 
     def delivered(self, count: int, *, in_tree: int) -> None:
         """Adds clips that were delivered, of which so many still lie in the footage folder."""

@@ -161,6 +161,12 @@ def test_pieces_are_small(tmp_path: Path, bulk: Bulk) -> None:
 
 
 @both
+def test_small_clips_share_a_piece(tmp_path: Path, bulk: Bulk) -> None:
+    body = bulk([stored_clip(tmp_path, bytes(1000), id=id) for id in range(20)], UTC)
+    assert len(list(body)) == 1
+
+
+@both
 def test_progress_counts_what_has_left_and_names_the_clip(tmp_path: Path, bulk: Bulk) -> None:
     told: list[tuple[int, int]] = []
     uploads = [stored_clip(tmp_path, bytes(500_000), id=id) for id in (5, 6)]
