@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, Video
+from agent.clip import Footage, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.host.clock import AsTold, Clock
@@ -20,6 +20,7 @@ from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.conform.process import Cancelled
 from agent.intake.dating import dated
 from agent.intake.fitting import as_it_is
+from agent.intake.grouping import Group, Member
 from agent.intake.naming import unusable
 from agent.intake.news import News
 from agent.intake.reading import Reading
@@ -28,7 +29,7 @@ from agent.intake.settling import Pending, is_being_written, is_hopeless, is_set
 from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
-from agent.spool import Spool
+from agent.spool import Spool, Taken, Trouble
 
 log = structlog.get_logger()
 
@@ -91,6 +92,7 @@ class Intake:
         )
         self._scan_at = dict.fromkeys(self._folders, 0.0)
         self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
+        self._group = Group()
         self._news = News()
         self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
@@ -251,39 +253,54 @@ class Intake:
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
                 self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
-                try:
-                    self._take(folder, pending)
-                except SpoolFull as exc:
-                    self._tell_full(exc)
-                    self._pending[folder, path] = replace(pending, look_at=now + folder.rescan_seconds)
+                self._take(folder, pending)
+                if self._group.is_due(self._monotonic()):
+                    self._spool_group(alive)
+        self._spool_group(alive)
 
     def _take(self, folder: FootageFolder, pending: Pending) -> None:
-        """Inspects one settled file and spools it, or says why not.
-
-        Raises:
-            SpoolFull: there is no room now.
-        """
+        """Inspects one settled file; what comes of it is noted, or is in the group that goes into the spool next."""
         footage = pending.footage
-        key = (folder, footage.path)
         now = self._monotonic()
-        if self._spool.state_of(footage) is not None:
-            del self._pending[key]
+        if footage in self._group or self._spool.state_of(footage) is not None:
+            del self._pending[folder, footage.path]
             return
         try:
             hopeless = is_hopeless(pending, now, folder.settle_seconds)
             job = self._readings[folder].read(footage, self._clock.settings, is_hopeless=hopeless)
             if job is None:
-                self._pending[key] = put_off(pending, now, folder.settle_seconds)
-                return
-            if self.conformer.accepts(job):
+                self._pending[folder, footage.path] = put_off(pending, now, folder.settle_seconds)
+            elif self.conformer.accepts(job):
                 self._conforming[footage] = folder
+                del self._pending[folder, footage.path]
             else:
-                self._spool_pieces([(as_it_is(job.recording, self._limits), footage.path)])
-        except FootageGone as exc:
-            log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
-        except FootageRefused as exc:
-            self._refuse_settled(folder, footage, exc)
-        del self._pending[key]
+                (clip,) = dated([as_it_is(job.recording, self._limits)], self._clock.settings)
+                self._group.add(Member(folder, clip), now)
+        except (FootageGone, FootageRefused) as exc:
+            self._conclude_settled(folder, footage, exc)
+
+    def _spool_group(self, alive: Callable[[], None]) -> None:
+        members = self._group.leave()
+        if not members:
+            return
+        outcomes: Sequence[list[Taken] | Trouble]
+        try:
+            self._relieve()
+            outcomes = self._spool.take_in_group([[(one.clip, one.clip.footage.path)] for one in members], alive)
+        except SpoolFull as exc:
+            outcomes = [exc] * len(members)
+        for member, outcome in zip(members, outcomes, strict=True):
+            self._conclude_settled(member.folder, member.clip.footage, outcome)
+
+    def _conclude_settled(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
+        """Notes what became of a settled file; without room it is tried again later."""
+        pending = self._pending.pop((folder, footage.path))
+        try:
+            self._conclude(folder, footage, outcome)
+        except SpoolFull as exc:
+            self._tell_full(exc)
+            later = self._monotonic() + folder.rescan_seconds
+            self._pending[folder, footage.path] = replace(pending, look_at=later)
 
     def _take_conformed(self) -> None:
         """Spools what the conformer made of a recording; without room for that, or for cutting, it is tried again."""
@@ -307,27 +324,38 @@ class Intake:
 
     def _spool_conformed(self, folder: FootageFolder, done: Conformed) -> None:
         """Raises SpoolFull."""
+        outcome: list[Taken] | Trouble
         try:
             if done.trouble is not None:
                 raise done.trouble
-            if self._spool.state_of(done.footage) is None:
-                self._spool_pieces(done.pieces)
-        except FootageGone as exc:
-            log.debug("footage_gone", footage=str(done.footage.path), reason=str(exc))
-        except FootageRefused as exc:
-            self._refuse_settled(folder, done.footage, exc)
+            if self._spool.state_of(done.footage) is not None:
+                return
+            clips = dated([clip for clip, _ in done.pieces], self._clock.settings)
+            self._relieve()
+            outcome = self._spool.take_in(list(zip(clips, (file for _, file in done.pieces), strict=True)))
+        except (FootageGone, FootageRefused) as exc:
+            outcome = exc
+        self._conclude(folder, done.footage, outcome)
 
-    def _spool_pieces(self, pieces: Sequence[tuple[Clip, Path]]) -> None:
-        footage = pieces[0][0].footage
-        clips = dated([clip for clip, _ in pieces], self._clock.settings)
-        files = [file for _, file in pieces]
-        self._relieve()
-        for taken in self._spool.take_in(list(zip(clips, files, strict=True))):
-            event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-            why = {"reason": taken.reason} if taken.reason else {}
-            log.info(event, clip=taken.id, footage=str(footage.path), **why)
-        self._was_full = False
-        self._on_taken()
+    def _conclude(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
+        """Says what became of footage, and lists it if it is refused.
+
+        Raises:
+            SpoolFull: that became of it, or there is no room to list it.
+        """
+        if isinstance(outcome, SpoolFull):
+            raise outcome
+        if isinstance(outcome, FootageGone):
+            log.debug("footage_gone", footage=str(footage.path), reason=str(outcome))
+        elif isinstance(outcome, FootageRefused):
+            self._refuse_settled(folder, footage, outcome)
+        else:
+            for taken in outcome:
+                event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
+                why = {"reason": taken.reason} if taken.reason else {}
+                log.info(event, clip=taken.id, footage=str(footage.path), **why)
+            self._was_full = False
+            self._on_taken()
 
     def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
         if examine(footage.path) == footage:
