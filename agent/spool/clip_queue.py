@@ -41,7 +41,7 @@ IDENTITIES_AT_ONCE = 400
 class ClipQueue(ClipTable):
     """The clips of one spool, on their way.
 
-    All methods may be called from any thread; each is one transaction, durable when it returns.
+    All methods may be called from any thread; each is one transaction, durable when it returns, but for `claim`.
     """
 
     @property
@@ -149,7 +149,8 @@ class ClipQueue(ClipTable):
             The batch, and the numbers of the damaged rows that were met on the way: they are passed over.
         """
         damaged: list[int] = []
-        with self.transaction() as db:
+        # A claim that a power cut undoes is what the next start would undo.
+        with self.transaction(durable=False) as db:
             self._promote(db)
             taken = list(choose(self._ready(db, damaged)))
             db.executemany(f"UPDATE {TABLE} SET status = {SENDING} WHERE _id = ?", [(u.id,) for u in taken])
