@@ -19,6 +19,7 @@ from agent.host.clock import AsTold, Clock
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.conform.process import Cancelled
 from agent.intake.dating import dated
+from agent.intake.entrance import Entrance
 from agent.intake.fitting import as_it_is
 from agent.intake.grouping import Group, Member
 from agent.intake.naming import unusable
@@ -37,7 +38,6 @@ log = structlog.get_logger()
 SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
 PRUNE_AGAIN_SECONDS = 10.0
-RELIEVE_SECONDS = 5.0
 # The longest wait: a worker that does not move for long counts as hung.
 IDLE_SECONDS = 15.0
 # How soon it is noticed that the clock was set, while clips may wait for that.
@@ -74,7 +74,6 @@ class Intake:
         self._folders: Sequence[FootageFolder] = config.footage
         self._spool = spool
         self._stop = stop
-        self._on_taken = on_taken
         self._monotonic = monotonic
         self._clock = clock or Clock("always", AsTold(now))
         self._heeded: tuple[float, bool] | None = None
@@ -82,6 +81,7 @@ class Intake:
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
         self.conformer = Conformer(config, stop, self._hints.put)
         self._readings = {folder: Reading(folder, config, stop) for folder in self._folders}
+        self._entrance = Entrance(spool, self._readings, on_taken, monotonic)
         self._conforming: dict[Footage, FootageFolder] = {}
         self._conformed: Conformed | None = None
         self._take_conformed_at = 0.0
@@ -96,9 +96,7 @@ class Intake:
         self._news = News()
         self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
-        self._relieve_at = 0.0
         self._knows_rules = False
-        self._was_full = False
 
     def wake(self) -> None:
         """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
@@ -154,14 +152,14 @@ class Intake:
         try:
             retimed = self._spool.retime(clock, self._doubt)
         except SpoolFull as exc:
-            self._tell_full(exc)
+            self._entrance.tell_full(exc)
             return
         self._heeded = setting
         for record in retimed:
             log.info(
                 f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
             )
-            self._on_taken()
+            self._entrance.on_taken()
 
     def _doubt(self, video: Video) -> str | None:
         try:
@@ -219,10 +217,10 @@ class Intake:
         block = Footage(footage.path, 0, 0)
         if self._spool.state_of(block) is None:
             try:
-                self._refuse(folder, block, FootageRefused(reason))
+                self._entrance.refuse(folder, block, FootageRefused(reason))
             except SpoolFull as exc:
                 # The next scan meets it again.
-                self._tell_full(exc)
+                self._entrance.tell_full(exc)
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
@@ -283,12 +281,7 @@ class Intake:
         members = self._group.leave()
         if not members:
             return
-        outcomes: Sequence[list[Taken] | Trouble]
-        try:
-            self._relieve()
-            outcomes = self._spool.take_in_group([[(one.clip, one.clip.footage.path)] for one in members], alive)
-        except SpoolFull as exc:
-            outcomes = [exc] * len(members)
+        outcomes = self._entrance.take_in([[(one.clip, one.clip.footage.path)] for one in members], alive)
         for member, outcome in zip(members, outcomes, strict=True):
             self._conclude_settled(member.folder, member.clip.footage, outcome)
 
@@ -296,9 +289,9 @@ class Intake:
         """Notes what became of a settled file; without room it is tried again later."""
         pending = self._pending.pop((folder, footage.path))
         try:
-            self._conclude(folder, footage, outcome)
+            self._entrance.conclude(folder, footage, outcome)
         except SpoolFull as exc:
-            self._tell_full(exc)
+            self._entrance.tell_full(exc)
             later = self._monotonic() + folder.rescan_seconds
             self._pending[folder, footage.path] = replace(pending, look_at=later)
 
@@ -313,7 +306,7 @@ class Intake:
         try:
             self._spool_conformed(folder, done)
         except SpoolFull as exc:
-            self._tell_full(exc)
+            self._entrance.tell_full(exc)
             if exc is not done.trouble:
                 self._take_conformed_at = later
                 return
@@ -331,47 +324,15 @@ class Intake:
             if self._spool.state_of(done.footage) is not None:
                 return
             clips = dated([clip for clip, _ in done.pieces], self._clock.settings)
-            self._relieve()
-            outcome = self._spool.take_in(list(zip(clips, (file for _, file in done.pieces), strict=True)))
+            (outcome,) = self._entrance.take_in([list(zip(clips, (file for _, file in done.pieces), strict=True))])
         except (FootageGone, FootageRefused) as exc:
             outcome = exc
-        self._conclude(folder, done.footage, outcome)
-
-    def _conclude(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
-        """Says what became of footage, and lists it if it is refused.
-
-        Raises:
-            SpoolFull: that became of it, or there is no room to list it.
-        """
-        if isinstance(outcome, SpoolFull):
-            raise outcome
-        if isinstance(outcome, FootageGone):
-            log.debug("footage_gone", footage=str(footage.path), reason=str(outcome))
-        elif isinstance(outcome, FootageRefused):
-            self._refuse_settled(folder, footage, outcome)
-        else:
-            for taken in outcome:
-                event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-                why = {"reason": taken.reason} if taken.reason else {}
-                log.info(event, clip=taken.id, footage=str(footage.path), **why)
-            self._was_full = False
-            self._on_taken()
-
-    def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
-        if examine(footage.path) == footage:
-            self._refuse(folder, footage, refusal)
-        else:
-            # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
-            log.debug("footage_gone", footage=str(footage.path), reason=refusal.reason)
-
-    def _refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
-        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
-        log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
+        self._entrance.conclude(folder, done.footage, outcome)
 
     def _tend_spool(self) -> None:
         """Keeps free space on its disk, and forgets what no scan can find any more."""
         try:
-            self._relieve()
+            self._entrance.relieve()
             if not self._knows_rules:
                 self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
                 self._knows_rules = True
@@ -381,24 +342,4 @@ class Intake:
                 more = self._spool.prune(there)
                 self._prune_at = self._monotonic() + (PRUNE_AGAIN_SECONDS if more else PRUNE_SECONDS)
         except SpoolFull as exc:
-            self._tell_full(exc)
-
-    def _relieve(self) -> None:
-        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays."""
-        if self._monotonic() < self._relieve_at:
-            return
-        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
-        for given_up in self._spool.relieve():
-            log.warning(
-                "clip_given_up",
-                clip=given_up.id,
-                footage=str(given_up.footage.path),
-                lost=given_up.lost,
-                reason=given_up.reason,
-            )
-
-    def _tell_full(self, error: SpoolFull) -> None:
-        """Logs once that there is no room, until something was taken in again."""
-        if not self._was_full:
-            self._was_full = True
-            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")
+            self._entrance.tell_full(exc)

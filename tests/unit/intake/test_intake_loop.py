@@ -356,7 +356,7 @@ def test_one_file_of_many_that_vanishes_on_its_way_into_the_spool_costs_the_othe
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [bench.record(second) for second in range(5)]
-    card_was_full = paths[2].read_bytes()
+    content = paths[2].read_bytes()
     take_in_group = bench.spool.take_in_group
     groups: list[int] = []
 
@@ -373,7 +373,7 @@ def test_one_file_of_many_that_vanishes_on_its_way_into_the_spool_costs_the_othe
     assert groups == [5]
     assert bench.names() == [path.name for path in paths if path != paths[2]]
     assert bench.taken == 4
-    paths[2].write_bytes(card_was_full)
+    paths[2].write_bytes(content)
     bench.pass_time(intake, 100.0, step=5.0)
     assert bench.names() == [path.name for path in paths]
 
@@ -502,7 +502,7 @@ def test_a_stop_in_the_middle_of_taking_in_ends_it(bench: Bench) -> None:
     intake = bench.intake()
     intake.step()
     bench.seconds += 5.0
-    intake._on_taken = bench.stop.set
+    intake._entrance.on_taken = bench.stop.set
     intake.step()
     assert len(bench.states()) == MOST_FILES
 
