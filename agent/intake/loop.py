@@ -12,14 +12,16 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage, Video
+from agent.clip import Footage, Video
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.host.clock import AsTold, Clock
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.conform.process import Cancelled
 from agent.intake.dating import dated
+from agent.intake.entrance import Entrance
 from agent.intake.fitting import as_it_is
+from agent.intake.grouping import Group, Member
 from agent.intake.naming import unusable
 from agent.intake.news import News
 from agent.intake.reading import Reading
@@ -28,7 +30,7 @@ from agent.intake.settling import Pending, is_being_written, is_hopeless, is_set
 from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
-from agent.spool import Spool
+from agent.spool import Spool, Taken, Trouble
 
 log = structlog.get_logger()
 
@@ -36,7 +38,6 @@ log = structlog.get_logger()
 SOON_SECONDS = 1.0
 PRUNE_SECONDS = 6 * 3600.0
 PRUNE_AGAIN_SECONDS = 10.0
-RELIEVE_SECONDS = 5.0
 # The longest wait: a worker that does not move for long counts as hung.
 IDLE_SECONDS = 15.0
 # How soon it is noticed that the clock was set, while clips may wait for that.
@@ -73,7 +74,6 @@ class Intake:
         self._folders: Sequence[FootageFolder] = config.footage
         self._spool = spool
         self._stop = stop
-        self._on_taken = on_taken
         self._monotonic = monotonic
         self._clock = clock or Clock("always", AsTold(now))
         self._heeded: tuple[float, bool] | None = None
@@ -81,6 +81,7 @@ class Intake:
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
         self.conformer = Conformer(config, stop, self._hints.put)
         self._readings = {folder: Reading(folder, config, stop) for folder in self._folders}
+        self._entrance = Entrance(spool, self._readings, on_taken, monotonic)
         self._conforming: dict[Footage, FootageFolder] = {}
         self._conformed: Conformed | None = None
         self._take_conformed_at = 0.0
@@ -91,12 +92,11 @@ class Intake:
         )
         self._scan_at = dict.fromkeys(self._folders, 0.0)
         self._pending: dict[tuple[FootageFolder, Path], Pending] = {}
+        self._group = Group()
         self._news = News()
         self._surveys = {folder: Survey(folder, spool, self._news, self._clock.wall) for folder in self._folders}
         self._prune_at = 0.0
-        self._relieve_at = 0.0
         self._knows_rules = False
-        self._was_full = False
 
     def wake(self) -> None:
         """Makes the loop scan all folders now: someone asked for a retry, or the daemon is to stop."""
@@ -152,14 +152,14 @@ class Intake:
         try:
             retimed = self._spool.retime(clock, self._doubt)
         except SpoolFull as exc:
-            self._tell_full(exc)
+            self._entrance.tell_full(exc)
             return
         self._heeded = setting
         for record in retimed:
             log.info(
                 f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
             )
-            self._on_taken()
+            self._entrance.on_taken()
 
     def _doubt(self, video: Video) -> str | None:
         try:
@@ -217,10 +217,10 @@ class Intake:
         block = Footage(footage.path, 0, 0)
         if self._spool.state_of(block) is None:
             try:
-                self._refuse(folder, block, FootageRefused(reason))
+                self._entrance.refuse(folder, block, FootageRefused(reason))
             except SpoolFull as exc:
                 # The next scan meets it again.
-                self._tell_full(exc)
+                self._entrance.tell_full(exc)
         return True
 
     def _note(self, folder: FootageFolder, footage: Footage, *, closed: bool) -> None:
@@ -251,39 +251,49 @@ class Intake:
             elif not is_settled(pending, now, folder.settle_seconds) or is_being_written(path):
                 self._pending[folder, path] = put_off(pending, now, folder.settle_seconds)
             else:
-                try:
-                    self._take(folder, pending)
-                except SpoolFull as exc:
-                    self._tell_full(exc)
-                    self._pending[folder, path] = replace(pending, look_at=now + folder.rescan_seconds)
+                self._take(folder, pending)
+                if self._group.is_due(self._monotonic()):
+                    self._spool_group(alive)
+        self._spool_group(alive)
 
     def _take(self, folder: FootageFolder, pending: Pending) -> None:
-        """Inspects one settled file and spools it, or says why not.
-
-        Raises:
-            SpoolFull: there is no room now.
-        """
+        """Inspects one settled file; what comes of it is noted, or is in the group that goes into the spool next."""
         footage = pending.footage
-        key = (folder, footage.path)
         now = self._monotonic()
-        if self._spool.state_of(footage) is not None:
-            del self._pending[key]
+        if footage in self._group or self._spool.state_of(footage) is not None:
+            del self._pending[folder, footage.path]
             return
         try:
             hopeless = is_hopeless(pending, now, folder.settle_seconds)
             job = self._readings[folder].read(footage, self._clock.settings, is_hopeless=hopeless)
             if job is None:
-                self._pending[key] = put_off(pending, now, folder.settle_seconds)
-                return
-            if self.conformer.accepts(job):
+                self._pending[folder, footage.path] = put_off(pending, now, folder.settle_seconds)
+            elif self.conformer.accepts(job):
                 self._conforming[footage] = folder
+                del self._pending[folder, footage.path]
             else:
-                self._spool_pieces([(as_it_is(job.recording, self._limits), footage.path)])
-        except FootageGone as exc:
-            log.debug("footage_gone", footage=str(footage.path), reason=str(exc))
-        except FootageRefused as exc:
-            self._refuse_settled(folder, footage, exc)
-        del self._pending[key]
+                (clip,) = dated([as_it_is(job.recording, self._limits)], self._clock.settings)
+                self._group.add(Member(folder, clip), now)
+        except (FootageGone, FootageRefused) as exc:
+            self._conclude_settled(folder, footage, exc)
+
+    def _spool_group(self, alive: Callable[[], None]) -> None:
+        members = self._group.leave()
+        if not members:
+            return
+        outcomes = self._entrance.take_in([[(one.clip, one.clip.footage.path)] for one in members], alive)
+        for member, outcome in zip(members, outcomes, strict=True):
+            self._conclude_settled(member.folder, member.clip.footage, outcome)
+
+    def _conclude_settled(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
+        """Notes what became of a settled file; without room it is tried again later."""
+        pending = self._pending.pop((folder, footage.path))
+        try:
+            self._entrance.conclude(folder, footage, outcome)
+        except SpoolFull as exc:
+            self._entrance.tell_full(exc)
+            later = self._monotonic() + folder.rescan_seconds
+            self._pending[folder, footage.path] = replace(pending, look_at=later)
 
     def _take_conformed(self) -> None:
         """Spools what the conformer made of a recording; without room for that, or for cutting, it is tried again."""
@@ -296,7 +306,7 @@ class Intake:
         try:
             self._spool_conformed(folder, done)
         except SpoolFull as exc:
-            self._tell_full(exc)
+            self._entrance.tell_full(exc)
             if exc is not done.trouble:
                 self._take_conformed_at = later
                 return
@@ -307,43 +317,22 @@ class Intake:
 
     def _spool_conformed(self, folder: FootageFolder, done: Conformed) -> None:
         """Raises SpoolFull."""
+        outcome: list[Taken] | Trouble
         try:
             if done.trouble is not None:
                 raise done.trouble
-            if self._spool.state_of(done.footage) is None:
-                self._spool_pieces(done.pieces)
-        except FootageGone as exc:
-            log.debug("footage_gone", footage=str(done.footage.path), reason=str(exc))
-        except FootageRefused as exc:
-            self._refuse_settled(folder, done.footage, exc)
-
-    def _spool_pieces(self, pieces: Sequence[tuple[Clip, Path]]) -> None:
-        footage = pieces[0][0].footage
-        clips = dated([clip for clip, _ in pieces], self._clock.settings)
-        files = [file for _, file in pieces]
-        self._relieve()
-        for taken in self._spool.take_in(list(zip(clips, files, strict=True))):
-            event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-            why = {"reason": taken.reason} if taken.reason else {}
-            log.info(event, clip=taken.id, footage=str(footage.path), **why)
-        self._was_full = False
-        self._on_taken()
-
-    def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
-        if examine(footage.path) == footage:
-            self._refuse(folder, footage, refusal)
-        else:
-            # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
-            log.debug("footage_gone", footage=str(footage.path), reason=refusal.reason)
-
-    def _refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
-        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
-        log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
+            if self._spool.state_of(done.footage) is not None:
+                return
+            clips = dated([clip for clip, _ in done.pieces], self._clock.settings)
+            (outcome,) = self._entrance.take_in([list(zip(clips, (file for _, file in done.pieces), strict=True))])
+        except (FootageGone, FootageRefused) as exc:
+            outcome = exc
+        self._entrance.conclude(folder, done.footage, outcome)
 
     def _tend_spool(self) -> None:
         """Keeps free space on its disk, and forgets what no scan can find any more."""
         try:
-            self._relieve()
+            self._entrance.relieve()
             if not self._knows_rules:
                 self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
                 self._knows_rules = True
@@ -353,24 +342,4 @@ class Intake:
                 more = self._spool.prune(there)
                 self._prune_at = self._monotonic() + (PRUNE_AGAIN_SECONDS if more else PRUNE_SECONDS)
         except SpoolFull as exc:
-            self._tell_full(exc)
-
-    def _relieve(self) -> None:
-        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays."""
-        if self._monotonic() < self._relieve_at:
-            return
-        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
-        for given_up in self._spool.relieve():
-            log.warning(
-                "clip_given_up",
-                clip=given_up.id,
-                footage=str(given_up.footage.path),
-                lost=given_up.lost,
-                reason=given_up.reason,
-            )
-
-    def _tell_full(self, error: SpoolFull) -> None:
-        """Logs once that there is no room, until something was taken in again."""
-        if not self._was_full:
-            self._was_full = True
-            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")
+            self._entrance.tell_full(exc)

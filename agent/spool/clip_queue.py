@@ -41,7 +41,7 @@ IDENTITIES_AT_ONCE = 400
 class ClipQueue(ClipTable):
     """The clips of one spool, on their way.
 
-    All methods may be called from any thread; each is one transaction, durable when it returns.
+    All methods may be called from any thread; each is one transaction, durable when it returns, but for `claim`.
     """
 
     @property
@@ -49,14 +49,8 @@ class ClipQueue(ClipTable):
         """How many clips wait: counted, where the library keeps a number that drifts."""
         return self.ledger.tallies([State.WAITING])[State.WAITING].clips
 
-    def add(
-        self,
-        records: Iterable[Record],
-        identity: str | None = None,
-        again: Iterable[tuple[Clip, int]] = (),
-        named: Mapping[int, str] | None = None,
-    ) -> list[int]:
-        """Adds the clips of one piece of footage, all or none.
+    def add(self, records: Iterable[Record], identity: str | None = None) -> list[int]:
+        """Adds clips, all or none.
 
         Args:
             identity: the footage's identity, where the record no longer knows the footage itself.
@@ -68,16 +62,13 @@ class ClipQueue(ClipTable):
             sqlite3.IntegrityError: one of them is there already.
         """
         with self.transaction() as db:
-            ids = []
-            for record in records:
-                # A refusal that has lapsed: the footage has become a clip after all.
-                self.forget_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
-                ids.append(self.insert(db, record, identity=identity))
-            for place, key in (named or {}).items():
-                db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (key, ids[place]))
-            for clip, id in again:
-                self._note_again(db, clip, id)
-            return ids
+            return [self.enter(db, record, identity) for record in records]
+
+    def enter(self, db: sqlite3.Connection, record: Record, identity: str | None = None) -> int:
+        """Adds one clip within a transaction; see `add`."""
+        # A refusal that has lapsed: the footage has become a clip after all.
+        self.forget_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
+        return self.insert(db, record, identity=identity)
 
     def refuse_footage(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
         """Lists footage that did not become a clip, with the reason.
@@ -96,17 +87,23 @@ class ClipQueue(ClipTable):
     def note_sighting(self, identity: str, clip: int) -> None:
         """Remembers that footage of this identity is a clip that the spool knows already."""
         with self.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
+            self.sight(db, identity, clip)
 
-    def _note_again(self, db: sqlite3.Connection, clip: Clip, id: int) -> None:
-        """Notes that footage holds a clip that the spool knows already: the recorder moved, locked or touched it.
+    def note_again(self, db: sqlite3.Connection, clip: Clip, id: int) -> None:
+        """Notes within a transaction that footage holds a clip that the spool knows already: the recorder moved,
+        locked or touched it.
 
         Args:
             clip: what was made of the footage now.
             id: the clip that the spool has of it.
         """
-        db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (clip.footage.identity, id))
+        self.sight(db, clip.footage.identity, id)
         self.rewrite(db, decode(self.row(db, id)).seen_again(clip, _utc(self.now())))
+
+    @staticmethod
+    def sight(db: sqlite3.Connection, identity: str, clip: int) -> None:
+        """Remembers within a transaction that footage with this identity, or of a video with this key, is that clip."""
+        db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
 
     def states_of(self, identities: Sequence[str]) -> dict[str, State]:
         """What became of pieces of footage, of each the state that is furthest from delivered.
@@ -152,7 +149,8 @@ class ClipQueue(ClipTable):
             The batch, and the numbers of the damaged rows that were met on the way: they are passed over.
         """
         damaged: list[int] = []
-        with self.transaction() as db:
+        # A claim that a power cut undoes is what the next start would undo.
+        with self.transaction(durable=False) as db:
             self._promote(db)
             taken = list(choose(self._ready(db, damaged)))
             db.executemany(f"UPDATE {TABLE} SET status = {SENDING} WHERE _id = ?", [(u.id,) for u in taken])
@@ -248,7 +246,7 @@ class ClipQueue(ClipTable):
             prepare()
             self.rewrite(db, record)
             if named is not None:
-                db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (named, record.id))
+                self.sight(db, named, record.id)
         return True
 
     def forget(self, id: int) -> None:

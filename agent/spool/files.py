@@ -109,16 +109,19 @@ class ClipFiles:
         for leftover in self._ending(".part"):
             leftover.unlink()
 
-    def store(self, clip: Clip, source: Path, *, max_copy_bytes: int) -> Stored:
-        """Puts the bytes of a clip under the spool's own name; the bytes are durable, the name only after `sync`.
+    def store(self, clip: Clip, source: Path, *, max_copy_bytes: int) -> bool:
+        """Gives the bytes of a clip the spool's own name. They are durable after `examine`, the name after `sync`.
 
         Args:
-            clip: names the file; its footage says how the source must look for the bytes to be the right ones.
+            clip: names the file.
             source: the footage itself, or a piece that was cut from it.
             max_copy_bytes: room for a copy, in bytes; a hard link needs none.
 
+        Returns:
+            Whether they had to be copied.
+
         Raises:
-            FootageGone: the source vanished or changed since it was inspected.
+            FootageGone: the source vanished, or changed while it was copied.
             FootageRefused: the source cannot be read.
             SpoolFull: a copy is needed and there is no room for it.
             OSError: the disk failed.
@@ -126,22 +129,14 @@ class ClipFiles:
         target = self.directory / name_for(clip)
         try:
             _link(source, target)
-            linked = True
         except FileNotFoundError as exc:
             raise FootageGone(f"{source.name} is no longer there") from exc
         except OSError as exc:
             if exc.errno not in LINK_IMPOSSIBLE:
                 raise
             _copy(source, target, max_copy_bytes)
-            linked = False
-        stored = self.examine(target.name)
-        footage = clip.footage
-        is_whole = source == footage.path
-        changed = stored.size_bytes != footage.size_bytes or (linked and stored.modified_ns != footage.modified_ns)
-        if is_whole and changed:
-            target.unlink()
-            raise FootageGone(f"{source.name} changed while it was taken into the spool")
-        return stored
+            return True
+        return False
 
     def sync(self) -> None:
         """Makes the names of stored files durable: fsync of a file does not save its directory entry (fsync(2))."""
@@ -212,15 +207,19 @@ class ClipFiles:
             for entry in entries:
                 yield entry.name
 
-    def examine(self, name: str) -> Stored:
+    def examine(self, name: str, *, is_durable: bool = False) -> Stored:
         """The stored file as it is on disk now, its data made durable first: the recorder need not have done that.
+
+        Args:
+            is_durable: it has been made durable already.
 
         Raises:
             OSError: it is not there or cannot be read.
         """
         fd = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            if not is_durable:
+                os.fsync(fd)
             stat = os.fstat(fd)
             digest = hashlib.blake2b(os.pread(fd, SAMPLE_BYTES, 0), digest_size=16)
             digest.update(os.pread(fd, SAMPLE_BYTES, max(SAMPLE_BYTES, stat.st_size - SAMPLE_BYTES)))

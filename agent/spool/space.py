@@ -42,12 +42,16 @@ class Space:
     Args:
         settings: the budget and the floor.
         directory: where the spool lies; it must exist.
+
+    Attributes:
+        held_bytes: what the spool holds and the budget counts: whoever adds or removes a clip keeps it up to date.
     """
 
     def __init__(self, settings: SpoolSettings, directory: Path) -> None:
         self._settings = settings
         self._directory = directory
         self._reserve = directory / "reserve"
+        self.held_bytes = 0
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._directory).free
@@ -56,17 +60,18 @@ class Space:
         """How much is missing to the floor of free space."""
         return max(0, self._settings.min_free_bytes - self.free_bytes())
 
-    def room(self, size_bytes: int, held_bytes: int) -> int:
+    def room(self, size_bytes: int, coming_bytes: int) -> int:
         """How many bytes a copy of footage may have.
 
         Args:
             size_bytes: of the footage.
-            held_bytes: what the spool holds already.
+            coming_bytes: of other footage that is being taken in and is not counted yet.
 
         Raises:
             SpoolFull: not even a link to it fits.
         """
         self.require_reserve()
+        held_bytes = self.held_bytes + coming_bytes
         left = self._settings.max_bytes - held_bytes
         if size_bytes > left:
             raise SpoolFull(

@@ -8,47 +8,30 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, Footage, State, Upload, Verdict
+from agent.clip import Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
-from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.errors import SpoolError, SpoolFull
 from agent.host.clock import ClockStamp
+from agent.spool.admission import Admission, Pieces, Taken, Trouble
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.files import NO_SPACE, ClipFiles, make_directory
+from agent.spool.files import ClipFiles, make_directory
 from agent.spool.ledger import DATABASE
 from agent.spool.lock import SpoolLock
 from agent.spool.presence import is_gone, is_there
-from agent.spool.records import Record, Stored, video_key
+from agent.spool.records import Record, Stored
 from agent.spool.recovery import HOLDING, Recovery, Repair
-from agent.spool.retiming import WAITS_FOR_THE_CLOCK, Doubt, Retiming
+from agent.spool.retiming import Doubt, Retiming
 from agent.spool.salvage import Salvage, is_small, open_queue
 from agent.spool.space import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
-from agent.spool.twins import fate, same_recording
 from agent.spool.upkeep import Upkeep
 
 CLIPS_DIRECTORY = "clips"
 # After a year footage that is out of reach, with its card or its folder, is taken for gone.
 AWAY = timedelta(days=365)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What became of a clip that was handed to the spool.
-
-    Args:
-        id: its number; that of the earlier clip if the spool had the same recording already.
-        state: WAITING; REFUSED if the API could not tell it from another clip; else the earlier clip's state.
-        reason: why, where it does not simply wait.
-        again: the spool had the same recording already, under another name or time stamp.
-    """
-
-    id: int
-    state: State
-    reason: str = ""
-    again: bool = False
 
 
 class Spool:
@@ -84,11 +67,12 @@ class Spool:
         except (OSError, sqlite3.Error, SpoolError, SpoolFull) as exc:
             self._lock.release(clean=False)
             raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
+        self._admission = Admission(self._queue, self._files, self._space)
         self._upkeep = Upkeep(self._queue)
         self._repair = Repair(self._queue, self._files)
         self.ledger = self._queue.ledger
         self.forgotten = 0
-        self._held_bytes = self._count_held_bytes()
+        self._space.held_bytes = self._count_held_bytes()
 
     def close(self, *, clean: bool = True) -> None:
         """Lets go of the spool.
@@ -99,7 +83,7 @@ class Spool:
         self._queue.close()
         self._lock.release(clean=clean)
 
-    def take_in(self, pieces: Sequence[tuple[Clip, Path]]) -> list[Taken]:
+    def take_in(self, pieces: Pieces) -> list[Taken]:
         """Makes the clips of one piece of footage durable, all or none.
 
         Args:
@@ -111,26 +95,27 @@ class Spool:
             SpoolFull: there is no room now.
             SpoolError: the disk failed.
         """
-        footage = pieces[0][0].footage
-        stored: list[Stored] = []
-        try:
-            if len(pieces) > 1:
-                self._files.begin_set(footage)
-            for clip, source in pieces:
-                stored.append(self._files.store(clip, source, max_copy_bytes=self._room(clip)))
-            self._files.sync()
-            taken = self._enter([clip for clip, _ in pieces], stored)
-            self._files.end_set(footage.identity)
-        except (FootageGone, FootageRefused, SpoolFull):
-            self._discard(footage, stored)
-            raise
-        except (OSError, sqlite3.Error, SpoolError) as exc:
-            if isinstance(exc, OSError) and exc.errno in NO_SPACE:
-                self._discard(footage, stored)
-                raise SpoolFull("the disk of the spool is full") from exc
-            # Nobody knows what is on the disk now, so the stored files stay: the next start makes them agree.
-            raise SpoolError(f"the spool cannot take {footage.path.name}: {exc}") from exc
-        return taken
+        (outcome,) = self.take_in_group([pieces])
+        if isinstance(outcome, list):
+            return outcome
+        raise outcome
+
+    def take_in_group(
+        self, group: Sequence[Pieces], alive: Callable[[], None] = lambda: None
+    ) -> list[list[Taken] | Trouble]:
+        """Does what `take_in` would do with one piece of footage after the other; they share what that costs the disk.
+
+        Args:
+            group: the clips of different pieces of footage.
+            alive: called with each file.
+
+        Returns:
+            For each piece of footage what became of its clips, or why it was not taken in.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        return self._admission.admit(group, alive)
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> list[Upload]:
         """The next batch; see `ClipQueue.claim`.
@@ -195,7 +180,7 @@ class Spool:
             changed = Retiming(self._queue, self._files).run(clock, doubt, self._utc())
         except (OSError, sqlite3.Error) as exc:
             raise SpoolError(f"the spool cannot put the times of clips right: {exc}") from exc
-        self._held_bytes = self._count_held_bytes()
+        self._space.held_bytes = self._count_held_bytes()
         return changed
 
     def state_of(self, footage: Footage) -> State | None:
@@ -262,7 +247,7 @@ class Spool:
         """
         self._space.keep_reserve()
         # Between two counts it is only kept up to date, by two threads.
-        self._held_bytes = self._count_held_bytes()
+        self._space.held_bytes = self._count_held_bytes()
         missing = self._space.missing_bytes()
         if not missing:
             return []
@@ -289,7 +274,7 @@ class Spool:
         except SpoolFull:
             # The reserve has been freed by that: now there is room.
             recovery = self._recover()
-        self._held_bytes = self._count_held_bytes()
+        self._space.held_bytes = self._count_held_bytes()
         return recovery
 
     def _recover(self) -> Recovery:
@@ -324,57 +309,12 @@ class Spool:
 
     def _remove(self, stored: Stored) -> None:
         self._files.remove(stored.name)
-        self._held_bytes -= stored.size_bytes
+        self._space.held_bytes -= stored.size_bytes
 
     def _count_held_bytes(self) -> int:
         """What counts for the budget. Refused clips wait for nothing: in time they would leave no room for others."""
         waiting = [state for state in HOLDING if state is not State.REFUSED]
         return sum(tally.size_bytes for tally in self.ledger.tallies(waiting).values())
-
-    def _room(self, clip: Clip) -> int:
-        return self._space.room(clip.footage.size_bytes, self._held_bytes)
-
-    def _enter(self, clips: Sequence[Clip], stored: Sequence[Stored]) -> list[Taken]:
-        """Writes the rows of stored clips; what the spool has already is noted, and its second file removed."""
-        taken: list[Taken | None] = []
-        records: list[Record] = []
-        again: list[tuple[Clip, int]] = []
-        surplus: list[str] = []
-        named: dict[int, str] = {}
-        for clip, file in zip(clips, stored, strict=True):
-            key = video_key(clip.video)
-            twins = [twin for twin in self.ledger.of_video(key) if not self._is_dead(twin)]
-            # Once the boot is over in which it was recorded, nothing tells by how much its name is wrong.
-            renamed = [twin for twin in self.ledger.of_named(key) if not self._is_dead(twin)]
-            same = same_recording([*twins, *renamed], file)
-            if same is None:
-                state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
-                if clip.named is not None:
-                    named[len(records)] = video_key(clip.named)
-                records.append(Record.of_clip(clip, file, state, reason, self._utc()))
-                taken.append(None)
-                continue
-            again.append((clip, same.id))
-            if same.stored is None or same.stored.name != file.name:
-                surplus.append(file.name)
-            taken.append(Taken(same.id, same.state, same.reason, again=True))
-        ids = self._queue.add(records, again=again, named=named)
-        self._held_bytes += sum(record.stored.size_bytes for record in records if record.stored)
-        for name in surplus:
-            self._files.remove(name)
-        added = iter([Taken(id, record.state, record.reason) for id, record in zip(ids, records, strict=True)])
-        return [known or next(added) for known in taken]
-
-    def _is_dead(self, twin: Record) -> bool:
-        """Whether its bytes are no more: a hard link shares what the recorder writes. Its delivery will notice."""
-        if twin.state is State.LOST:
-            return True
-        return twin.state in HOLDING and twin.stored is not None and self._files.was_written_to(twin.stored)
-
-    def _discard(self, footage: Footage, stored: Iterable[Stored]) -> None:
-        for file in stored:
-            self._files.remove(file.name)
-        self._files.end_set(footage.identity)
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)

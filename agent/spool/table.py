@@ -57,7 +57,7 @@ class ClipTable(SQLiteAckQueue):
 
     def _new_db_connection(self, path: str, multithreading: bool, timeout: float) -> sqlite3.Connection:
         connection: sqlite3.Connection = super()._new_db_connection(path, multithreading, timeout)
-        # In WAL mode only FULL syncs each commit; the default is a compile-time choice of whoever built SQLite.
+        # The default is a compile-time choice of whoever built SQLite; see `_durability`.
         connection.execute("PRAGMA synchronous=FULL")
         # In KiB. The kernel caches the file anyway; without a limit this would keep 2 MB of it a second time.
         connection.execute("PRAGMA cache_size=-512")
@@ -76,14 +76,33 @@ class ClipTable(SQLiteAckQueue):
         self._db.commit()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """All that is done within is done or not.
+
+        Args:
+            durable: it is on the disk when the context ends; else only with the next transaction that is. Whenever
+                the power goes, what is left is what was committed up to some instant: SQLite's log is read to the
+                first frame that is not whole.
+        """
         try:
-            with self.tran_lock, translated(), self._db:
+            with self.tran_lock, translated(), self._durability(durable), self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
         except SpoolFull:
             self._on_full()
             raise
+
+    @contextmanager
+    def _durability(self, durable: bool) -> Iterator[None]:
+        """In WAL mode only FULL syncs each commit, and NORMAL still syncs what a checkpoint relies on."""
+        if durable:
+            yield
+            return
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous=FULL")
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self.tran_lock, translated():

@@ -11,7 +11,19 @@ from pathlib import Path
 from tests.benchmarks.figures import Figure, table, write_json
 
 # Modules beside this one, in the order of the table. Each has `measure(rounds: int) -> Iterable[Figure]`.
-PARTS = ("sending", "draining", "growth", "noticing", "streaming", "idling", "starting", "cutting", "links", "fleet")
+PARTS = (
+    "sending",
+    "draining",
+    "spooling",
+    "growth",
+    "noticing",
+    "streaming",
+    "idling",
+    "starting",
+    "cutting",
+    "links",
+    "fleet",
+)
 
 
 def main() -> int:

@@ -67,7 +67,8 @@ class MeasuredDaemon(DaemonProcess):
             manager.settimeout(120)
             started = time.monotonic()
             with self.log_file.open("ab") as log:
-                self._process = subprocess.Popen([sys.executable, *self.program], stderr=log, env=self.environ)
+                command = [*self.launcher, sys.executable, *self.program]
+                self._process = subprocess.Popen(command, stderr=log, env=self.environ)
             while b"READY=1" not in manager.recv(4096):
                 pass
             return time.monotonic() - started

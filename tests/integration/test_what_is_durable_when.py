@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,22 @@ from tests.support.traced_calls import STRACE, TracedCalls
 NAME = "ABC1234X_1_20260701_120000.mp4"
 WAL = "/spool/clips.db-wal>"
 STORED = ".mp4>)"
+
+# Takes three clips in together, and says so.
+TOGETHER = """
+import sys, time
+from pathlib import Path
+from agent.config import SpoolSettings
+from agent.spool import Spool
+from tests.support.spooling import make_clip
+
+place = Path(sys.argv[1])
+spool = Spool(SpoolSettings(place / "spool", min_free_bytes=0), time.time)
+clips = [make_clip(place / "footage", number) for number in range(3)]
+outcomes = spool.take_in_group([[(clip, clip.footage.path)] for clip in clips])
+print("taken in", [taken.state.value for (taken,) in outcomes], flush=True)
+spool.close()
+"""
 
 
 @pytest.fixture
@@ -63,6 +80,29 @@ def test_a_linked_clip_and_its_names_are_durable_before_its_row_and_its_row_befo
 
 
 @pytest.mark.slow
+def test_clips_that_are_taken_in_together_share_the_syncs_and_are_all_durable_before_the_first_row(
+    tmp_path: Path,
+) -> None:
+    needs("strace")
+    trace = tmp_path / "trace"
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    tracer = [word for word in STRACE if word != "-D"]  # it ends when what it traces has
+    command = [*tracer, "-o", str(trace), sys.executable, "-c", TOGETHER, str(tmp_path)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, env=environ).stdout
+    assert said == "taken in ['waiting', 'waiting', 'waiting']\n"
+    calls = TracedCalls(trace)
+    linked = [calls.next("linkat", f"footage/{number}.mp4", "/spool/clips/") for number in range(3)]
+    files = [f"/spool/clips/20260728T140{number}00Z_" for number in range(3)]
+    data = [calls.next("fsync", file, STORED, after=linked[-1]) for file in files]
+    name = calls.next("fsync", "/spool/clips>", after=linked[-1])
+    written = calls.next("pwrite64", WAL, after=linked[0])
+    assert written > max(*data, name)
+    committed = calls.next("fdatasync", WAL, after=written)
+    assert calls.next("write", "taken in") > committed
+    assert [calls.count("fsync", word) for word in (*files, "/spool/clips>")] == [1, 1, 1, 1]
+
+
+@pytest.mark.slow
 def test_a_copied_clip_gets_its_name_when_its_data_is_durable(tmp_path: Path, other_file_system: Path) -> None:
     calls = journey(tmp_path, other_file_system / "spool")
     begun = calls.next("openat", ".part", "O_CREAT")
@@ -91,8 +131,7 @@ def assert_row_follows(calls: TracedCalls, begun: int, durable: int) -> None:
     assert written > durable
     committed = calls.next("fdatasync", WAL, after=written)
     assert calls.next("write", '\\"event\\": \\"clip_waiting\\"') > committed
-    claimed = calls.next("fdatasync", WAL, after=committed)
-    assert calls.next("sendto", "POST /rest/vision/video/") > claimed
+    assert calls.next("sendto", "POST /rest/vision/video/") > committed
 
 
 def assert_released_only_when_delivered(calls: TracedCalls) -> None:

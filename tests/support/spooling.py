@@ -42,7 +42,7 @@ def take(spool: Spool, clip: Clip) -> Taken:
 
 def take_all(spool: Spool, clips: Iterable[Clip]) -> None:
     """Takes in many at once, which costs one commit."""
-    spool.take_in([(clip, clip.footage.path) for clip in clips])
+    spool.take_in_group([[(clip, clip.footage.path)] for clip in clips])
 
 
 def claim(spool: Spool, most: int = 100) -> list[Upload]:

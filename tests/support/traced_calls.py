@@ -19,9 +19,9 @@ class TracedCalls:
         for line in file.read_text(errors="replace").splitlines():
             thread, _, call = line.partition(" ")
             resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", call)
-            if call.endswith("<unfinished ...>"):
+            if call.endswith(" <unfinished ...>"):
                 # It counts from when it has returned: what is not back has promised nothing.
-                begun[thread] = call.removesuffix("<unfinished ...>")
+                begun[thread] = call.removesuffix(" <unfinished ...>")
             elif resumed:
                 self._calls.append(begun.pop(thread) + resumed[1])
             else:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +26,11 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
+from agent.intake.grouping import MOST_FILES
 from agent.intake.loop import Intake
 from agent.simulator.recorder import recording
-from agent.spool import Spool
+from agent.spool import Spool, Taken, Trouble
+from agent.spool.admission import Pieces
 from tests.support.daemon import PATIENCE_SECONDS, await_until
 
 NOW = 1_790_000_000.0  # 2026-09-21, after the times in the names
@@ -346,6 +348,48 @@ def test_a_full_spool_leaves_footage_where_it_is_and_tells_so_once(bench: Bench)
     assert bench.states() == [State.DELIVERED, State.WAITING]
 
 
+def test_one_file_of_many_that_vanishes_on_its_way_into_the_spool_costs_the_others_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [bench.record(second) for second in range(5)]
+    content = paths[2].read_bytes()
+    take_in_group = bench.spool.take_in_group
+    groups: list[int] = []
+
+    def overwritten(group: Sequence[Pieces], alive: Callable[[], None]) -> Sequence[list[Taken] | Trouble]:
+        groups.append(len(group))
+        paths[2].unlink(missing_ok=True)
+        return take_in_group(group, alive)
+
+    intake = bench.intake()
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.spool, "take_in_group", overwritten)
+        intake.step()
+        bench.pass_time(intake, 5.0)
+    assert groups == [5]
+    assert bench.names() == [path.name for path in paths if path != paths[2]]
+    assert bench.taken == 4
+    paths[2].write_bytes(content)
+    bench.pass_time(intake, 100.0, step=5.0)
+    assert bench.names() == [path.name for path in paths]
+
+
+def test_what_of_many_has_no_room_is_taken_in_when_there_is_room(bench: Bench) -> None:
+    bench.settings = replace(bench.settings, max_bytes=50_000)
+    bench.spool.close()
+    bench.spool = Spool(bench.settings, lambda: bench.wall)
+    for second in range(5):
+        bench.record(second)
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 5.0)
+    assert bench.states() == [State.WAITING] * 2
+    for _ in range(2):
+        bench.deliver_all()
+        bench.pass_time(intake, 100.0, step=5.0)
+    assert bench.states() == [State.DELIVERED] * 4 + [State.WAITING]
+
+
 def test_a_copy_that_was_given_up_for_space_is_taken_in_again_when_there_is_room(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,14 +493,14 @@ def test_a_stop_in_the_middle_of_a_scan_ends_it(bench: Bench) -> None:
 
 
 def test_a_stop_in_the_middle_of_taking_in_ends_it(bench: Bench) -> None:
-    for second in range(10):
+    for second in range(MOST_FILES + 10):
         bench.record(second)
     intake = bench.intake()
     intake.step()
     bench.seconds += 5.0
-    intake._on_taken = bench.stop.set
+    intake._entrance.on_taken = bench.stop.set
     intake.step()
-    assert len(bench.states()) == 1
+    assert len(bench.states()) == MOST_FILES
 
 
 def test_a_closed_file_is_taken_at_once(bench: Bench) -> None:

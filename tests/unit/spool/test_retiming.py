@@ -284,7 +284,7 @@ def test_the_budget_counts_clips_put_right_once(bench: Bench) -> None:
     bench.retime(SET)
     (upload,) = bench.spool.claim(list)
     bench.spool.settle({upload.id: Verdict(State.DELIVERED)})
-    assert bench.spool._held_bytes == 0
+    assert bench.spool._space.held_bytes == 0
     assert bench.files() == []
 
 

@@ -46,7 +46,7 @@ def take_in_with_power_cut(place: Path, pieces: list[tuple[Clip, Path]], step: s
     """The power goes before the given step of the intake is done for the last time, and comes back."""
     spool = opened(place)
     with pytest.MonkeyPatch.context() as patch:
-        owner = spool if step == "_enter" else spool._files
+        owner = spool._admission if step == "_enter" else spool._files
         original: Callable[..., object] = getattr(owner, step)
         calls: list[int] = []
 

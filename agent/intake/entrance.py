@@ -1,0 +1,116 @@
+"""The way of footage into the spool: what is taken in, what is listed as refused, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from agent.clip import Clip, Footage
+from agent.config import FootageFolder
+from agent.errors import FootageGone, FootageRefused, SpoolFull
+from agent.intake.reading import Reading
+from agent.intake.scanning import examine
+from agent.spool import Spool, Taken, Trouble
+
+log = structlog.get_logger()
+
+RELIEVE_SECONDS = 5.0
+
+
+class Entrance:
+    """Where the intake meets the spool.
+
+    Args:
+        spool: where clips go.
+        readings: know the rules under which footage of a folder is refused.
+        monotonic: seconds of a clock that no one sets.
+
+    Attributes:
+        on_taken: called when clips were added.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        readings: Mapping[FootageFolder, Reading],
+        on_taken: Callable[[], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.on_taken = on_taken
+        self._spool = spool
+        self._readings = readings
+        self._monotonic = monotonic
+        self._relieve_at = 0.0
+        self._was_full = False
+
+    def take_in(
+        self, group: Sequence[Sequence[tuple[Clip, Path]]], alive: Callable[[], None] = lambda: None
+    ) -> Sequence[list[Taken] | Trouble]:
+        """Takes in the clips of different pieces of footage; see `Spool.take_in_group`."""
+        try:
+            self.relieve()
+            return self._spool.take_in_group(group, alive)
+        except SpoolFull as exc:
+            return [exc] * len(group)
+
+    def conclude(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
+        """Says what became of footage, and lists it if it is refused.
+
+        Raises:
+            SpoolFull: that became of it, or there is no room to list it.
+        """
+        if isinstance(outcome, SpoolFull):
+            raise outcome
+        if isinstance(outcome, FootageGone):
+            log.debug("footage_gone", footage=str(footage.path), reason=str(outcome))
+        elif isinstance(outcome, FootageRefused):
+            self._refuse_settled(folder, footage, outcome)
+        else:
+            for taken in outcome:
+                event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
+                why = {"reason": taken.reason} if taken.reason else {}
+                log.info(event, clip=taken.id, footage=str(footage.path), **why)
+            self._was_full = False
+            self.on_taken()
+
+    def refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        """Lists footage as refused.
+
+        Raises:
+            SpoolFull: there is no room even for that.
+        """
+        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
+        log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
+
+    def relieve(self) -> None:
+        """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays.
+
+        Raises:
+            SpoolFull: there is not even room to note what is given up.
+        """
+        if self._monotonic() < self._relieve_at:
+            return
+        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
+        for given_up in self._spool.relieve():
+            log.warning(
+                "clip_given_up",
+                clip=given_up.id,
+                footage=str(given_up.footage.path),
+                lost=given_up.lost,
+                reason=given_up.reason,
+            )
+
+    def tell_full(self, error: SpoolFull) -> None:
+        """Logs once that there is no room, until something was taken in again."""
+        if not self._was_full:
+            self._was_full = True
+            log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")
+
+    def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        if examine(footage.path) == footage:
+            self.refuse(folder, footage, refusal)
+        else:
+            # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
+            log.debug("footage_gone", footage=str(footage.path), reason=refusal.reason)

@@ -1,0 +1,208 @@
+"""Footage that is taken in as a group: each piece has the fate that it would have had alone, for fewer syncs."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.clip import Clip, State
+from agent.config import SpoolSettings
+from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.spool import Spool, Taken, Trouble
+from tests.support.spooling import Clock, make_clip, reopen, stored
+
+Outcome = list[Taken] | Trouble
+
+
+def group(clips: Sequence[Clip]) -> list[list[tuple[Clip, Path]]]:
+    return [[(clip, clip.footage.path)] for clip in clips]
+
+
+def taken_together(spool: Spool, clips: Sequence[Clip]) -> list[Outcome]:
+    return spool.take_in_group(group(clips))
+
+
+def taken_one_by_one(spool: Spool, clips: Sequence[Clip]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    for clip in clips:
+        try:
+            outcomes.append(spool.take_in([(clip, clip.footage.path)]))
+        except (FootageGone, FootageRefused, SpoolFull) as exc:
+            outcomes.append(exc)
+    return outcomes
+
+
+def all_kinds(folder: Path) -> list[Clip]:
+    """Good footage, its copy under another name, a rival for its time, and what vanished or was written to."""
+    good = make_clip(folder, 1, b"recording")
+    copy = replace(make_clip(folder, 2, b"recording"), video=good.video)
+    rival = replace(make_clip(folder, 3, b"another one"), video=good.video)
+    gone = make_clip(folder, 4)
+    gone.footage.path.unlink()
+    changed = make_clip(folder, 5)
+    changed.footage.path.write_bytes(b"overwritten")
+    return [good, copy, rival, gone, changed]
+
+
+def in_words(outcome: Outcome) -> object:
+    return outcome if isinstance(outcome, list) else (type(outcome), str(outcome))
+
+
+@pytest.mark.parametrize("first", range(5))
+def test_in_a_group_everything_becomes_what_it_would_have_become_one_by_one(
+    tmp_path: Path, clock: Clock, first: int
+) -> None:
+    clips = all_kinds(tmp_path / "footage")
+    for number, rest in enumerate(itertools.permutations(set(range(5)) - {first})):
+        order = [clips[place] for place in (first, *rest)]
+        outcomes, ledgers, files = [], [], []
+        for name, take in (("together", taken_together), ("alone", taken_one_by_one)):
+            settings = SpoolSettings(tmp_path / f"{name}{number}", min_free_bytes=0)
+            spool = Spool(settings, clock)
+            outcomes.append([in_words(outcome) for outcome in take(spool, order)])
+            ledgers.append(list(spool.ledger.records()))
+            files.append([path.name for path in stored(settings)])
+            spool.close()
+        assert outcomes[0] == outcomes[1]
+        assert ledgers[0] == ledgers[1]
+        assert files[0] == files[1]
+        assert len(ledgers[0]) == 2
+
+
+def test_pieces_of_a_recording_are_taken_all_or_none_and_the_others_of_the_group_all_the_same(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
+    pieces = [make_clip(tmp_path / "work", number) for number in range(3)]
+    footage = make_clip(tmp_path / "footage", 9).footage
+    cut = [
+        (replace(clip, footage=footage, piece=number, pieces=3), clip.footage.path)
+        for number, clip in enumerate(pieces)
+    ]
+    pieces[1].footage.path.unlink()
+    before, after = make_clip(tmp_path / "footage", 10), make_clip(tmp_path / "footage", 11)
+    outcomes = spool.take_in_group([*group([before]), cut, *group([after])])
+    assert [type(outcome) for outcome in outcomes] == [list, FootageGone, list]
+    assert [record.footage for record in spool.ledger.records()] == [before.footage, after.footage]
+    assert len(stored(settings)) == 2
+
+
+def test_what_no_longer_fits_into_the_budget_is_left_and_the_rest_is_taken(spool: Spool, tmp_path: Path) -> None:
+    """The budget is 10,000 bytes."""
+    sizes = (4_000, 5_000, 2_000, 1_000)
+    clips = [make_clip(tmp_path / "footage", number, b"x" * size) for number, size in enumerate(sizes)]
+    assert [type(outcome) for outcome in taken_together(spool, clips)] == [list, list, SpoolFull, list]
+
+
+def failing_at(clip: Clip, number: int, call: Callable[..., object]) -> Callable[..., object]:
+    """A system call that fails for the one file."""
+    inode = clip.footage.path.stat().st_ino
+
+    def fail(*arguments: int) -> object:
+        if any(os.fstat(fd).st_ino == inode for fd in arguments[:2]):
+            raise OSError(number, os.strerror(number))
+        return call(*arguments)
+
+    return fail
+
+
+def test_no_room_to_sync_one_file_is_the_trouble_of_that_one(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(6)]
+    monkeypatch.setattr(os, "fsync", failing_at(clips[3], errno.ENOSPC, os.fsync))
+    outcomes = taken_together(spool, clips)
+    assert [type(outcome) for outcome in outcomes] == [list, list, list, SpoolFull, list, list]
+    assert len(stored(settings)) == 5
+
+
+def test_one_file_that_cannot_be_copied_is_refused_and_the_others_are_taken(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(4)]
+
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "sendfile", failing_at(clips[2], errno.EIO, os.sendfile))
+    outcomes = taken_together(spool, clips)
+    assert [type(outcome) for outcome in outcomes] == [list, list, FootageRefused, list]
+    assert len(stored(settings)) == 3
+
+
+def test_a_disk_without_room_for_the_rows_takes_nothing_and_later_everything(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(5)]
+    enter = spool._queue.enter
+
+    def full(*arguments: object, **named: object) -> int:
+        if len(list(spool._queue._db.execute("SELECT 1 FROM spool_clips"))) == 3:
+            raise SpoolFull("the disk of the spool is full")
+        return enter(*arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool._queue, "enter", full)
+        assert {type(outcome) for outcome in taken_together(spool, clips)} == {SpoolFull}
+    assert list(spool.ledger.records()) == []
+    assert stored(settings) == []
+    spool.relieve()  # the disk has room again
+    assert {type(outcome) for outcome in taken_together(spool, clips)} == {list}
+
+
+def test_a_sync_that_fails_ends_the_spool_and_the_next_start_takes_what_was_stored(
+    settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(settings, clock)
+    clips = [make_clip(tmp_path / "footage", number, b"%d" % number) for number in range(5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing_at(clips[2], errno.EIO, os.fsync))
+        with pytest.raises(SpoolError):
+            taken_together(spool, clips)
+    assert list(spool.ledger.records()) == []
+    spool = reopen(spool, settings, clock)
+    assert spool.recover().adopted == 5
+    assert [record.state for record in spool.ledger.records()] == [State.WAITING] * 5
+    spool.close()
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_group_costs_one_sync_a_file_one_for_their_names_and_one_commit(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    clips = [make_clip(tmp_path / "footage", number) for number in range(20)]
+    syncs: list[int] = []
+    statements: list[str] = []
+    fsync = os.fsync
+
+    def counted(fd: int) -> None:
+        syncs.append(fd)
+        fsync(fd)
+
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if not linked:
+        monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "fsync", counted)
+    spool._queue._db.set_trace_callback(statements.append)
+    assert {type(outcome) for outcome in taken_together(spool, clips)} == {list}
+    assert len(syncs) == 20 + 1
+    assert statements.count("COMMIT") == 1
+
+
+def test_a_sign_of_life_is_given_with_each_file(spool: Spool, tmp_path: Path) -> None:
+    signs: list[int] = []
+    clips = [make_clip(tmp_path / "footage", number) for number in range(10)]
+    spool.take_in_group(group(clips), lambda: signs.append(1))
+    assert len(signs) >= 2 * len(clips)
+
+
+def test_a_group_of_nothing_takes_nothing(spool: Spool) -> None:
+    assert spool.take_in_group([]) == []
