@@ -25,8 +25,8 @@ def test_each_clip_of_a_batch_is_told_of_and_an_idle_turn_is_not(tmp_path: Path)
         assert [activity.doing for activity in told] == ["idle"]
         dispatcher.step()
         assert len(told) == 1
-        for number in range(3):
-            there.take(number)
+        for number in range(3):  # each more than goes out at once
+            there.take(number, hole_to_bytes=600_000)
         dispatcher.step()
         sent = [activity.batch_position for activity in told if activity.batch_clips == 3]
         assert sent == sorted(sent)
