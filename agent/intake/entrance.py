@@ -44,6 +44,7 @@ class Entrance:
         self._monotonic = monotonic
         self._relieve_at = 0.0
         self._was_full = False
+        self._copied: set[FootageFolder] = set()
 
     def take_in(
         self, group: Sequence[Sequence[tuple[Clip, Path]]], alive: Callable[[], None] = lambda: None
@@ -73,6 +74,8 @@ class Entrance:
                 why = {"reason": taken.reason} if taken.reason else {}
                 log.info(event, clip=taken.id, footage=str(footage.path), **why)
             self._was_full = False
+            if any(taken.copied for taken in outcome):
+                self._tell_copied(folder)
             self.on_taken()
 
     def refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
@@ -107,6 +110,17 @@ class Entrance:
         if not self._was_full:
             self._was_full = True
             log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")
+
+    def _tell_copied(self, folder: FootageFolder) -> None:
+        """Logs once that the card is written to for each clip of a folder, for whoever wants to spare it."""
+        if folder not in self._copied:
+            self._copied.add(folder)
+            log.info(
+                "footage_copied",
+                folder=str(folder.path),
+                reason="it cannot be hard-linked into the spool: the spool is on another filesystem or mount,"
+                " or the daemon's user may not write to the footage",
+            )
 
     def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
         if examine(footage.path) == footage:

@@ -42,12 +42,14 @@ class Taken:
         state: WAITING; REFUSED if the API could not tell it from another clip; else the earlier clip's state.
         reason: why, where it does not simply wait.
         again: the spool had the same recording already, under another name or time stamp.
+        copied: its bytes had to be copied, where a hard link was not possible.
     """
 
     id: int
     state: State
     reason: str = ""
     again: bool = False
+    copied: bool = False
 
 
 # Why footage was not taken in: it vanished or changed since it was inspected, cannot be read, or has no room now.
@@ -169,7 +171,7 @@ class Admission:
 
     def _write_rows(self, db: sqlite3.Connection, ledger: Ledger, candidate: _Candidate) -> None:
         """Writes the rows of stored clips; what the spool has already is noted, and its second file is surplus."""
-        for (clip, _), file in zip(candidate.pieces, candidate.stored, strict=True):
+        for (clip, _), file, copied in zip(candidate.pieces, candidate.stored, candidate.copied, strict=True):
             key = video_key(clip.video)
             twins = [twin for twin in ledger.of_video(key) if not self._is_dead(twin)]
             # Once the boot is over in which it was recorded, nothing tells by how much its name is wrong.
@@ -185,7 +187,7 @@ class Admission:
             id = self._queue.enter(db, Record.of_clip(clip, file, state, reason, self._utc()))
             if clip.named is not None:
                 self._queue.sight(db, video_key(clip.named), id)
-            candidate.taken.append(Taken(id, state, reason))
+            candidate.taken.append(Taken(id, state, reason, copied=copied))
 
     def _is_dead(self, twin: Record) -> bool:
         """Whether its bytes are no more: a hard link shares what the recorder writes. Its delivery will notice."""

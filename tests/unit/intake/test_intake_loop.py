@@ -390,6 +390,24 @@ def test_what_of_many_has_no_room_is_taken_in_when_there_is_room(bench: Bench) -
     assert bench.states() == [State.DELIVERED] * 4 + [State.WAITING]
 
 
+@pytest.mark.parametrize("linkable", [True, False])
+def test_that_clips_are_copied_is_told_once_a_folder(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, linkable: bool
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if not linkable:
+        monkeypatch.setattr(os, "link", refuse)
+    intake = bench.intake()
+    with capture_logs() as logged:
+        for number in range(3):
+            bench.record(number)
+            bench.pass_time(intake, 100.0, step=5.0)
+    assert bench.states() == [State.WAITING] * 3
+    assert [entry["folder"] for entry in events(logged, "footage_copied")] == ([] if linkable else [str(bench.card)])
+
+
 def test_a_copy_that_was_given_up_for_space_is_taken_in_again_when_there_is_room(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
