@@ -67,7 +67,7 @@ class Ledger:
         A state that nobody knows, in a damaged row, is counted as lost where all are counted.
         """
         sums = dict.fromkeys(states, Tally())
-        codes = ",".join(str(code) for code, state in STATES.items() if state in sums)
+        codes = codes_of(sums)
         some = f"WHERE status IN ({codes})" if len(sums) < len(State) else ""
         for code, clips, size in self._rows(f"SELECT status, COUNT(*), SUM(bytes) FROM {TABLE} {some} GROUP BY status"):
             state = STATES.get(code, State.LOST)
@@ -91,8 +91,7 @@ class Ledger:
         Reads a page at a time, so that a ledger of any length needs little memory and holds no lock for long. Each
         question for numbers goes through all that are in these states: it brings the numbers of many pages.
         """
-        wanted = set(states)
-        codes = ",".join(str(code) for code, state in STATES.items() if state in wanted)
+        codes = codes_of(states)
         last = 0
         while True:
             ids = self._rows(
@@ -153,6 +152,12 @@ class Ledger:
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, translated():
             return self._connection.execute(query, values).fetchall()
+
+
+def codes_of(states: Iterable[State]) -> str:
+    """The codes of these states, for a question."""
+    wanted = set(states)
+    return ",".join(str(code) for code, state in STATES.items() if state in wanted)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from agent.spool.ledger import (
     STATES,
     TABLE,
     UNTIMED,
+    codes_of,
     decode,
     tolerant,
 )
@@ -124,15 +125,15 @@ class Upkeep:
         rows = self._table.rows(
             # The + keeps SQLite from going through all rows of these states instead of the few identities.
             f"SELECT identity, piece, data FROM {TABLE} WHERE identity IN ({marks}) AND rules IS NULL AND bytes > 0"
-            f" AND +status IN ({_codes(states)})",
+            f" AND +status IN ({codes_of(states)})",
             [identity for identity, _ in names],
         )
         found = ((names.get((identity, piece)), data) for identity, piece, data in rows)
-        return {name for name, data in found if name and isinstance(data, bytes) and _names(data, name)}
+        return {name for name, data in found if name and isinstance(data, bytes) and _name_in(data) == name}
 
     def count_stored(self, states: Iterable[State]) -> int:
         """How many clips in these states should have a stored file."""
-        query = f"SELECT COUNT(*) FROM {TABLE} WHERE status IN ({_codes(states)}) AND bytes > 0"
+        query = f"SELECT COUNT(*) FROM {TABLE} WHERE status IN ({codes_of(states)}) AND bytes > 0"
         return int(self._table.rows(query)[0][0])
 
     def prune(self, before: float, gone: Callable[[Record], bool]) -> tuple[int, bool]:
@@ -168,11 +169,6 @@ def _is_readable(row: Sequence[Any]) -> bool:
     return True
 
 
-def _codes(states: Iterable[State]) -> str:
-    """The codes of these states, for a question."""
-    return ",".join(str(code) for code, state in STATES.items() if state in set(states))
-
-
 def _name_in(data: bytes) -> str:
     """The stored file that a row's JSON, which is not decoded for this, names as its own; empty if there is none."""
     said = data.partition(b'"stored": ["')[2].partition(b'"')[0]
@@ -180,8 +176,3 @@ def _name_in(data: bytes) -> str:
         return str(json.loads(b'"%s"' % said)) if b"\\" in said else said.decode("ascii")
     except ValueError:
         return ""
-
-
-def _names(data: bytes, file: str) -> bool:
-    """Whether a row's JSON, which is not decoded for this, names a stored file as its own (`records.to_json`)."""
-    return f'"stored": [{json.dumps(file)},'.encode() in data

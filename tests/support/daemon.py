@@ -35,6 +35,20 @@ def await_until(condition: Callable[[], bool], what: str, seconds: float = PATIE
         time.sleep(0.02)
 
 
+def await_records(
+    find: Callable[[], list[Record]], count: int, *states: State, seconds: float = PATIENCE_SECONDS
+) -> list[Record]:
+    """Waits until so many clips are found, in these states; they are returned as they were then."""
+    found: list[Record] = []
+
+    def are_there() -> bool:
+        found[:] = find()
+        return len(found) >= count
+
+    await_until(are_there, f"{count} clips that are {', '.join(state.value for state in states)}", seconds)
+    return found
+
+
 class DaemonProcess:
     """`vision-ingest run` as a process.
 
@@ -119,14 +133,7 @@ class DaemonProcess:
 
     def await_records(self, count: int, *states: State, seconds: float = PATIENCE_SECONDS) -> list[Record]:
         """Waits until so many clips are in these states; they are returned as they were then."""
-        found: list[Record] = []
-
-        def are_there() -> bool:
-            found[:] = self.records(*states)
-            return len(found) >= count
-
-        await_until(are_there, f"{count} clips that are {', '.join(state.value for state in states)}", seconds)
-        return found
+        return await_records(lambda: self.records(*states), count, *states, seconds=seconds)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Another command on the same configuration."""

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,15 +28,9 @@ from agent.simulator.lifecycle import Life, Status
 from agent.simulator.rate_limit import RateLimit
 from agent.simulator.settings import AnswerShape
 from agent.simulator.simulator import Simulator
+from tests.support.daemon import await_until
 from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
 from tests.support.socket_servers import refusing_port
-
-
-def await_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("credentials", [("bench", "wrong"), ("wrong", "bench"), ("bénch", "bench"), None])
@@ -67,8 +61,8 @@ def test_a_client_that_dies_in_the_middle_of_an_upload_is_told_of_in_one_line(ca
             authorization = f"Basic {base64.b64encode(b'bench:bench').decode()}"
             head = f"POST /rest{BULK} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {authorization}\r\n"
             peer.sendall(f"{head}Content-Length: 1000000\r\n\r\n".encode() + bytes(1000))
-            await_until(lambda: bool(simulator.requests) and simulator.requests[0].body_bytes > 0)
-        await_until(lambda: bool(told))
+            await_until(lambda: bool(simulator.requests) and simulator.requests[0].body_bytes > 0, "the body to arrive")
+        await_until(lambda: bool(told), "the end to be told")
     assert told == [f"POST /rest{BULK} → cut"]
     assert caplog.records == []
 
@@ -78,7 +72,7 @@ def test_a_refusal_waits_for_a_small_body_so_that_the_client_sees_it(simulator: 
     with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as client:
         head = f"POST /rest{BULK} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
         client.sendall(head.encode())
-        await_until(lambda: bool(simulator.requests))
+        await_until(lambda: bool(simulator.requests), "the request")
         assert select.select([client], [], [], 0.2)[0] == [], "answered before the body has come"
         client.sendall(b"{}")
         assert b"401" in client.recv(1000)
@@ -370,7 +364,7 @@ def test_the_webhook_gets_each_result_signed_whatever_the_answer_tells(
     simulator.settings = replace(simulator.settings, answer=form)
     with webhook_receiver() as (url, calls):
         assert account.bulk(record(0), record(1, video=b"no"), webhook_url=url).status_code == 200
-        await_until(lambda: len(simulator.webhook_calls) == 1)
+        await_until(lambda: len(simulator.webhook_calls) == 1, "the call")
     ((signature, body),) = calls
     assert signature == hmac.new(b"bench-key", body, hashlib.sha256).hexdigest()
     (group,) = json.loads(body)
@@ -381,7 +375,7 @@ def test_the_webhook_gets_each_result_signed_whatever_the_answer_tells(
 def test_a_form_may_name_a_webhook_too(simulator: Simulator, account: Account) -> None:
     with webhook_receiver() as (url, calls):
         assert account.bulk_form(0, webhook_url=url).status_code == 200
-        await_until(lambda: len(simulator.webhook_calls) == 1)
+        await_until(lambda: len(simulator.webhook_calls) == 1, "the call")
     assert len(calls) == 1
 
 
@@ -399,14 +393,14 @@ def test_a_webhook_elsewhere_is_never_called(url: str) -> None:
 def test_a_webhook_does_not_follow_redirects(simulator: Simulator, account: Account) -> None:
     with webhook_receiver() as (target, reached), webhook_receiver(302, target) as (url, _):
         account.bulk(record(), webhook_url=url)
-        await_until(lambda: len(simulator.webhook_calls) == 1)
+        await_until(lambda: len(simulator.webhook_calls) == 1, "the call")
     assert (simulator.webhook_calls[0]["status"], reached) == (302, [])
 
 
 def test_a_webhook_that_does_not_answer_is_noted(simulator: Simulator, account: Account) -> None:
     with refusing_port() as port:
         account.bulk(record(), webhook_url=f"http://127.0.0.1:{port}/hook")
-        await_until(lambda: len(simulator.webhook_calls) == 1)
+        await_until(lambda: len(simulator.webhook_calls) == 1, "the call")
     assert simulator.webhook_calls[0]["error"]
 
 

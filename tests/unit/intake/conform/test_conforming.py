@@ -33,7 +33,7 @@ from agent.intake.loop import Intake
 from agent.simulator.recorder import recording
 from agent.spool import Spool
 from agent.spool.records import Record
-from tests.support.daemon import await_until
+from tests.support.daemon import await_records, await_until
 from tests.support.ffmpeg import SECONDS, needs_ffmpeg, payloads
 from tests.unit.intake.conform.conftest import Footages
 
@@ -99,14 +99,7 @@ class Bench:
 
     def await_records(self, count: int, *states: State) -> list[Record]:
         """Waits until so many clips are in these states; they are returned as they were then."""
-        found: list[Record] = []
-
-        def are_there() -> bool:
-            found[:] = self.records(*states)
-            return len(found) >= count
-
-        await_until(are_there, f"{count} clips that are {states}", 120.0)
-        return found
+        return await_records(lambda: self.records(*states), count, *states, seconds=120.0)
 
     def deliver_all(self) -> None:
         batch = self.spool.claim(list)
