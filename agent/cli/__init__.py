@@ -6,8 +6,9 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType, ModuleType
 
 from agent import __version__
 from agent.errors import ConfigError, VisionIngestError
@@ -27,22 +28,37 @@ COMMANDS = (
     "drain",
     "requests",
     "livestream",
-    "simulate",
-    "demo",
 )
+# Entry points of this group are further commands: modules of the same form, with `is_installed` besides.
+PLUGIN_GROUP = "vision_ingest.commands"
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or configuration
 
 `vision-ingest inspect FOLDER` shows what would be made of a camera's footage. Start with `sudo vision-ingest setup`: it
-asks for what is needed. `vision-ingest check` says what is missing, and `vision-ingest demo` shows the whole journey of
-a clip on this computer, without a camera or an account."""
+asks for what is needed. `vision-ingest check` says what is missing."""
 
 
-def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser of all commands; manual pages and completion are made from it too.
+def plugins(asked_for: str = "") -> dict[str, ModuleType]:
+    """The commands of other installed packages, by name.
 
     Args:
-        names: the commands that it shall know; each of them is imported.
+        asked_for: include this command even if it cannot run here: it says itself what it lacks.
     """
+    from importlib.metadata import entry_points
+
+    modules = {entry.name: entry.load() for entry in entry_points(group=PLUGIN_GROUP)}
+    return {name: module for name, module in modules.items() if name == asked_for or module.is_installed()}
+
+
+def build_parser(
+    names: Sequence[str] = COMMANDS, plugins: Mapping[str, ModuleType] = MappingProxyType({})
+) -> argparse.ArgumentParser:
+    """Build the command line parser; the manual pages and the completion are generated from it too.
+
+    Args:
+        names: the built-in commands to include; each of them is imported.
+        plugins: further commands, by name.
+    """
+    modules = {name: importlib.import_module(f"agent.cli.{name}") for name in names} | dict(plugins)
     parser = argparse.ArgumentParser(
         prog="vision-ingest",
         description="Delivers footage of third-party vehicle cameras to the Cartrack Vision API.",
@@ -60,8 +76,7 @@ def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         help="configuration file (default: /etc/vision-ingest/config.toml, else $VISION_INGEST_CONFIG)",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in names:
-        module = importlib.import_module(f"agent.cli.{name}")
+    for name, module in modules.items():
         command = commands.add_parser(
             name,
             help=module.HELP,
@@ -81,8 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 failed, 2 usage or configuration.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    # The daemon runs for months and shall not carry what only other commands need.
-    args = build_parser(given[:1] if given and given[0] in COMMANDS else COMMANDS).parse_args(given)
+    command = given[0] if given else ""
+    # Import only the one command: the daemon runs for months and must not carry what only other commands need.
+    parser = build_parser([command]) if command in COMMANDS else build_parser(plugins=plugins(command))
+    args = parser.parse_args(given)
     if "config" not in args:
         from agent.config import default_file
 

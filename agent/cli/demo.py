@@ -31,6 +31,8 @@ from agent.clip import State
 from agent.errors import SpoolError
 from agent.spool.ledger import open_ledger
 
+__all__ = ["HELP", "arguments", "is_installed", "run"]
+
 if TYPE_CHECKING:
     from agent.simulator.recorder import Recorded
     from agent.simulator.simulator import Simulator

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,7 +27,6 @@ from agent.simulator.settings import Settings
 from agent.simulator.simulator import Simulator
 from agent.spool import Spool
 from agent.vision.client import VisionClient
-from tests.support.daemon import PATIENCE_SECONDS
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -340,27 +337,6 @@ def test_livestream_shows_links_or_that_the_camera_is_offline(
     assert run(config, "livestream", "OFF 1") == 1
     assert "camera is offline" in capsys.readouterr().err
     assert len(simulator.requests) == asked + 1
-
-
-@pytest.mark.parametrize("command", ["simulate", "demo"])
-def test_without_its_libraries_the_simulator_says_how_to_get_them(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    assert main([command]) == 2
-    assert "pip install 'vision-ingest[simulator]'" in capsys.readouterr().err
-
-
-def test_simulate_prints_the_lines_for_the_configuration_and_stops_on_sigterm() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "agent.cli", "simulate", "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    with process.stdout as shown:
-        assert shown.readline() == "[api]\n"
-        assert re.fullmatch(r'base_url = "http://127\.0\.0\.1:\d+/rest"\n', shown.readline())
-        process.terminate()
-        assert process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:
