@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from agent.cli import demo_long
+from simulator import demo_long
 from tests.benchmarks.figures import Figure, ratio
 from tests.support.ffmpeg import ffmpeg
 

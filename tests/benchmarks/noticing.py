@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import median
 
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_most, ratio
 from tests.benchmarks.sender import START

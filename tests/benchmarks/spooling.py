@@ -16,9 +16,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from agent.clip import State
-from agent.simulator.recorder import recording, recording_blocks
 from agent.spool import schema
 from agent.spool.ledger import READY, TABLE, open_ledger
+from simulator.recorder import recording, recording_blocks
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_least, at_most, ratio
 from tests.benchmarks.sender import START

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.clip import Clip, Footage, State, Video
-from agent.simulator.recorder import recording
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import name_for
 from agent.spool.ledger import DELIVERED, READY, TABLE
 from agent.spool.records import Record, Stored
+from simulator.recorder import recording
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CLIP_BYTES = 20_000

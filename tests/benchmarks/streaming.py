@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from agent.clip import State
-from agent.simulator.recorder import recording_blocks
+from simulator.recorder import recording_blocks
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_most
 from tests.benchmarks.sender import START

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.clip import EVENT_PRIORITY, State
-from agent.simulator.faults import Fault
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
 from agent.spool.records import Record
+from simulator.faults import Fault
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
 JOHANNESBURG = {

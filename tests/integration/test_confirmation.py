@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.recorder import recording
-from agent.simulator.settings import AnswerShape, Settings
-from agent.simulator.simulator import Simulator
+from simulator.faults import Fault
+from simulator.recorder import recording
+from simulator.settings import AnswerShape, Settings
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, Bench, bench, simulated

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.simulator import Simulator
 from agent.spool.records import Record
+from simulator.faults import Fault
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.ffmpeg import RECIPES, SECONDS, needs_ffmpeg, payloads

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
+from simulator.faults import Fault
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 

@@ -20,9 +20,9 @@ import pytest
 import trustme
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
+from simulator.faults import Fault
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)
@@ -213,7 +213,7 @@ def test_a_reload_takes_a_new_folder_and_refused_footage_is_looked_at_again(tmp_
 
 
 def test_a_clip_is_confirmed_by_the_list_when_answers_say_nothing_of_files(tmp_path: Path) -> None:
-    from agent.simulator.settings import AnswerShape, Settings
+    from simulator.settings import AnswerShape, Settings
 
     settings = Settings(answer=AnswerShape(grouping="none"))
     with Simulator(settings) as simulator, DaemonProcess(tmp_path, simulator.base_url) as daemon:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.simulator import Simulator
+from simulator.faults import Fault
+from simulator.simulator import Simulator
 from tests.support.delivery_bench import UNHURRIED, bench, simulated
 
 CLIPS = 20

@@ -19,8 +19,8 @@ import pytest
 
 from agent import mp4
 from agent.clip import State
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.hostile.movies import box, movies, mutated

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from agent.clip import State
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, bench

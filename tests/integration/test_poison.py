@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from agent.clip import State
-from agent.simulator.faults import Action, Fault
-from agent.simulator.simulator import Simulator
+from simulator.faults import Action, Fault
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.delivery_bench import START, UNHURRIED, bench, simulated
 

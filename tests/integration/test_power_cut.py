@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from agent.simulator.faults import Fault
-from agent.simulator.simulator import Simulator
+from simulator.faults import Fault
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.chance import chance
 from tests.support.daemon import await_until

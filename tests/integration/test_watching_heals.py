@@ -22,10 +22,10 @@ from watchdog.observers import inotify_c
 
 from agent.clip import Footage, State, Video
 from agent.host.inotify import Inode, watched
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.mounts import Cards, cards

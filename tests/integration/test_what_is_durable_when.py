@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.clip import State
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.requirements import needs
 from tests.support.traced_calls import STRACE, TracedCalls

@@ -13,10 +13,10 @@ import pytest
 import trustme
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
 from agent.spool.records import Record
+from simulator.faults import Fault
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.clocked_daemon import ClockedDaemon
 from tests.support.daemon import DaemonProcess, await_until
 

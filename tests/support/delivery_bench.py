@@ -15,11 +15,11 @@ from typing import Any
 from agent.clip import Clip, Footage, State, Video
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
 from agent.delivery.dispatcher import Dispatcher
-from agent.simulator.recorder import recording
-from agent.simulator.settings import Settings
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient
+from simulator.recorder import recording
+from simulator.settings import Settings
 from tests.support.vision_cases import backdate
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)

@@ -24,6 +24,8 @@ from tests.support.kept import KEPT, alone
 
 ROOT = Path(__file__).parents[2]
 SOURCES = Path(__file__).parent / "guest_files"
+# The camera of the guest is the simulator's.
+PACKAGES = ("agent", "simulator")
 PROGRAMS = ("python3", "busybox-static")
 KERNEL = "linux-image-cloud-amd64"
 DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "ext4")
@@ -85,7 +87,8 @@ def _key() -> str:
     digest = hashlib.sha256(platform.freedesktop_os_release()["PRETTY_NAME"].encode())
     for name, library in sorted(dependencies().items()):
         digest.update(f"{name} {library.version}".encode())
-    for file in sorted([Path(__file__), *SOURCES.iterdir(), *(ROOT / "agent").rglob("*.py")]):
+    ours = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    for file in sorted([Path(__file__), *SOURCES.iterdir(), *ours]):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -147,7 +150,8 @@ def _unpack(package: Path, tree: Path) -> None:
 def _install(tree: Path) -> None:
     """The agent, its libraries and the scripts of the guest; all Python compiled, for the emulator is slow."""
     program = tree / "opt/vision-ingest"
-    shutil.copytree(ROOT / "agent", program / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, program / package, ignore=shutil.ignore_patterns("__pycache__"))
     for library in dependencies().values():
         for file in library.files or []:
             # Compiled modules were made for the Python that runs the tests; each has a sibling in plain Python.

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import TracebackType
 
 from agent.clip import State
-from agent.simulator.faults import Fault
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
 from agent.spool.ledger import DATABASE
 from agent.spool.records import Record
+from simulator.faults import Fault
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
 # The system calls that change what a power cut or a kill can leave behind.

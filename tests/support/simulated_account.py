@@ -9,8 +9,8 @@ from typing import Any
 
 import requests
 
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 
 BULK = "/vision/video/bulk-upload"
 SINGLE = "/vision/video/upload"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.daemon import await_until
 from tests.support.package import ROOT, build
 

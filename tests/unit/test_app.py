@@ -15,7 +15,7 @@ import pytest
 from agent import app
 from agent.app import Daemon, read_config
 from agent.intake.loop import Intake
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 from tests.support.daemon import PASSWORD, DaemonProcess
 
 NOWHERE = "https://127.0.0.1:9/rest"

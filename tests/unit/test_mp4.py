@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import mp4
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 
 CREATED_2026 = 3_868_000_000  # Seconds since 1904.
 FTYP = struct.pack(">I4s4sI4s", 20, b"ftyp", b"isom", 512, b"avc1")

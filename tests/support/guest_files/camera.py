@@ -12,7 +12,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 
 PIECE_BYTES = 20_000
 FOLDERS = (Path("/data/footage"), Path("/card/footage"))

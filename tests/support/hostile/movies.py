@@ -6,7 +6,7 @@ import random
 import struct
 from functools import cache
 
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 
 
 def box(kind: bytes, *content: bytes) -> bytes:

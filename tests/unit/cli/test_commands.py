@@ -21,12 +21,12 @@ from agent.clip import Clip, Footage, State, UnsetClock, Verdict, Video
 from agent.config import load
 from agent.host.clock import ThisDevice
 from agent.host.control import ControlServer
-from agent.simulator.lifecycle import Life, Status
-from agent.simulator.recorder import recording
-from agent.simulator.settings import Settings
-from agent.simulator.simulator import Simulator
 from agent.spool import Spool
 from agent.vision.client import VisionClient
+from simulator.lifecycle import Life, Status
+from simulator.recorder import recording
+from simulator.settings import Settings
+from simulator.simulator import Simulator
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 

@@ -11,7 +11,7 @@ import structlog
 
 from agent.cli import main
 from agent.intake.conform import forecast
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 from tests.support.ffmpeg import RECIPES, needs_ffmpeg
 from tests.support.footage import created
 

@@ -12,11 +12,11 @@ from agent.clip import State, Verdict
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
 from agent.delivery.dispatcher import FULL_SECONDS, Dispatcher
 from agent.errors import SpoolFull
-from agent.simulator.recorder import recording
-from agent.simulator.simulator import Simulator
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient
+from simulator.recorder import recording
+from simulator.simulator import Simulator
 from tests.support.spooling import Clock, make_clip, take
 
 

@@ -32,7 +32,7 @@ from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake import inspection
 from agent.intake.inspection import Inspector, rules_digest
 from agent.intake.presets import PRESETS
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 from tests.support.footage import created
 
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)

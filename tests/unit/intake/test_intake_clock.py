@@ -25,9 +25,9 @@ from agent.config import (
 )
 from agent.host.clock import Clock
 from agent.intake.loop import Intake
-from agent.simulator.recorder import recording
 from agent.spool import Spool
 from agent.spool.records import Record
+from simulator.recorder import recording
 from tests.support.clocks import BenchDevice
 
 RIGHT = 1_790_000_000.0

@@ -28,9 +28,9 @@ from agent.config import (
 )
 from agent.intake.grouping import MOST_FILES
 from agent.intake.loop import Intake
-from agent.simulator.recorder import recording
 from agent.spool import Spool, Taken, Trouble
 from agent.spool.admission import Pieces
+from simulator.recorder import recording
 from tests.support.daemon import PATIENCE_SECONDS, await_until
 
 NOW = 1_790_000_000.0  # 2026-09-21, after the times in the names

@@ -20,7 +20,7 @@ from agent.config import (
 )
 from agent.intake.conform import forecast
 from agent.intake.preview import NO_REGISTRATION, Finding, Preview, footage_folder
-from agent.simulator.recorder import recording
+from simulator.recorder import recording
 
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
 NAME = "DCIM/Movie/2026_0728_141441_001F.MP4"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.simulator.simulator import Simulator
+from simulator.simulator import Simulator
 from tests.support.simulated_account import Account
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import mp4
-from agent.simulator.recorder import Recorder, recording, recording_blocks
+from simulator.recorder import Recorder, recording, recording_blocks
 
 START = datetime(2026, 7, 28, 14, 41, 41)
 

@@ -23,11 +23,11 @@ import pytest
 import requests
 import trustme
 
-from agent.simulator import timestamps, webhooks
-from agent.simulator.lifecycle import Life, Status
-from agent.simulator.rate_limit import RateLimit
-from agent.simulator.settings import AnswerShape
-from agent.simulator.simulator import Simulator
+from simulator import timestamps, webhooks
+from simulator.lifecycle import Life, Status
+from simulator.rate_limit import RateLimit
+from simulator.settings import AnswerShape
+from simulator.simulator import Simulator
 from tests.support.daemon import await_until
 from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
 from tests.support.socket_servers import refusing_port

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 
-from agent.simulator.faults import Fault
-from agent.simulator.settings import AnswerShape
-from agent.simulator.simulator import Simulator
+from simulator.faults import Fault
+from simulator.settings import AnswerShape
+from simulator.simulator import Simulator
 from tests.support.daemon import await_until
 from tests.support.simulated_account import BULK, LIST, STATUS, Account, clip, fields, record
 

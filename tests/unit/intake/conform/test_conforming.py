@@ -30,9 +30,9 @@ from agent.config import (
 from agent.intake import settling
 from agent.intake.conform import damage, forecast
 from agent.intake.loop import Intake
-from agent.simulator.recorder import recording
 from agent.spool import Spool
 from agent.spool.records import Record
+from simulator.recorder import recording
 from tests.support.daemon import await_records, await_until
 from tests.support.ffmpeg import SECONDS, needs_ffmpeg, payloads
 from tests.unit.intake.conform.conftest import Footages

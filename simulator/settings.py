@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.simulator.lifecycle import Life
+from simulator.lifecycle import Life
 
 Grouping = Literal["grouped", "flat", "none"]
 CameraForm = Literal["number", "string"]

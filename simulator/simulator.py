@@ -12,10 +12,10 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.simulator.faults import Faults
-from agent.simulator.server import BASE, LoggedRequest, Server
-from agent.simulator.settings import Settings
-from agent.simulator.store import ReceivedVideo, Store
+from simulator.faults import Faults
+from simulator.server import BASE, LoggedRequest, Server
+from simulator.settings import Settings
+from simulator.store import ReceivedVideo, Store
 
 
 class Simulator:

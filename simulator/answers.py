@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.simulator.settings import AnswerShape
+from simulator.settings import AnswerShape
 
 
 @dataclass(frozen=True, slots=True)

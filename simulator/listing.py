@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agent.simulator import timestamps
-from agent.simulator.lifecycle import Status
-from agent.simulator.store import ReceivedVideo
+from simulator import timestamps
+from simulator.lifecycle import Status
+from simulator.store import ReceivedVideo
 
 if TYPE_CHECKING:
     from multidict import MultiMapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.intake.conform.process import is_installed
 
 if TYPE_CHECKING:
-    from agent.simulator.recorder import Recorded
+    from simulator.recorder import Recorded
 
 SECONDS = 180
 # Five seconds are encoded and repeated: as many bytes as a camera writes, at a fraction of the work.
@@ -31,7 +31,7 @@ def record(place: Path, target: Path) -> Recorded | None:
     Returns:
         What was written; None if ffmpeg is not installed, or cannot encode H.264.
     """
-    from agent.simulator.recorder import Recorded
+    from simulator.recorder import Recorded
 
     if not is_installed():
         return None

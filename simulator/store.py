@@ -12,10 +12,10 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent import mp4
-from agent.simulator import timestamps
-from agent.simulator.bodies import Part
-from agent.simulator.lifecycle import Life
-from agent.simulator.settings import Settings
+from simulator import timestamps
+from simulator.bodies import Part
+from simulator.lifecycle import Life
+from simulator.settings import Settings
 
 REQUIRED = ("registration", "camera", "start_timestamp", "end_timestamp")
 CODECS = ("avc1", "avc3")

@@ -15,17 +15,17 @@ from typing import Any, BinaryIO
 
 from aiohttp import web
 
-from agent.simulator import timestamps
-from agent.simulator.answers import Outcome, shape
-from agent.simulator.bodies import BodyError, Part, read_bulk, read_single
-from agent.simulator.faults import Fault, Faults
-from agent.simulator.lifecycle import EXPLANATIONS, Life, Status
-from agent.simulator.listing import listed, page_of
-from agent.simulator.rate_limit import RateLimit
-from agent.simulator.responses import cut, error, too_many, unprocessable
-from agent.simulator.settings import Settings
-from agent.simulator.store import Store, complaint, invalid, name_of
-from agent.simulator.webhooks import Webhooks
+from simulator import timestamps
+from simulator.answers import Outcome, shape
+from simulator.bodies import BodyError, Part, read_bulk, read_single
+from simulator.faults import Fault, Faults
+from simulator.lifecycle import EXPLANATIONS, Life, Status
+from simulator.listing import listed, page_of
+from simulator.rate_limit import RateLimit
+from simulator.responses import cut, error, too_many, unprocessable
+from simulator.settings import Settings
+from simulator.store import Store, complaint, invalid, name_of
+from simulator.webhooks import Webhooks
 
 BASE = "/rest"
 PIECE_BYTES = 256 * 1024

@@ -24,19 +24,19 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import demo_long
-from agent.cli.simulate import MISSING, is_installed
 from agent.cli.tables import size
 from agent.clip import State
 from agent.errors import SpoolError
 from agent.spool.ledger import open_ledger
+from simulator import demo_long
+from simulator.simulate import MISSING, is_installed
 
 __all__ = ["HELP", "arguments", "is_installed", "run"]
 
 if TYPE_CHECKING:
-    from agent.simulator.recorder import Recorded
-    from agent.simulator.simulator import Simulator
     from agent.spool.records import Record
+    from simulator.recorder import Recorded
+    from simulator.simulator import Simulator
 
 HELP = "see it work on this computer, without camera or account"
 
@@ -122,7 +122,7 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
 
 def _journey(place: Path) -> Journey:
     """Everything runs: simulator, camera and daemon."""
-    from agent.simulator.simulator import Simulator
+    from simulator.simulator import Simulator
 
     kept = place / "received"
     recorded: list[Recorded] = []
@@ -151,7 +151,7 @@ def _arrived_in_pieces(one: Recorded, records: Sequence[Record], sums: dict[str,
 
 def _name(record: Record) -> str:
     """A clip's name at the simulated API."""
-    from agent.simulator.store import name_of
+    from simulator.store import name_of
 
     video = record.video
     return name_of(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
@@ -186,8 +186,8 @@ def _daemon(place: Path, config: Path) -> Iterator[None]:
 
 def _film(folder: Path, simulator: Simulator, recorded: list[Recorded]) -> None:
     """Two channels record minute after minute; things go wrong on the way."""
-    from agent.simulator.faults import Fault
-    from agent.simulator.recorder import Recorder
+    from simulator.faults import Fault
+    from simulator.recorder import Recorder
 
     start = datetime.now(tz=timezone.utc).replace(microsecond=0) - timedelta(minutes=10)
     failing = start + timedelta(seconds=CLIP_SECONDS)
