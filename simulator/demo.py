@@ -36,7 +36,7 @@ __all__ = ["HELP", "arguments", "is_installed", "run"]
 if TYPE_CHECKING:
     from agent.spool.records import Record
     from simulator.recorder import Recorded
-    from simulator.simulator import Simulator
+    from simulator.server import Simulator
 
 HELP = "see it work on this computer, without camera or account"
 
@@ -122,7 +122,7 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
 
 def _journey(place: Path) -> Journey:
     """Everything runs: simulator, camera and daemon."""
-    from simulator.simulator import Simulator
+    from simulator.server import Simulator
 
     kept = place / "received"
     recorded: list[Recorded] = []

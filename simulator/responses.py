@@ -1,10 +1,15 @@
-"""Errors in the API's form, and connections that end without an answer."""
+"""The bodies of answers: errors in the API's form, and the results of single files in the shapes they may have."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
+
+from simulator.settings import AnswerShape
 
 
 def cut(request: web.Request) -> web.Response:
@@ -31,3 +36,46 @@ def unprocessable(errors: dict[str, list[str]]) -> web.Response:
     message = "; ".join(words[0] for words in errors.values())[:300]
     body = {"error": {"code": 422, "message": message}, "errors": errors, "data": None}
     return web.json_response(body, status=422)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file of a request; exactly one of request_id and error is set."""
+
+    registration: str
+    camera: int
+    start: str
+    end: str
+    request_id: int | None
+    error: str | None
+
+
+def shape(outcomes: Sequence[Outcome], form: AnswerShape) -> Any:
+    """The value of `data`."""
+    if form.grouping == "none":
+        return {}
+    results: list[dict[str, Any]] = []
+    if form.grouping == "flat":
+        results = [{"registration": outcome.registration, **_video(outcome, form)} for outcome in outcomes]
+    else:
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for outcome in outcomes:
+            groups.setdefault(outcome.registration, []).append(_video(outcome, form))
+        results = [{"registration": registration, "videos": videos} for registration, videos in groups.items()]
+    return results if form.key is None else {form.key: results}
+
+
+def _video(outcome: Outcome, form: AnswerShape) -> dict[str, Any]:
+    video: dict[str, Any] = {
+        "camera": str(outcome.camera) if form.camera == "string" else outcome.camera,
+        "start_timestamp": outcome.start,
+        "end_timestamp": outcome.end,
+    }
+    if outcome.error is None:
+        return video | {"request_id": outcome.request_id}
+    match form.errors:
+        case "text":
+            return video | {"errors": outcome.error}
+        case "list":
+            return video | {"errors": [outcome.error]}
+    return video | {"errors": {"video_file": [outcome.error]}}

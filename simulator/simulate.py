@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if not is_installed():
         print(MISSING, file=sys.stderr)
         return USAGE
+    from simulator.server import Simulator
     from simulator.settings import AnswerShape, Settings
-    from simulator.simulator import Simulator
 
     settings = Settings(
         username=args.username,

@@ -6,16 +6,19 @@ import hashlib
 import io
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agent import mp4
-from simulator import timestamps
 from simulator.bodies import Part
-from simulator.lifecycle import Life
-from simulator.settings import Settings
+from simulator.settings import Life, Settings, Status
+
+if TYPE_CHECKING:
+    from multidict import MultiMapping
+
 
 REQUIRED = ("registration", "camera", "start_timestamp", "end_timestamp")
 CODECS = ("avc1", "avc3")
@@ -65,7 +68,7 @@ class ReceivedVideo:
 
 
 def _ago(seconds: float) -> str:
-    return timestamps.write(datetime.now(tz=timezone.utc) - timedelta(seconds=seconds))
+    return format_timestamp(datetime.now(tz=timezone.utc) - timedelta(seconds=seconds))
 
 
 def name_of(registration: str, camera: str, start: str) -> str:
@@ -132,7 +135,7 @@ def complaint(fields: Mapping[str, str], video: bytes, settings: Settings) -> st
         return "The registration does not exist or has no active contract."
     if len(video) > settings.max_file_bytes:
         return f"The file is larger than {settings.max_file_bytes} bytes."
-    start, end = timestamps.read(fields["start_timestamp"]), timestamps.read(fields["end_timestamp"])
+    start, end = parse_timestamp(fields["start_timestamp"]), parse_timestamp(fields["end_timestamp"])
     if not 0 <= (end - start).total_seconds() <= settings.max_video_seconds:
         return f"The duration must not be longer than {settings.max_video_seconds // 60} minutes."
     try:
@@ -154,7 +157,97 @@ def invalid(part: Part, index: int | None) -> dict[str, list[str]]:
         wrong[f"{prefix}camera"] = ["The camera must be an integer."]
     for name in () if wrong else ("start_timestamp", "end_timestamp"):
         try:
-            timestamps.read(part.fields[name])
+            parse_timestamp(part.fields[name])
         except ValueError:
             wrong[f"{prefix}{name}"] = [f"The {name} must be YYYY-MM-DD HH:MM:SS."]
     return wrong
+
+
+_FORMAT = "%Y-%m-%d %H:%M:%S"
+
+
+def parse_timestamp(text: str) -> datetime:
+    """The instant that `text` names, aware UTC.
+
+    Raises:
+        ValueError: it is not of exactly this form (strptime alone would take "2026-1-1 0:0:0").
+    """
+    instant = datetime.strptime(text, _FORMAT).replace(tzinfo=timezone.utc)
+    if format_timestamp(instant) != text:
+        raise ValueError(f"{text!r} is not of the form YYYY-MM-DD HH:MM:SS")
+    return instant
+
+
+def format_timestamp(instant: datetime) -> str:
+    """The API's text for an aware instant."""
+    return instant.astimezone(timezone.utc).strftime(_FORMAT)
+
+
+PAGE_ITEMS = 15
+
+
+def page_of(videos: Sequence[ReceivedVideo], query: MultiMapping[str]) -> dict[str, Any]:
+    """The answer's body: one page of the videos that pass the query's filters.
+
+    Raises:
+        ValueError: `page` or `limit` is not a whole number from 1 on.
+    """
+    page, limit = _positive(query, "page", 1), _positive(query, "limit", PAGE_ITEMS)
+    found = [video for video in videos if _fits(video, query)]
+    before = (page - 1) * limit
+    shown = found[before : before + limit]
+    meta = {
+        "from": before + 1 if shown else None,
+        "to": before + len(shown) if shown else None,
+        "current_page": page,
+        "per_page": limit,
+        "last_page": max(1, -(-len(found) // limit)),
+        "total": len(found),
+    }
+    return {"data": [listed(video) for video in shown], "meta": meta}
+
+
+def listed(video: ReceivedVideo) -> dict[str, Any]:
+    """An item of the list."""
+    status = video.status()
+    start, end = parse_timestamp(video.start), parse_timestamp(video.end)
+    return {
+        "request_id": video.request_id,
+        "registration": video.registration,
+        "camera": video.camera,
+        "status_id": status,
+        "url": f"https://videos.example.com/{video.request_id}.mp4" if status == Status.COMPLETE else None,
+        "start_timestamp": video.start,
+        "end_timestamp": video.end,
+        "duration": int((end - start).total_seconds()),
+        "comments": video.comments,
+    }
+
+
+def _positive(query: MultiMapping[str], name: str, default: int) -> int:
+    number = int(query.get(name, default))
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, not {number}")
+    return number
+
+
+def _fits(video: ReceivedVideo, query: MultiMapping[str]) -> bool:
+    """Whether a video passes the filters of the query; timestamps of this form compare as text."""
+    ids = query.getall("filter[request_id][]", [])
+    exact = {
+        "filter[registration]": video.registration,
+        "filter[camera]": str(video.camera),
+        "filter[status_id]": str(video.status()),
+        "filter[request_comment]": video.comments,
+    }
+    bounds = (
+        ("filter[video_start_ts_from]", "filter[video_start_ts_to]", video.start),
+        ("filter[video_end_ts_from]", "filter[video_end_ts_to]", video.end),
+        ("filter[start_request_ts]", "filter[end_request_ts]", video.asked()),
+        ("filter[start_updated_ts]", "filter[end_updated_ts]", video.updated()),
+    )
+    return (
+        (not ids or str(video.request_id) in ids)
+        and all(query.get(name, value) == value for name, value in exact.items())
+        and all(query.get(low, value) <= value <= query.get(high, value) for low, high, value in bounds)
+    )

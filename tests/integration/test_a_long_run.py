@@ -13,7 +13,7 @@ import pytest
 from agent.clip import State
 from simulator.faults import Fault
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 

@@ -12,7 +12,7 @@ from agent.clip import EVENT_PRIORITY, State
 from agent.spool.records import Record
 from simulator.faults import Fault
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
 JOHANNESBURG = {

@@ -13,8 +13,8 @@ import pytest
 from agent.clip import State
 from simulator.faults import Fault
 from simulator.recorder import recording
+from simulator.server import Simulator
 from simulator.settings import AnswerShape, Settings
-from simulator.simulator import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, Bench, bench, simulated

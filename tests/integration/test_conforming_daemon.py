@@ -15,7 +15,7 @@ import pytest
 from agent.clip import State
 from agent.spool.records import Record
 from simulator.faults import Fault
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.ffmpeg import RECIPES, SECONDS, needs_ffmpeg, payloads

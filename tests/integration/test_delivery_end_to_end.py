@@ -22,7 +22,7 @@ import trustme
 from agent.clip import State
 from simulator.faults import Fault
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.clip import State
 from simulator.faults import Fault
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.delivery_bench import UNHURRIED, bench, simulated
 
 CLIPS = 20

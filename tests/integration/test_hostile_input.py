@@ -20,7 +20,7 @@ import pytest
 from agent import mp4
 from agent.clip import State
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.hostile.movies import box, movies, mutated

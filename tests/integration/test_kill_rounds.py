@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.chance import chance
 from tests.support.kill_rounds import WRITES, KillRounds

@@ -12,7 +12,7 @@ import pytest
 
 from agent.clip import State
 from simulator.faults import Action, Fault
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.delivery_bench import START, UNHURRIED, bench, simulated
 

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from simulator.faults import Fault
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.chance import chance
 from tests.support.daemon import await_until

@@ -25,7 +25,7 @@ from agent.host.inotify import Inode, watched
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.mounts import Cards, cards

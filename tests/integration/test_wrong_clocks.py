@@ -16,7 +16,7 @@ from agent.clip import State
 from agent.spool.records import Record
 from simulator.faults import Fault
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.clocked_daemon import ClockedDaemon
 from tests.support.daemon import DaemonProcess, await_until
 

@@ -20,7 +20,7 @@ from agent.spool.ledger import DATABASE
 from agent.spool.records import Record
 from simulator.faults import Fault
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
 # The system calls that change what a power cut or a kill can leave behind.

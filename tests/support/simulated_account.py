@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 
 BULK = "/vision/video/bulk-upload"
 SINGLE = "/vision/video/upload"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.debian_machine import DebianMachine
 from tests.support.package import build
 

@@ -18,7 +18,7 @@ import pytest
 
 from simulator.faults import Fault
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import await_until
 from tests.support.debian_machine import DebianMachine

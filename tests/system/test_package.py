@@ -14,7 +14,7 @@ import pytest
 
 from agent import __version__
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.daemon import await_until
 from tests.support.package import ROOT, build
 

@@ -23,10 +23,9 @@ from agent.host.clock import ThisDevice
 from agent.host.control import ControlServer
 from agent.spool import Spool
 from agent.vision.client import VisionClient
-from simulator.lifecycle import Life, Status
 from simulator.recorder import recording
-from simulator.settings import Settings
-from simulator.simulator import Simulator
+from simulator.server import Simulator
+from simulator.settings import Life, Settings, Status
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 

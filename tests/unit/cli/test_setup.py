@@ -12,7 +12,7 @@ import structlog
 
 from agent.cli import main
 from agent.config import load
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 
 
 @pytest.fixture(scope="module")

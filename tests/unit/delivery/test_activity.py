@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.delivery.activity import Activity
 from agent.delivery.dispatcher import Dispatcher
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.delivery_bench import bench, simulated
 
 

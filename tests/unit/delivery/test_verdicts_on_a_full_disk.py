@@ -16,7 +16,7 @@ from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient
 from simulator.recorder import recording
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.spooling import Clock, make_clip, take
 
 

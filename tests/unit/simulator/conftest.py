@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.simulated_account import Account
 
 

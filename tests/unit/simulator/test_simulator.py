@@ -23,11 +23,11 @@ import pytest
 import requests
 import trustme
 
-from simulator import timestamps, webhooks
-from simulator.lifecycle import Life, Status
-from simulator.rate_limit import RateLimit
-from simulator.settings import AnswerShape
-from simulator.simulator import Simulator
+from simulator import webhooks
+from simulator.endpoints import RateLimit
+from simulator.server import Simulator
+from simulator.settings import AnswerShape, Life, Status
+from simulator.store import format_timestamp, parse_timestamp
 from tests.support.daemon import await_until
 from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
 from tests.support.socket_servers import refusing_port
@@ -454,7 +454,7 @@ def test_a_port_that_is_taken_is_an_error_at_once(simulator: Simulator) -> None:
 
 
 def test_timestamps_are_of_exactly_one_form() -> None:
-    assert timestamps.write(timestamps.read("2026-01-01 00:00:00")) == "2026-01-01 00:00:00"
+    assert format_timestamp(parse_timestamp("2026-01-01 00:00:00")) == "2026-01-01 00:00:00"
     for text in ("2026-1-1 0:0:0", "2026-01-01T00:00:00", "2026-13-01 00:00:00", ""):
         with pytest.raises(ValueError, match=r"format|form"):
-            timestamps.read(text)
+            parse_timestamp(text)

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from simulator.simulator import Simulator
+from simulator.server import Simulator
 from tests.support.simulated_account import BULK, SINGLE, Account, clip, fields, record
 
 

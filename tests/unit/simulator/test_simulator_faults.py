@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from simulator.faults import Fault
+from simulator.server import Simulator
 from simulator.settings import AnswerShape
-from simulator.simulator import Simulator
 from tests.support.daemon import await_until
 from tests.support.simulated_account import BULK, LIST, STATUS, Account, clip, fields, record
 

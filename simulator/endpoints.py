@@ -1,0 +1,372 @@
+"""The endpoints of the contract, and the faults that may befall a request."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import tempfile
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, BinaryIO
+
+from aiohttp import web
+
+from simulator.bodies import BodyError, Part, read_bulk, read_single
+from simulator.faults import Fault, Faults
+from simulator.responses import Outcome, cut, error, shape, too_many, unprocessable
+from simulator.settings import EXPLANATIONS, Life, Settings, Status
+from simulator.store import Store, complaint, format_timestamp, invalid, listed, name_of, page_of, parse_timestamp
+from simulator.webhooks import Webhooks
+
+BASE = "/rest"
+PIECE_BYTES = 256 * 1024
+SMALL_BODY_BYTES = 64 * 1024
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class LoggedRequest:
+    """One request, as it was answered; status 0 if the connection was cut."""
+
+    method: str
+    path: str
+    status: int = 0
+    body_bytes: int = 0
+
+
+# Of the request that is being answered. Keys of the request itself differ between the versions of aiohttp.
+_logged: ContextVar[LoggedRequest] = ContextVar("_logged")
+_fault: ContextVar[Fault | None] = ContextVar("_fault")
+
+
+class Server:
+    """The handlers, and what they share.
+
+    Args:
+        store: the account's videos.
+        faults: what is to go wrong.
+        tell: called with one sentence for a person, per request and per video.
+    """
+
+    def __init__(self, settings: Settings, store: Store, faults: Faults, tell: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.requests: list[LoggedRequest] = []
+        self.dropped_until = 0.0
+        self._store = store
+        self._faults = faults
+        self._tell = tell
+        self._rate = RateLimit(60.0)
+        self._health = RateLimit(settings.health_interval_seconds)
+        self._webhooks = Webhooks(tell)
+
+    @property
+    def webhook_calls(self) -> list[dict[str, Any]]:
+        """The webhook calls that were made, in order: url, signature, body, and status or error."""
+        return self._webhooks.made
+
+    def application(self) -> web.Application:
+        application = web.Application(middlewares=[self._guard], client_max_size=1 << 40)
+        vision = f"{BASE}/vision"
+        application.add_routes(
+            [
+                web.post(f"{vision}/video/upload", self._upload),
+                web.post(f"{vision}/video/bulk-upload", self._bulk_upload),
+                web.get(f"{vision}/videos/requests", self._list),
+                web.post(f"{vision}/videos/requests", self._request_footage),
+                web.get(f"{vision}/videos/status", self._statuses),
+                web.post(f"{vision}/livestream/{{registration}}", self._livestream),
+                web.get(f"{BASE}/health", self._say_healthy),
+                web.post("/_simulator/faults", self._add_fault),
+                web.delete("/_simulator/faults", self._clear_faults),
+                web.get("/_simulator/received", self._received),
+            ]
+        )
+        application.on_shutdown.append(self._give_up_webhooks)
+        return application
+
+    async def _give_up_webhooks(self, _application: web.Application) -> None:
+        await self._webhooks.close()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What precedes every endpoint: faults, the rate limit, credentials, the option, the size of the body."""
+        if request.path.startswith("/_simulator/"):
+            return await handler(request)
+        logged = LoggedRequest(request.method, request.path)
+        self.requests.append(logged)
+        _logged.set(logged)
+        if time.monotonic() < self.dropped_until:
+            return cut(request)
+        fault = self._faults.take(("reset", "answer", "stall", "slow", "drop"), request.path, None)
+        _fault.set(fault)
+        if fault is not None and fault.action == "drop":
+            self.dropped_until = time.monotonic() + fault.seconds
+            return cut(request)
+        try:
+            response = await self._answer(request, handler)
+        except ConnectionError:  # the client is gone
+            response = cut(request)
+        if request.transport is None or request.transport.is_closing():
+            self._tell(f"{request.method} {request.path} → cut")
+            return response
+        logged.status = response.status
+        self._tell(f"{request.method} {request.path} → {response.status}")
+        return response
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await self._respond(request, handler)
+        except web.HTTPException as exc:
+            response = error(exc.status, exc.reason)
+        except BodyError as exc:
+            response = error(422, str(exc))
+        except _Befallen as befallen:
+            response = befallen.response
+        # What was sent together with its headers: were it left unread, the connection would be reset when it closes,
+        # and the client might never see the answer.
+        if request.content_length is not None and request.content_length <= SMALL_BODY_BYTES:
+            await request.read()
+        return response
+
+    async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        fault = _fault.get()
+        takes_files = request.path.startswith(f"{BASE}/vision/video/")
+        if fault is not None and fault.action != "slow" and (fault.after_bytes == 0 or not takes_files):
+            return await self._befall(request, fault)
+        # Not `or`: an answer is a mapping, and an empty one counts as false.
+        refusal = self._refusal(request)
+        return await handler(request) if refusal is None else refusal
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        settings = self.settings
+        if request.path == f"{BASE}/health":
+            return None
+        wait = self._rate.wait_seconds(time.monotonic(), settings.requests_per_minute)
+        if wait > 0:
+            return too_many(wait, "Too many requests")
+        credentials = base64.b64encode(f"{settings.username}:{settings.password}".encode()).decode()
+        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        if not hmac.compare_digest(given, f"Basic {credentials}".encode()):
+            return error(401, "Unauthenticated")
+        if not settings.option_active:
+            return error(403, "The Vision API option is not active")
+        if (request.content_length or 0) > settings.max_body_bytes:
+            return error(413, "Payload too large")
+        return None
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        with tempfile.TemporaryFile() as file:
+            await self._receive(request, file)
+            part = await asyncio.to_thread(read_single, file, request.headers.get("Content-Type", ""))
+        await self._after_body(request, [part])
+        wrong = invalid(part, None)
+        if wrong:
+            return unprocessable(wrong)
+        outcome = await asyncio.to_thread(self._take, part, "upload")
+        if outcome.error is not None:
+            return unprocessable({"video_file": [outcome.error]})
+        return web.json_response({"data": {"request_id": outcome.request_id}})
+
+    async def _bulk_upload(self, request: web.Request) -> web.Response:
+        with tempfile.TemporaryFile() as file:
+            await self._receive(request, file)
+            bulk = await asyncio.to_thread(read_bulk, file, request.headers.get("Content-Type", ""))
+        await self._after_body(request, bulk.parts)
+        wrong: dict[str, list[str]] = {}
+        for index, part in enumerate(bulk.parts):
+            wrong |= invalid(part, index)
+        if not 1 <= len(bulk.parts) <= self.settings.max_records:
+            wrong["data"] = [f"The data field must have between 1 and {self.settings.max_records} items."]
+        if wrong:
+            return unprocessable(wrong)
+        outcomes = [await asyncio.to_thread(self._take, part, "bulk-upload") for part in bulk.parts]
+        form = self.settings.answer
+        if url := bulk.outside.get("webhook_url"):
+            # The form of a webhook's body is published, unlike that of the answer.
+            results = shape(outcomes, replace(form, grouping="grouped", key=None))
+            self._webhooks.call(url, results, self.settings.api_key)
+        told = [o for o in outcomes if self._faults.take(("silence",), request.path, [_name_of(o)]) is None]
+        return web.json_response({"data": shape(told, form)})
+
+    async def _list(self, request: web.Request) -> web.Response:
+        try:
+            return web.json_response(page_of(self._store.videos, request.query))
+        except ValueError as exc:
+            return error(422, str(exc))
+
+    async def _request_footage(self, request: web.Request) -> web.Response:
+        asked = await _json_object(request)
+        try:
+            registration, cameras = str(asked["registration"]), [int(camera) for camera in asked["camera"]]
+            start = parse_timestamp(asked["start_timestamp"])
+            end = start + timedelta(seconds=int(asked["duration"]))
+        except (KeyError, TypeError, ValueError) as exc:
+            return unprocessable({"data": [f"wrong or missing: {exc}"]})
+        life = self.settings.request_life
+        if registration in self.settings.offline:
+            life = Life(life.step_seconds, Status.TIMEOUT)
+        times = (format_timestamp(start), format_timestamp(end))
+        made = [
+            self._store.request(registration, camera, times, str(asked.get("comments", "")), life) for camera in cameras
+        ]
+        return web.json_response({"data": [listed(video) for video in made]})
+
+    async def _statuses(self, _request: web.Request) -> web.Response:
+        rows = [{"status_id": int(s), "name": s.name, "description": words} for s, words in EXPLANATIONS.items()]
+        return web.json_response({"data": rows})
+
+    async def _livestream(self, request: web.Request) -> web.Response:
+        registration = request.match_info["registration"]
+        if registration in self.settings.offline:
+            return error(503, "Digital Video Recorder is not online")
+        cameras = (await _json_object(request)).get("camera")
+        if not isinstance(cameras, list):
+            return unprocessable({"camera": ["The camera field must be an array of integers."]})
+        links = [f"https://live.example.com/{registration}/{camera}.m3u8" for camera in cameras]
+        return web.json_response({"data": links})
+
+    async def _say_healthy(self, _request: web.Request) -> web.Response:
+        wait = self._health.wait_seconds(time.monotonic(), 1)
+        if wait > 0:
+            return too_many(wait, "At most one request every 5 minutes")
+        return web.json_response({"data": {"status": "ok"}})
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        try:
+            self._faults.add(Fault.from_json(await request.json()))
+        except (TypeError, ValueError) as exc:
+            return error(422, str(exc))
+        return web.json_response({"data": "armed"})
+
+    async def _clear_faults(self, _request: web.Request) -> web.Response:
+        self._faults.clear()
+        return web.json_response({"data": "cleared"})
+
+    async def _received(self, _request: web.Request) -> web.Response:
+        rows = [listed(video) | {"sha256": video.sha256, "bytes": video.size_bytes} for video in self._store.videos]
+        return web.json_response({"data": rows})
+
+    async def _receive(self, request: web.Request, file: BinaryIO) -> None:
+        """Reads the body into a file, as well as the fault lets it."""
+        fault = _fault.get()
+        logged = _logged.get()
+        started = time.monotonic()
+        async for piece in request.content.iter_chunked(PIECE_BYTES):
+            file.write(piece)
+            logged.body_bytes += len(piece)
+            if fault is not None and fault.action == "slow":
+                await asyncio.sleep(started + logged.body_bytes / fault.bytes_per_second - time.monotonic())
+            elif fault is not None and fault.after_bytes is not None and logged.body_bytes >= fault.after_bytes:
+                raise _Befallen(await self._befall(request, fault))
+        file.flush()
+
+    async def _after_body(self, request: web.Request, parts: Iterable[Part]) -> None:
+        """The faults that strike when the body was read: those of the request, and those of a clip in it."""
+        fault = _fault.get()
+        if fault is None or fault.action == "slow":
+            names = [_name(part) for part in parts]
+            fault = self._faults.take(("reset", "answer", "stall"), request.path, names)
+        if fault is not None and fault.after_bytes is None:
+            raise _Befallen(await self._befall(request, fault))
+
+    async def _befall(self, request: web.Request, fault: Fault) -> web.StreamResponse:
+        if fault.action == "stall":
+            await asyncio.sleep(fault.seconds)
+        if fault.action == "answer":
+            return web.Response(
+                status=fault.status,
+                text=fault.content,
+                content_type=fault.content_type,
+                headers=dict(fault.headers),
+            )
+        return cut(request)
+
+    def _take(self, part: Part, endpoint: str) -> Outcome:
+        """Looks at one file and takes it, or says what is wrong with it; runs beside the event loop."""
+        fields = part.fields
+        fault = self._faults.take(("complain",), endpoint, [_name(part)])
+        request_id, wrong = (None, fault.content) if fault is not None else self._look_at(part, endpoint)
+        self._tell(f"  {_name(part)}: {wrong or f'taken as {request_id}'}")
+        return Outcome(
+            fields["registration"],
+            int(fields["camera"]),
+            fields["start_timestamp"],
+            fields["end_timestamp"],
+            request_id,
+            wrong,
+        )
+
+    def _look_at(self, part: Part, endpoint: str) -> tuple[int | None, str | None]:
+        """The request_id, or what is wrong."""
+        try:
+            video = part.video.read() if part.video is not None else b""
+        except BodyError:
+            return None, "The video_file is not base64."
+        wrong = complaint(part.fields, video, self.settings)
+        if wrong is not None:
+            return None, wrong
+        return self._store.take(part.fields, video, endpoint, self.settings).request_id, None
+
+
+@dataclass
+class _Befallen(Exception):  # not an error: the way out of a handler that a fault has struck
+    response: web.StreamResponse
+
+
+async def _json_object(request: web.Request) -> dict[str, Any]:
+    """The body of a small request.
+
+    Raises:
+        BodyError: it is not a JSON object.
+    """
+    try:
+        asked = await request.json()
+    except ValueError as exc:
+        raise BodyError(f"the body is not JSON: {exc}") from exc
+    if not isinstance(asked, dict):
+        raise BodyError("the body is not a JSON object")
+    return asked
+
+
+def _name(part: Part) -> str:
+    fields = part.fields
+    return name_of(fields.get("registration", ""), fields.get("camera", ""), fields.get("start_timestamp", ""))
+
+
+def _name_of(outcome: Outcome) -> str:
+    return name_of(outcome.registration, str(outcome.camera), outcome.start)
+
+
+class RateLimit:
+    """Counts admitted requests; a refused one does not count.
+
+    Args:
+        span_seconds: the length of the sliding span.
+    """
+
+    def __init__(self, span_seconds: float) -> None:
+        self._span_seconds = span_seconds
+        self._admitted: deque[float] = deque()
+
+    def wait_seconds(self, now_seconds: float, limit: int) -> float:
+        """Admit a request, or say how long to wait.
+
+        Args:
+            now_seconds: a monotonic clock's reading.
+            limit: how many requests the span may hold; at least 1.
+
+        Returns:
+            0 if the request is admitted, else the seconds until one would be.
+        """
+        while self._admitted and self._admitted[0] <= now_seconds - self._span_seconds:
+            self._admitted.popleft()
+        if len(self._admitted) < limit:
+            self._admitted.append(now_seconds)
+            return 0.0
+        return self._admitted[-limit] + self._span_seconds - now_seconds
