@@ -22,7 +22,7 @@ class BodyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Enclosed:
+class EmbeddedFile:
     """A file within a body.
 
     Args:
@@ -57,7 +57,7 @@ class Part:
     """One record of an upload: its fields as they came, and the file."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    video: Enclosed | None = None
+    video: EmbeddedFile | None = None
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Bulk:
     """
 
     parts: list[Part] = field(default_factory=list)
-    outside: dict[str, str] = field(default_factory=dict)
+    other_fields: dict[str, str] = field(default_factory=dict)
 
 
 def read_bulk(file: BinaryIO, content_type: str) -> Bulk:
@@ -78,7 +78,7 @@ def read_bulk(file: BinaryIO, content_type: str) -> Bulk:
     Raises:
         BodyError: neither JSON of the form `{"data": [...]}` nor multipart/form-data.
     """
-    body = _mapped(file)
+    body = _map(file)
     return _read_json(body) if content_type.startswith("application/json") else _read_multipart(body, content_type)
 
 
@@ -89,12 +89,12 @@ def read_single(file: BinaryIO, content_type: str) -> Part:
         BodyError: not multipart/form-data.
     """
     part = Part()
-    for name, value in _form_fields(_mapped(file), content_type):
-        _set(part, name, value)
+    for name, value in _form_fields(_map(file), content_type):
+        _assign(part, name, value)
     return part
 
 
-def _mapped(file: BinaryIO) -> mmap.mmap:
+def _map(file: BinaryIO) -> mmap.mmap:
     try:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError as exc:
@@ -102,7 +102,7 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
 
 
 def _read_json(body: mmap.mmap) -> Bulk:
-    text, files = _without_files(body)
+    text, files = _extract_files(body)
     try:
         document = json.loads(text)
     except ValueError as exc:
@@ -110,20 +110,20 @@ def _read_json(body: mmap.mmap) -> Bulk:
     records = document.get("data") if isinstance(document, dict) else None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise BodyError('the body is not of the form {"data": [{...}, ...]}')
-    bulk = Bulk(outside=_texts(document))
+    bulk = Bulk(other_fields=_as_texts(document))
     for record in records:
         video = files.get(str(record.pop(_FILE, None)))
-        bulk.parts.append(Part(_texts(record), video))
+        bulk.parts.append(Part(_as_texts(record), video))
     return bulk
 
 
-def _without_files(body: mmap.mmap) -> tuple[bytes, dict[str, Enclosed]]:
+def _extract_files(body: mmap.mmap) -> tuple[bytes, dict[str, EmbeddedFile]]:
     """The JSON with a number in place of each file: parsing gigabytes of base64 would take a minute.
 
     Returns:
         What is left, and the files by the numbers that stand for them.
     """
-    files: dict[str, Enclosed] = {}
+    files: dict[str, EmbeddedFile] = {}
     left: list[bytes] = []
     done = 0
     while (key := _JSON_FILE.search(body, done)) is not None:
@@ -131,14 +131,14 @@ def _without_files(body: mmap.mmap) -> tuple[bytes, dict[str, Enclosed]]:
         if end < 0:
             raise BodyError("the body ends within a file")
         number = f"file {len(files)}"
-        files[number] = Enclosed(body, key.end(), end, is_base64=True)
+        files[number] = EmbeddedFile(body, key.end(), end, is_base64=True)
         left += [body[done : key.end()], number.encode()]
         done = end
     left.append(body[done:])
     return b"".join(left), files
 
 
-def _texts(record: Mapping[str, Any]) -> dict[str, str]:
+def _as_texts(record: Mapping[str, Any]) -> dict[str, str]:
     """The fields that are texts or numbers, as texts."""
     return {
         name: str(value)
@@ -149,29 +149,29 @@ def _texts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _read_multipart(body: mmap.mmap, content_type: str) -> Bulk:
     """The records of `data[0][registration]=…`, in the order of their first fields."""
-    outside: dict[str, str] = {}
+    other_fields: dict[str, str] = {}
     parts: dict[int, Part] = {}
     for name, value in _form_fields(body, content_type):
         named = _BRACKETS.fullmatch(name)
         if named is None:
-            outside[name] = _text(value)
+            other_fields[name] = _decode(value)
         else:
-            _set(parts.setdefault(int(named[1]), Part()), named[2], value)
-    return Bulk(list(parts.values()), outside)
+            _assign(parts.setdefault(int(named[1]), Part()), named[2], value)
+    return Bulk(list(parts.values()), other_fields)
 
 
-def _set(part: Part, name: str, value: Enclosed) -> None:
+def _assign(part: Part, name: str, value: EmbeddedFile) -> None:
     if name == _FILE:
         part.video = value
     else:
-        part.fields[name] = _text(value)
+        part.fields[name] = _decode(value)
 
 
-def _text(value: Enclosed) -> str:
+def _decode(value: EmbeddedFile) -> str:
     return value.read().decode("utf-8", "replace")
 
 
-def _form_fields(body: mmap.mmap, content_type: str) -> Iterator[tuple[str, Enclosed]]:
+def _form_fields(body: mmap.mmap, content_type: str) -> Iterator[tuple[str, EmbeddedFile]]:
     """The fields of multipart/form-data (RFC 7578) by name, in order."""
     boundary = _parameters(content_type).get("boundary")
     if not boundary:
@@ -184,7 +184,7 @@ def _form_fields(body: mmap.mmap, content_type: str) -> Iterator[tuple[str, Encl
         end = body.find(b"\r\n" + mark, start)
         if end < 0 or not 0 <= head <= end:
             break
-        yield _field_name(body[start:head]), Enclosed(body, head + 4, end, is_base64=False)
+        yield _field_name(body[start:head]), EmbeddedFile(body, head + 4, end, is_base64=False)
         start = end + 2
     if start < 0 or body[start : start + 2] != b"--":
         raise BodyError("the body ends before its closing boundary")

@@ -35,7 +35,7 @@ __all__ = ["HELP", "arguments", "is_installed", "run"]
 
 if TYPE_CHECKING:
     from agent.spool.records import Record
-    from simulator.recorder import Recorded
+    from simulator.recorder import RecordedFile
     from simulator.server import Simulator
 
 HELP = "see it work on this computer, without camera or account"
@@ -83,13 +83,13 @@ class Journey:
 
     Args:
         sums: the SHA-256 of each received file by the clip's name at the API.
-        cut: the names of recordings that were cut and whose every picture arrived.
+        split: the names of recordings that were cut and whose every picture arrived.
     """
 
-    recorded: Sequence[Recorded]
+    recorded: Sequence[RecordedFile]
     records: Sequence[Record]
     sums: dict[str, str]
-    cut: frozenset[str]
+    split: frozenset[str]
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     with _workplace(args.keep) as place:
         journey = _journey(place)
     proven = _show_fates(journey)
-    if not journey.cut:
+    if not journey.split:
         print(demo_long.MISSING)
     return DONE if proven else FAILED
 
@@ -125,7 +125,7 @@ def _journey(place: Path) -> Journey:
     from simulator.server import Simulator
 
     kept = place / "received"
-    recorded: list[Recorded] = []
+    recorded: list[RecordedFile] = []
     with Simulator(keep_directory=kept) as simulator:
         config = _configure(place, simulator.base_url)
         with _daemon(place, config):
@@ -136,25 +136,25 @@ def _journey(place: Path) -> Journey:
         # What the simulator claims is not taken on trust: the files that it kept are read again.
         on_disk = {hashlib.sha256(file.read_bytes()).hexdigest() for file in kept.glob("*.mp4")}
     sums = {name: sha256 for name, sha256 in sums.items() if sha256 in on_disk}
-    cut = frozenset(one.path.name for one in recorded if _arrived_in_pieces(one, records, sums, kept))
-    return Journey(recorded, records, sums, cut)
+    split = frozenset(one.path.name for one in recorded if _arrived_in_pieces(one, records, sums, kept))
+    return Journey(recorded, records, sums, split)
 
 
-def _arrived_in_pieces(one: Recorded, records: Sequence[Record], sums: dict[str, str], kept: Path) -> bool:
+def _arrived_in_pieces(one: RecordedFile, records: Sequence[Record], sums: dict[str, str], kept: Path) -> bool:
     """Whether a recording was cut and each of its pictures received, as it was and in order."""
     pieces = sorted((r for r in records if r.footage.path == one.path), key=lambda record: record.piece)
     if len(pieces) < 2 or not all(piece.state is State.DELIVERED for piece in pieces):
         return False
-    received = [kept / f"{sums[_name(piece)]}.mp4" for piece in pieces if _name(piece) in sums]
+    received = [kept / f"{sums[_clip_name(piece)]}.mp4" for piece in pieces if _clip_name(piece) in sums]
     return demo_long.pictures_of(received) == demo_long.pictures_of([one.path])
 
 
-def _name(record: Record) -> str:
+def _clip_name(record: Record) -> str:
     """A clip's name at the simulated API."""
-    from simulator.store import name_of
+    from simulator.store import clip_name
 
     video = record.video
-    return name_of(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
+    return clip_name(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
 
 
 def _configure(place: Path, base_url: str) -> Path:
@@ -184,7 +184,7 @@ def _daemon(place: Path, config: Path) -> Iterator[None]:
             daemon.wait(timeout=10)
 
 
-def _film(folder: Path, simulator: Simulator, recorded: list[Recorded]) -> None:
+def _film(folder: Path, simulator: Simulator, recorded: list[RecordedFile]) -> None:
     """Two channels record minute after minute; things go wrong on the way."""
     from simulator.faults import Fault
     from simulator.recorder import Recorder
@@ -193,7 +193,7 @@ def _film(folder: Path, simulator: Simulator, recorded: list[Recorded]) -> None:
     failing = start + timedelta(seconds=CLIP_SECONDS)
     simulator.faults.add(
         Fault(
-            "complain",
+            "reject",
             clip=f"{REGISTRATION} 1 {failing:%Y-%m-%d %H:%M:%S}",
             content="Temporary failure of the storage, try again.",
         )
@@ -220,7 +220,7 @@ def _film(folder: Path, simulator: Simulator, recorded: list[Recorded]) -> None:
             )
 
 
-def _follow(spool: Path, camera: threading.Thread, recorded: list[Recorded]) -> list[Record]:
+def _follow(spool: Path, camera: threading.Thread, recorded: list[RecordedFile]) -> list[Record]:
     """A live view until each recording has its fate."""
     from rich.live import Live
 
@@ -284,10 +284,10 @@ def _show_fates(journey: Journey) -> bool:
     screen = console()
     screen.print(table)
     refused = sum(record.state is not State.DELIVERED for record in journey.records)
-    delivered = len(journey.recorded) - refused - len(journey.cut)
-    cut = f"{len(journey.cut)} cut into clips with every picture as it was, " if journey.cut else ""
+    delivered = len(journey.recorded) - refused - len(journey.split)
+    split = f"{len(journey.split)} cut into clips with every picture as it was, " if journey.split else ""
     verdict: dict[bool, Any] = {
-        True: f"[green]All as it should be:[/] {delivered} delivered byte for byte, {cut}"
+        True: f"[green]All as it should be:[/] {delivered} delivered byte for byte, {split}"
         f"{refused} refused with a reason, none lost.",
         False: "[red]Not as it should be: see the table.[/]",
     }
@@ -295,13 +295,13 @@ def _show_fates(journey: Journey) -> bool:
     return proven
 
 
-def _proof(one: Recorded, pieces: Sequence[Record], journey: Journey) -> str | None:
+def _proof(one: RecordedFile, pieces: Sequence[Record], journey: Journey) -> str | None:
     """How it is known that all is as it should be; None if it is not."""
     if not one.whole:
         return "not sent" if pieces[0].state is State.REFUSED else None
-    if one.path.name in journey.cut:
+    if one.path.name in journey.split:
         return f"pictures received = pictures recorded, in {len(pieces)} clips"
-    if pieces[0].state is State.DELIVERED and journey.sums.get(_name(pieces[0])) == one.sha256:
+    if pieces[0].state is State.DELIVERED and journey.sums.get(_clip_name(pieces[0])) == one.sha256:
         return f"received = recorded, SHA-256 {one.sha256[:12]}…"
     return None
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from agent.intake.conform.process import is_installed
 
 if TYPE_CHECKING:
-    from simulator.recorder import Recorded
+    from simulator.recorder import RecordedFile
 
 SECONDS = 180
 # Five seconds are encoded and repeated: as many bytes as a camera writes, at a fraction of the work.
@@ -21,7 +21,7 @@ SCENE_BYTES = 1_750_000
 MISSING = "With ffmpeg (sudo apt install ffmpeg) this also shows a recording of three minutes, which is cut."
 
 
-def record(place: Path, target: Path) -> Recorded | None:
+def record(place: Path, target: Path) -> RecordedFile | None:
     """Writes a recording of three minutes and over 60 MB.
 
     Args:
@@ -31,7 +31,7 @@ def record(place: Path, target: Path) -> Recorded | None:
     Returns:
         What was written; None if ffmpeg is not installed, or cannot encode H.264.
     """
-    from simulator.recorder import Recorded
+    from simulator.recorder import RecordedFile
 
     if not is_installed():
         return None
@@ -47,7 +47,7 @@ def record(place: Path, target: Path) -> Recorded | None:
             digest.update(block)
     size_bytes = whole.stat().st_size
     whole.rename(target)
-    return Recorded(target, size_bytes, digest.hexdigest(), whole=True)
+    return RecordedFile(target, size_bytes, digest.hexdigest(), whole=True)
 
 
 def pictures_of(files: Iterable[Path]) -> list[str]:

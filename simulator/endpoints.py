@@ -18,9 +18,18 @@ from aiohttp import web
 
 from simulator.bodies import BodyError, Part, read_bulk, read_single
 from simulator.faults import Fault, Faults
-from simulator.responses import Outcome, cut, error, shape, too_many, unprocessable
-from simulator.settings import EXPLANATIONS, Life, Settings, Status
-from simulator.store import Store, complaint, format_timestamp, invalid, listed, name_of, page_of, parse_timestamp
+from simulator.responses import Outcome, abort_connection, error, format_results, too_many_requests, unprocessable
+from simulator.settings import EXPLANATIONS, Settings, Status, StatusTimeline
+from simulator.store import (
+    Store,
+    clip_name,
+    format_timestamp,
+    list_item,
+    list_page,
+    parse_timestamp,
+    rejection_reason,
+    validation_errors,
+)
 from simulator.webhooks import Webhooks
 
 BASE = "/rest"
@@ -54,16 +63,16 @@ class Server:
         tell: called with one sentence for a person, per request and per video.
     """
 
-    def __init__(self, settings: Settings, store: Store, faults: Faults, tell: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, store: Store, faults: Faults, log: Callable[[str], None]) -> None:
         self.settings = settings
         self.requests: list[LoggedRequest] = []
         self.dropped_until = 0.0
         self._store = store
         self._faults = faults
-        self._tell = tell
-        self._rate = RateLimit(60.0)
-        self._health = RateLimit(settings.health_interval_seconds)
-        self._webhooks = Webhooks(tell)
+        self._log = log
+        self._rate_limit = RateLimit(60.0)
+        self._health_limit = RateLimit(settings.health_interval_seconds)
+        self._webhooks = Webhooks(log)
 
     @property
     def webhook_calls(self) -> list[dict[str, Any]]:
@@ -71,7 +80,7 @@ class Server:
         return self._webhooks.made
 
     def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._guard], client_max_size=1 << 40)
+        application = web.Application(middlewares=[self._middleware], client_max_size=1 << 40)
         vision = f"{BASE}/vision"
         application.add_routes(
             [
@@ -79,22 +88,22 @@ class Server:
                 web.post(f"{vision}/video/bulk-upload", self._bulk_upload),
                 web.get(f"{vision}/videos/requests", self._list),
                 web.post(f"{vision}/videos/requests", self._request_footage),
-                web.get(f"{vision}/videos/status", self._statuses),
+                web.get(f"{vision}/videos/status", self._list_statuses),
                 web.post(f"{vision}/livestream/{{registration}}", self._livestream),
-                web.get(f"{BASE}/health", self._say_healthy),
+                web.get(f"{BASE}/health", self._health_check),
                 web.post("/_simulator/faults", self._add_fault),
                 web.delete("/_simulator/faults", self._clear_faults),
-                web.get("/_simulator/received", self._received),
+                web.get("/_simulator/received", self._list_received),
             ]
         )
-        application.on_shutdown.append(self._give_up_webhooks)
+        application.on_shutdown.append(self._cancel_webhooks)
         return application
 
-    async def _give_up_webhooks(self, _application: web.Application) -> None:
+    async def _cancel_webhooks(self, _application: web.Application) -> None:
         await self._webhooks.close()
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What precedes every endpoint: faults, the rate limit, credentials, the option, the size of the body."""
         if request.path.startswith("/_simulator/"):
             return await handler(request)
@@ -102,43 +111,43 @@ class Server:
         self.requests.append(logged)
         _logged.set(logged)
         if time.monotonic() < self.dropped_until:
-            return cut(request)
+            return abort_connection(request)
         fault = self._faults.take(("reset", "answer", "stall", "slow", "drop"), request.path, None)
         _fault.set(fault)
         if fault is not None and fault.action == "drop":
             self.dropped_until = time.monotonic() + fault.seconds
-            return cut(request)
+            return abort_connection(request)
         try:
-            response = await self._answer(request, handler)
+            response = await self._handle(request, handler)
         except ConnectionError:  # the client is gone
-            response = cut(request)
+            response = abort_connection(request)
         if request.transport is None or request.transport.is_closing():
-            self._tell(f"{request.method} {request.path} → cut")
+            self._log(f"{request.method} {request.path} → cut")
             return response
         logged.status = response.status
-        self._tell(f"{request.method} {request.path} → {response.status}")
+        self._log(f"{request.method} {request.path} → {response.status}")
         return response
 
-    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            response = await self._respond(request, handler)
+            response = await self._dispatch(request, handler)
         except web.HTTPException as exc:
             response = error(exc.status, exc.reason)
         except BodyError as exc:
             response = error(422, str(exc))
-        except _Befallen as befallen:
-            response = befallen.response
+        except _FaultInjected as injected:
+            response = injected.response
         # What was sent together with its headers: were it left unread, the connection would be reset when it closes,
         # and the client might never see the answer.
         if request.content_length is not None and request.content_length <= SMALL_BODY_BYTES:
             await request.read()
         return response
 
-    async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _dispatch(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         fault = _fault.get()
         takes_files = request.path.startswith(f"{BASE}/vision/video/")
         if fault is not None and fault.action != "slow" and (fault.after_bytes == 0 or not takes_files):
-            return await self._befall(request, fault)
+            return await self._inject_fault(request, fault)
         # Not `or`: an answer is a mapping, and an empty one counts as false.
         refusal = self._refusal(request)
         return await handler(request) if refusal is None else refusal
@@ -147,9 +156,9 @@ class Server:
         settings = self.settings
         if request.path == f"{BASE}/health":
             return None
-        wait = self._rate.wait_seconds(time.monotonic(), settings.requests_per_minute)
+        wait = self._rate_limit.admit(time.monotonic(), settings.requests_per_minute)
         if wait > 0:
-            return too_many(wait, "Too many requests")
+            return too_many_requests(wait, "Too many requests")
         credentials = base64.b64encode(f"{settings.username}:{settings.password}".encode()).decode()
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, f"Basic {credentials}".encode()):
@@ -165,10 +174,10 @@ class Server:
             await self._receive(request, file)
             part = await asyncio.to_thread(read_single, file, request.headers.get("Content-Type", ""))
         await self._after_body(request, [part])
-        wrong = invalid(part, None)
+        wrong = validation_errors(part, None)
         if wrong:
             return unprocessable(wrong)
-        outcome = await asyncio.to_thread(self._take, part, "upload")
+        outcome = await asyncio.to_thread(self._process_part, part, "upload")
         if outcome.error is not None:
             return unprocessable({"video_file": [outcome.error]})
         return web.json_response({"data": {"request_id": outcome.request_id}})
@@ -180,44 +189,45 @@ class Server:
         await self._after_body(request, bulk.parts)
         wrong: dict[str, list[str]] = {}
         for index, part in enumerate(bulk.parts):
-            wrong |= invalid(part, index)
+            wrong |= validation_errors(part, index)
         if not 1 <= len(bulk.parts) <= self.settings.max_records:
             wrong["data"] = [f"The data field must have between 1 and {self.settings.max_records} items."]
         if wrong:
             return unprocessable(wrong)
-        outcomes = [await asyncio.to_thread(self._take, part, "bulk-upload") for part in bulk.parts]
+        outcomes = [await asyncio.to_thread(self._process_part, part, "bulk-upload") for part in bulk.parts]
         form = self.settings.answer
-        if url := bulk.outside.get("webhook_url"):
+        if url := bulk.other_fields.get("webhook_url"):
             # The form of a webhook's body is published, unlike that of the answer.
-            results = shape(outcomes, replace(form, grouping="grouped", key=None))
+            results = format_results(outcomes, replace(form, grouping="grouped", key=None))
             self._webhooks.call(url, results, self.settings.api_key)
-        told = [o for o in outcomes if self._faults.take(("silence",), request.path, [_name_of(o)]) is None]
-        return web.json_response({"data": shape(told, form)})
+        told = [o for o in outcomes if self._faults.take(("omit_result",), request.path, [_outcome_name(o)]) is None]
+        return web.json_response({"data": format_results(told, form)})
 
     async def _list(self, request: web.Request) -> web.Response:
         try:
-            return web.json_response(page_of(self._store.videos, request.query))
+            return web.json_response(list_page(self._store.videos, request.query))
         except ValueError as exc:
             return error(422, str(exc))
 
     async def _request_footage(self, request: web.Request) -> web.Response:
-        asked = await _json_object(request)
+        requested = await _json_object(request)
         try:
-            registration, cameras = str(asked["registration"]), [int(camera) for camera in asked["camera"]]
-            start = parse_timestamp(asked["start_timestamp"])
-            end = start + timedelta(seconds=int(asked["duration"]))
+            registration, cameras = str(requested["registration"]), [int(camera) for camera in requested["camera"]]
+            start = parse_timestamp(requested["start_timestamp"])
+            end = start + timedelta(seconds=int(requested["duration"]))
         except (KeyError, TypeError, ValueError) as exc:
             return unprocessable({"data": [f"wrong or missing: {exc}"]})
-        life = self.settings.request_life
+        timeline = self.settings.request_timeline
         if registration in self.settings.offline:
-            life = Life(life.step_seconds, Status.TIMEOUT)
+            timeline = StatusTimeline(timeline.step_seconds, Status.TIMEOUT)
         times = (format_timestamp(start), format_timestamp(end))
         made = [
-            self._store.request(registration, camera, times, str(asked.get("comments", "")), life) for camera in cameras
+            self._store.request(registration, camera, times, str(requested.get("comments", "")), timeline)
+            for camera in cameras
         ]
-        return web.json_response({"data": [listed(video) for video in made]})
+        return web.json_response({"data": [list_item(video) for video in made]})
 
-    async def _statuses(self, _request: web.Request) -> web.Response:
+    async def _list_statuses(self, _request: web.Request) -> web.Response:
         rows = [{"status_id": int(s), "name": s.name, "description": words} for s, words in EXPLANATIONS.items()]
         return web.json_response({"data": rows})
 
@@ -231,10 +241,10 @@ class Server:
         links = [f"https://live.example.com/{registration}/{camera}.m3u8" for camera in cameras]
         return web.json_response({"data": links})
 
-    async def _say_healthy(self, _request: web.Request) -> web.Response:
-        wait = self._health.wait_seconds(time.monotonic(), 1)
+    async def _health_check(self, _request: web.Request) -> web.Response:
+        wait = self._health_limit.admit(time.monotonic(), 1)
         if wait > 0:
-            return too_many(wait, "At most one request every 5 minutes")
+            return too_many_requests(wait, "At most one request every 5 minutes")
         return web.json_response({"data": {"status": "ok"}})
 
     async def _add_fault(self, request: web.Request) -> web.Response:
@@ -248,8 +258,8 @@ class Server:
         self._faults.clear()
         return web.json_response({"data": "cleared"})
 
-    async def _received(self, _request: web.Request) -> web.Response:
-        rows = [listed(video) | {"sha256": video.sha256, "bytes": video.size_bytes} for video in self._store.videos]
+    async def _list_received(self, _request: web.Request) -> web.Response:
+        rows = [list_item(video) | {"sha256": video.sha256, "bytes": video.size_bytes} for video in self._store.videos]
         return web.json_response({"data": rows})
 
     async def _receive(self, request: web.Request, file: BinaryIO) -> None:
@@ -263,19 +273,19 @@ class Server:
             if fault is not None and fault.action == "slow":
                 await asyncio.sleep(started + logged.body_bytes / fault.bytes_per_second - time.monotonic())
             elif fault is not None and fault.after_bytes is not None and logged.body_bytes >= fault.after_bytes:
-                raise _Befallen(await self._befall(request, fault))
+                raise _FaultInjected(await self._inject_fault(request, fault))
         file.flush()
 
     async def _after_body(self, request: web.Request, parts: Iterable[Part]) -> None:
         """The faults that strike when the body was read: those of the request, and those of a clip in it."""
         fault = _fault.get()
         if fault is None or fault.action == "slow":
-            names = [_name(part) for part in parts]
+            names = [_clip_name(part) for part in parts]
             fault = self._faults.take(("reset", "answer", "stall"), request.path, names)
         if fault is not None and fault.after_bytes is None:
-            raise _Befallen(await self._befall(request, fault))
+            raise _FaultInjected(await self._inject_fault(request, fault))
 
-    async def _befall(self, request: web.Request, fault: Fault) -> web.StreamResponse:
+    async def _inject_fault(self, request: web.Request, fault: Fault) -> web.StreamResponse:
         if fault.action == "stall":
             await asyncio.sleep(fault.seconds)
         if fault.action == "answer":
@@ -285,14 +295,14 @@ class Server:
                 content_type=fault.content_type,
                 headers=dict(fault.headers),
             )
-        return cut(request)
+        return abort_connection(request)
 
-    def _take(self, part: Part, endpoint: str) -> Outcome:
+    def _process_part(self, part: Part, endpoint: str) -> Outcome:
         """Looks at one file and takes it, or says what is wrong with it; runs beside the event loop."""
         fields = part.fields
-        fault = self._faults.take(("complain",), endpoint, [_name(part)])
-        request_id, wrong = (None, fault.content) if fault is not None else self._look_at(part, endpoint)
-        self._tell(f"  {_name(part)}: {wrong or f'taken as {request_id}'}")
+        fault = self._faults.take(("reject",), endpoint, [_clip_name(part)])
+        request_id, wrong = (None, fault.content) if fault is not None else self._check_and_store(part, endpoint)
+        self._log(f"  {_clip_name(part)}: {wrong or f'taken as {request_id}'}")
         return Outcome(
             fields["registration"],
             int(fields["camera"]),
@@ -302,20 +312,20 @@ class Server:
             wrong,
         )
 
-    def _look_at(self, part: Part, endpoint: str) -> tuple[int | None, str | None]:
+    def _check_and_store(self, part: Part, endpoint: str) -> tuple[int | None, str | None]:
         """The request_id, or what is wrong."""
         try:
             video = part.video.read() if part.video is not None else b""
         except BodyError:
             return None, "The video_file is not base64."
-        wrong = complaint(part.fields, video, self.settings)
+        wrong = rejection_reason(part.fields, video, self.settings)
         if wrong is not None:
             return None, wrong
         return self._store.take(part.fields, video, endpoint, self.settings).request_id, None
 
 
 @dataclass
-class _Befallen(Exception):  # not an error: the way out of a handler that a fault has struck
+class _FaultInjected(Exception):  # not an error: the way out of a handler that a fault has struck
     response: web.StreamResponse
 
 
@@ -326,21 +336,21 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
         BodyError: it is not a JSON object.
     """
     try:
-        asked = await request.json()
+        requested = await request.json()
     except ValueError as exc:
         raise BodyError(f"the body is not JSON: {exc}") from exc
-    if not isinstance(asked, dict):
+    if not isinstance(requested, dict):
         raise BodyError("the body is not a JSON object")
-    return asked
+    return requested
 
 
-def _name(part: Part) -> str:
+def _clip_name(part: Part) -> str:
     fields = part.fields
-    return name_of(fields.get("registration", ""), fields.get("camera", ""), fields.get("start_timestamp", ""))
+    return clip_name(fields.get("registration", ""), fields.get("camera", ""), fields.get("start_timestamp", ""))
 
 
-def _name_of(outcome: Outcome) -> str:
-    return name_of(outcome.registration, str(outcome.camera), outcome.start)
+def _outcome_name(outcome: Outcome) -> str:
+    return clip_name(outcome.registration, str(outcome.camera), outcome.start)
 
 
 class RateLimit:
@@ -354,7 +364,7 @@ class RateLimit:
         self._span_seconds = span_seconds
         self._admitted: deque[float] = deque()
 
-    def wait_seconds(self, now_seconds: float, limit: int) -> float:
+    def admit(self, now_seconds: float, limit: int) -> float:
         """Admit a request, or say how long to wait.
 
         Args:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal, get_args
 
-Action = Literal["reset", "stall", "slow", "answer", "complain", "silence", "drop"]
+Action = Literal["reset", "stall", "slow", "answer", "reject", "omit_result", "drop"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
+# Still accepted from callers of the HTTP interface.
+_FORMER_NAMES: Mapping[str, Action] = {"complain": "reject", "silence": "omit_result"}
 
 _TYPES: Mapping[str, type | UnionType] = {
     "action": str,
@@ -32,9 +34,9 @@ class Fault:
 
     Args:
         action: "reset" the connection; "stall": stop for `seconds`; "slow": read `bytes_per_second`; "answer" with
-            `status`, `headers` and `content`; "complain" about clips with the words `content`; "silence": say nothing
+            `status`, `headers` and `content`; "reject" about clips with the words `content`; "omit_result": say nothing
             of clips; "drop": refuse and cut all connections for `seconds`.
-        times: for so many requests (for "complain" and "silence": clips); 0 for always.
+        times: for so many requests (for "reject" and "omit_result": clips); 0 for always.
         path: only requests whose path contains this.
         clip: only requests with a clip whose "registration camera start" contains this; known only after the body
             was read.
@@ -67,7 +69,9 @@ class Fault:
         unknown = set(value) - known
         if unknown:
             raise ValueError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
-        if value.get("action") not in ACTIONS:
+        action = value.get("action")
+        value = {**value, "action": _FORMER_NAMES.get(str(action), action)}
+        if value["action"] not in ACTIONS:
             raise ValueError(f"action must be one of: {', '.join(ACTIONS)}")
         for name, given in value.items():
             if not isinstance(given, _TYPES[name]) or isinstance(given, bool):

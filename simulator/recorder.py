@@ -20,7 +20,7 @@ _BOX_HEADER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedFile:
     """What the camera wrote.
 
     Args:
@@ -68,7 +68,7 @@ class Recorder:
         event: bool = False,
         writing_seconds: float = 0.0,
         power_fails_at: float = 1.0,
-    ) -> Recorded:
+    ) -> RecordedFile:
         """Write one recording, named as `REGISTRATION_CAMERA_YYYYmmdd_HHMMSS[_event].mp4`.
 
         Args:
@@ -95,7 +95,7 @@ class Recorder:
                 written += len(kept)
                 if written >= left or self._wait(writing_seconds * len(kept) / size):
                     break
-        return Recorded(path, written, digest.hexdigest(), whole=written == size)
+        return RecordedFile(path, written, digest.hexdigest(), whole=written == size)
 
 
 def recording(seconds: float, *, size_bytes: int | None = None, seed: str = "") -> bytes:
@@ -117,7 +117,7 @@ def recording_blocks(seconds: float, *, size_bytes: int | None = None, seed: str
     if not 0 <= seconds <= _SECONDS_LIMIT:
         raise ValueError(f"a recording of {seconds} s is impossible: 0 to {_SECONDS_LIMIT} s")
     media, index = _sample()
-    index = _lasting(index, round(seconds * 1000))
+    index = _with_duration(index, round(seconds * 1000))
     label = f"vision-ingest test recording {seed}".encode(errors="surrogateescape")
     smallest = len(media) + _BOX_HEADER_BYTES + len(label) + len(index)
     noise_bytes = 0 if size_bytes is None else size_bytes - smallest
@@ -148,7 +148,7 @@ def _sample() -> tuple[bytes, bytes]:
     return data[:index_at], data[index_at:]
 
 
-def _lasting(index: bytes, milliseconds: int) -> bytes:
+def _with_duration(index: bytes, milliseconds: int) -> bytes:
     """The index with every duration in it changed; each of these boxes stands in it once."""
     patched = bytearray(index)
     for kind, fields_at, ticks in (

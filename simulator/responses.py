@@ -12,7 +12,7 @@ from aiohttp import web
 from simulator.settings import AnswerShape
 
 
-def cut(request: web.Request) -> web.Response:
+def abort_connection(request: web.Request) -> web.Response:
     """Resets the connection; the response that is returned goes nowhere."""
     transport = request.transport
     if transport is not None:
@@ -24,7 +24,7 @@ def error(code: int, message: str, headers: dict[str, str] | None = None) -> web
     return web.json_response({"error": {"code": code, "message": message}}, status=code, headers=headers)
 
 
-def too_many(wait_seconds: float, message: str) -> web.Response:
+def too_many_requests(wait_seconds: float, message: str) -> web.Response:
     headers = {
         "X-RateLimit-Retry-After-Seconds": str(int(wait_seconds) + 1),
         "X-RateLimit-Retry-At": str(int(time.time() + wait_seconds) + 1),
@@ -50,7 +50,7 @@ class Outcome:
     error: str | None
 
 
-def shape(outcomes: Sequence[Outcome], form: AnswerShape) -> Any:
+def format_results(outcomes: Sequence[Outcome], form: AnswerShape) -> Any:
     """The value of `data`."""
     if form.grouping == "none":
         return {}

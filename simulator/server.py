@@ -41,11 +41,11 @@ class Simulator:
         port: int = 0,
         tls: ssl.SSLContext | None = None,
         keep_directory: Path | None = None,
-        tell: Callable[[str], None] = lambda _sentence: None,
+        log: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
         self.faults = Faults()
         self._store = Store(keep_directory)
-        self._server = Server(settings or Settings(), self._store, self.faults, tell)
+        self._server = Server(settings or Settings(), self._store, self.faults, log)
         self._host = host
         self._port = port
         self._tls = tls

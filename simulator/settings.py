@@ -29,7 +29,7 @@ EXPLANATIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class StatusTimeline:
     """The way of one request: pending, in progress, then final, one step after the other.
 
     Args:
@@ -103,5 +103,5 @@ class Settings:
     max_video_seconds: int = 300
     max_records: int = 100
     answer: AnswerShape = field(default_factory=AnswerShape)
-    upload_life: Life = field(default_factory=Life)
-    request_life: Life = field(default_factory=lambda: Life(step_seconds=10.0))
+    upload_timeline: StatusTimeline = field(default_factory=StatusTimeline)
+    request_timeline: StatusTimeline = field(default_factory=lambda: StatusTimeline(step_seconds=10.0))

@@ -5,7 +5,7 @@ It keeps the SHA-256 of what it receives, checks files as the contract says, and
   curl -X POST http://127.0.0.1:8480/_simulator/faults -d '{"action": "answer", "status": 500, "times": 3}'
   curl http://127.0.0.1:8480/_simulator/received
 
-Actions: reset, stall, slow, answer, complain, silence, drop. It needs: pip install 'vision-ingest[simulator]'
+Actions: reset, stall, slow, answer, reject, omit_result, drop. It needs: pip install 'vision-ingest[simulator]'
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             port=args.port,
             tls=_tls(args),
             keep_directory=args.keep,
-            tell=lambda sentence: print(sentence, flush=True),
+            log=lambda sentence: print(sentence, flush=True),
         ) as simulator:
             print(f'[api]\nbase_url = "{simulator.base_url}"\nusername = "{args.username}"')
             print("# and the password in a file of its own, named by password_file\n", flush=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import mp4
 from simulator.bodies import Part
-from simulator.settings import Life, Settings, Status
+from simulator.settings import Settings, Status, StatusTimeline
 
 if TYPE_CHECKING:
     from multidict import MultiMapping
@@ -42,36 +42,36 @@ class ReceivedVideo:
     size_bytes: int
     sha256: str
     endpoint: str
-    asked_at: float
-    life: Life
+    requested_at: float
+    timeline: StatusTimeline
     updates: int = 0
 
     @property
     def name(self) -> str:
         """By which faults pick clips."""
-        return name_of(self.registration, str(self.camera), self.start)
+        return clip_name(self.registration, str(self.camera), self.start)
 
     def status(self) -> int:
-        return int(self.life.status(self._age_seconds()))
+        return int(self.timeline.status(self._age_seconds()))
 
-    def asked(self) -> str:
+    def requested(self) -> str:
         """When it came, as the API writes instants."""
         return _ago(self._age_seconds())
 
     def updated(self) -> str:
         """When its status last changed, as the API writes instants."""
         age = self._age_seconds()
-        return _ago(age - self.life.last_change_seconds(age))
+        return _ago(age - self.timeline.last_change_seconds(age))
 
     def _age_seconds(self) -> float:
-        return time.monotonic() - self.asked_at
+        return time.monotonic() - self.requested_at
 
 
 def _ago(seconds: float) -> str:
     return format_timestamp(datetime.now(tz=timezone.utc) - timedelta(seconds=seconds))
 
 
-def name_of(registration: str, camera: str, start: str) -> str:
+def clip_name(registration: str, camera: str, start: str) -> str:
     return f"{registration} {camera} {start}"
 
 
@@ -90,7 +90,7 @@ class Store:
             return list(self._videos.values())
 
     def take(self, values: Mapping[str, str], video: bytes, endpoint: str, settings: Settings) -> ReceivedVideo:
-        """Takes an uploaded video that `complaint` found nothing wrong with; the same one again is an update."""
+        """Takes an uploaded video that `rejection_reason` found nothing wrong with; the same one again is an update."""
         received = ReceivedVideo(
             0,
             values["registration"],
@@ -102,21 +102,23 @@ class Store:
             hashlib.sha256(video).hexdigest(),
             endpoint,
             time.monotonic(),
-            settings.upload_life,
+            settings.upload_timeline,
         )
         if self._keep_directory is not None:
             self._keep_directory.mkdir(parents=True, exist_ok=True)
             (self._keep_directory / f"{received.sha256}.mp4").write_bytes(video)
-        return self._enter(received)
+        return self._add(received)
 
     def request(
-        self, registration: str, camera: int, times: tuple[str, str], comments: str, life: Life
+        self, registration: str, camera: int, times: tuple[str, str], comments: str, timeline: StatusTimeline
     ) -> ReceivedVideo:
         """Enters a request for footage of a vehicle's camera."""
-        asked = ReceivedVideo(0, registration, camera, *times, comments, 0, "", "requests", time.monotonic(), life)
-        return self._enter(asked)
+        requested = ReceivedVideo(
+            0, registration, camera, *times, comments, 0, "", "requests", time.monotonic(), timeline
+        )
+        return self._add(requested)
 
-    def _enter(self, video: ReceivedVideo) -> ReceivedVideo:
+    def _add(self, video: ReceivedVideo) -> ReceivedVideo:
         key = (video.registration, video.camera, video.start, video.end)
         with self._lock:
             earlier = self._videos.get(key)
@@ -129,7 +131,7 @@ class Store:
         return video
 
 
-def complaint(fields: Mapping[str, str], video: bytes, settings: Settings) -> str | None:
+def rejection_reason(fields: Mapping[str, str], video: bytes, settings: Settings) -> str | None:
     """What the API would say against a file; None if it takes it."""
     if settings.registrations is not None and fields["registration"] not in settings.registrations:
         return "The registration does not exist or has no active contract."
@@ -147,7 +149,7 @@ def complaint(fields: Mapping[str, str], video: bytes, settings: Settings) -> st
     return None
 
 
-def invalid(part: Part, index: int | None) -> dict[str, list[str]]:
+def validation_errors(part: Part, index: int | None) -> dict[str, list[str]]:
     """The fields of a record that are missing or of a wrong form, as a validation error names them."""
     prefix = "" if index is None else f"data.{index}."
     wrong = {f"{prefix}{name}": [f"The {name} field is required."] for name in REQUIRED if not part.fields.get(name)}
@@ -186,14 +188,14 @@ def format_timestamp(instant: datetime) -> str:
 PAGE_ITEMS = 15
 
 
-def page_of(videos: Sequence[ReceivedVideo], query: MultiMapping[str]) -> dict[str, Any]:
+def list_page(videos: Sequence[ReceivedVideo], query: MultiMapping[str]) -> dict[str, Any]:
     """The answer's body: one page of the videos that pass the query's filters.
 
     Raises:
         ValueError: `page` or `limit` is not a whole number from 1 on.
     """
     page, limit = _positive(query, "page", 1), _positive(query, "limit", PAGE_ITEMS)
-    found = [video for video in videos if _fits(video, query)]
+    found = [video for video in videos if _matches(video, query)]
     before = (page - 1) * limit
     shown = found[before : before + limit]
     meta = {
@@ -204,10 +206,10 @@ def page_of(videos: Sequence[ReceivedVideo], query: MultiMapping[str]) -> dict[s
         "last_page": max(1, -(-len(found) // limit)),
         "total": len(found),
     }
-    return {"data": [listed(video) for video in shown], "meta": meta}
+    return {"data": [list_item(video) for video in shown], "meta": meta}
 
 
-def listed(video: ReceivedVideo) -> dict[str, Any]:
+def list_item(video: ReceivedVideo) -> dict[str, Any]:
     """An item of the list."""
     status = video.status()
     start, end = parse_timestamp(video.start), parse_timestamp(video.end)
@@ -231,7 +233,7 @@ def _positive(query: MultiMapping[str], name: str, default: int) -> int:
     return number
 
 
-def _fits(video: ReceivedVideo, query: MultiMapping[str]) -> bool:
+def _matches(video: ReceivedVideo, query: MultiMapping[str]) -> bool:
     """Whether a video passes the filters of the query; timestamps of this form compare as text."""
     ids = query.getall("filter[request_id][]", [])
     exact = {
@@ -243,7 +245,7 @@ def _fits(video: ReceivedVideo, query: MultiMapping[str]) -> bool:
     bounds = (
         ("filter[video_start_ts_from]", "filter[video_start_ts_to]", video.start),
         ("filter[video_end_ts_from]", "filter[video_end_ts_to]", video.end),
-        ("filter[start_request_ts]", "filter[end_request_ts]", video.asked()),
+        ("filter[start_request_ts]", "filter[end_request_ts]", video.requested()),
         ("filter[start_updated_ts]", "filter[end_updated_ts]", video.updated()),
     )
     return (

@@ -23,10 +23,10 @@ class Webhooks:
         tell: called with a sentence for a person when an address is not called.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[str], None]) -> None:
         self.made: list[dict[str, Any]] = []
-        self._tell = tell
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._log = log
+        self._pending: set[asyncio.Task[None]] = set()
 
     def call(self, url: str, results: Any, api_key: str) -> None:
         """Posts results in the background.
@@ -34,18 +34,18 @@ class Webhooks:
         Args:
             api_key: the key of the signature (HMAC-SHA256 of the body as it is sent).
         """
-        if not _is_on_this_computer(url):
-            self._tell(f"  webhook {url} is not called: only addresses on this computer are")
+        if not _is_loopback(url):
+            self._log(f"  webhook {url} is not called: only addresses on this computer are")
             return
         task = asyncio.get_running_loop().create_task(self._post(url, json.dumps(results).encode(), api_key))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     async def close(self) -> None:
         """Gives up what is under way."""
-        for task in self._under_way:
+        for task in self._pending:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._pending, return_exceptions=True)
 
     async def _post(self, url: str, body: bytes, api_key: str) -> None:
         signature = hmac.new(api_key.encode(), body, hashlib.sha256).hexdigest()
@@ -64,7 +64,7 @@ class Webhooks:
         self.made.append(call)
 
 
-def _is_on_this_computer(url: str) -> bool:
+def _is_loopback(url: str) -> bool:
     try:
         parts = urlsplit(url)
     except ValueError:

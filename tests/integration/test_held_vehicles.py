@@ -15,7 +15,7 @@ CLIPS = 20
 def test_a_vehicle_that_is_not_known_is_asked_for_with_one_clip_an_hour(tmp_path: Path) -> None:
     words = "The registration does not exist on this account."
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url), vehicles=1) as device:
-        simulator.faults.add(Fault("complain", times=0, content=words))
+        simulator.faults.add(Fault("reject", times=0, content=words))
         for number in range(CLIPS):
             device.take(number, size_bytes=50_000)
         device.go_on_until(lambda: device.states() == {State.HELD: CLIPS})

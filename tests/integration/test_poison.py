@@ -155,7 +155,7 @@ def test_a_clip_with_an_error_of_its_own_is_tried_again_while_the_others_are_don
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         ids = [device.take(number) for number in range(10)]
         start = f"{START:%Y-%m-%d %H:%M:%S}"
-        simulator.faults.add(Fault("complain", times=0, clip=start, content="Something is odd."))
+        simulator.faults.add(Fault("reject", times=0, clip=start, content="Something is odd."))
         device.step()
         assert device.states() == {State.DELIVERED: 9, State.WAITING: 1}
         device.go_on_until(lambda: device.record(ids[0]).state is State.REFUSED)

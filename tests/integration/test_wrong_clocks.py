@@ -163,7 +163,7 @@ def test_a_step_of_a_year_of_all_clocks_but_the_monotonic_one_delays_no_retry(tm
         }
         with daemon:
             began = 1_750_000_000
-            simulator.faults.add(Fault("complain", content="Temporary failure, try again."))
+            simulator.faults.add(Fault("reject", content="Temporary failure, try again."))
             film(daemon, began)
             await_until(
                 lambda: [r.attempts for r in daemon.records(State.WAITING)] == [1], "the first failure", SECONDS

@@ -25,7 +25,7 @@ from agent.spool import Spool
 from agent.vision.client import VisionClient
 from simulator.recorder import recording
 from simulator.server import Simulator
-from simulator.settings import Life, Settings, Status
+from simulator.settings import Settings, Status, StatusTimeline
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -275,7 +275,7 @@ def test_why_tells_of_a_clip_that_waits_for_the_clock(
 def test_requests_are_created_listed_and_waited_for(
     config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    simulator.settings = replace(simulator.settings, request_life=Life(0.0))
+    simulator.settings = replace(simulator.settings, request_timeline=StatusTimeline(0.0))
     arguments = [
         "requests",
         "create",
@@ -302,14 +302,14 @@ def test_requests_are_created_listed_and_waited_for(
 def test_wait_polls_every_30_seconds_until_the_end_and_fails_with_the_request(
     config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    simulator.settings = replace(simulator.settings, request_life=Life(3600.0, Status.DOES_NOT_EXIST))
+    simulator.settings = replace(simulator.settings, request_timeline=StatusTimeline(3600.0, Status.DOES_NOT_EXIST))
     client = VisionClient(load(config).api)
     (id,) = client.create_request("REQ2", START, 60, [1])
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
         pauses.append(seconds)
-        simulator.settings = replace(simulator.settings, request_life=Life(0.0, Status.DOES_NOT_EXIST))
+        simulator.settings = replace(simulator.settings, request_timeline=StatusTimeline(0.0, Status.DOES_NOT_EXIST))
         client.create_request("REQ2", START, 60, [1])
 
     assert wait_for(client, [id], pause) == 1

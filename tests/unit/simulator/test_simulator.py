@@ -26,7 +26,7 @@ import trustme
 from simulator import webhooks
 from simulator.endpoints import RateLimit
 from simulator.server import Simulator
-from simulator.settings import AnswerShape, Life, Status
+from simulator.settings import AnswerShape, Status, StatusTimeline
 from simulator.store import format_timestamp, parse_timestamp
 from tests.support.daemon import await_until
 from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
@@ -55,7 +55,7 @@ def test_without_the_option_every_vision_endpoint_answers_403(simulator: Simulat
 
 def test_a_client_that_dies_in_the_middle_of_an_upload_is_told_of_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
-    with Simulator(tell=told.append) as simulator:
+    with Simulator(log=told.append) as simulator:
         host, port = urlsplit(simulator.base_url).netloc.split(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as peer:
             authorization = f"Basic {base64.b64encode(b'bench:bench').decode()}"
@@ -107,7 +107,7 @@ def test_too_many_requests_are_told_when_to_come_again(simulator: Simulator, acc
 
 def test_a_refused_request_does_not_prolong_the_wait() -> None:
     limit = RateLimit(60.0)
-    assert [limit.wait_seconds(now, 1) for now in (0.0, 20.0, 50.0, 60.0)] == [0.0, 40.0, 10.0, 0.0]
+    assert [limit.admit(now, 1) for now in (0.0, 20.0, 50.0, 60.0)] == [0.0, 40.0, 10.0, 0.0]
 
 
 def test_health_needs_no_credentials_and_may_be_asked_once_in_five_minutes(account: Account) -> None:
@@ -213,7 +213,7 @@ def test_the_same_clip_again_is_an_update_with_the_same_number(simulator: Simula
 
 def test_what_was_received_can_be_seen_and_kept(tmp_path: Path) -> None:
     told: list[str] = []
-    with Simulator(keep_directory=tmp_path / "kept", tell=told.append) as simulator:
+    with Simulator(keep_directory=tmp_path / "kept", log=told.append) as simulator:
         account = Account(simulator)
         account.bulk(record(0))
         (row,) = account.kept()
@@ -275,12 +275,12 @@ def test_a_page_that_is_none_is_refused(account: Account, query: dict[str, str])
 
 
 def test_a_listed_video_has_its_fields_and_a_link_once_complete(simulator: Simulator, account: Account) -> None:
-    simulator.settings = replace(simulator.settings, upload_life=Life(3600.0))
+    simulator.settings = replace(simulator.settings, upload_timeline=StatusTimeline(3600.0))
     account.bulk(record(0, comments="crash"))
     (item,) = account.get(LIST).json()["data"]
     expected = {"request_id": 15139, "status_id": 1, "url": None, "duration": 30, "comments": "crash", **fields(0)}
     assert item == expected
-    simulator.settings = replace(simulator.settings, upload_life=Life())
+    simulator.settings = replace(simulator.settings, upload_timeline=StatusTimeline())
     account.bulk(record(0))
     (item,) = account.get(LIST).json()["data"]
     assert (item["status_id"], item["url"]) == (3, "https://videos.example.com/15139.mp4")
@@ -288,14 +288,14 @@ def test_a_listed_video_has_its_fields_and_a_link_once_complete(simulator: Simul
 
 @pytest.mark.parametrize("final", [Status.COMPLETE, Status.CANCELLED, Status.DOES_NOT_EXIST, Status.TIMEOUT])
 def test_a_request_goes_through_its_states(final: Status) -> None:
-    life = Life(10.0, final)
-    assert [life.status(age) for age in (0, 9.9, 10, 19.9, 20, 99)] == [1, 1, 2, 2, final, final]
-    assert [life.last_change_seconds(age) for age in (0, 10, 19.9, 20, 99)] == [0, 10, 10, 20, 20]
+    timeline = StatusTimeline(10.0, final)
+    assert [timeline.status(age) for age in (0, 9.9, 10, 19.9, 20, 99)] == [1, 1, 2, 2, final, final]
+    assert [timeline.last_change_seconds(age) for age in (0, 10, 19.9, 20, 99)] == [0, 10, 10, 20, 20]
 
 
 def test_footage_is_requested_from_each_camera(simulator: Simulator, account: Account) -> None:
-    asked = {"registration": "R", "start_timestamp": "2026-07-28 23:59:30", "duration": 60, "camera": [1, 2]}
-    made = account.post(LIST, json=asked).json()["data"]
+    requested = {"registration": "R", "start_timestamp": "2026-07-28 23:59:30", "duration": 60, "camera": [1, 2]}
+    made = account.post(LIST, json=requested).json()["data"]
     assert [(item["camera"], item["status_id"], item["end_timestamp"]) for item in made] == [
         (1, 1, "2026-07-29 00:00:30"),
         (2, 1, "2026-07-29 00:00:30"),
@@ -305,9 +305,9 @@ def test_footage_is_requested_from_each_camera(simulator: Simulator, account: Ac
 
 
 def test_footage_of_an_offline_vehicle_times_out(simulator: Simulator, account: Account) -> None:
-    simulator.settings = replace(simulator.settings, offline=frozenset({"R"}), request_life=Life(0.0))
-    asked = {"registration": "R", "start_timestamp": "2026-07-28 23:59:30", "duration": 60, "camera": [1]}
-    (item,) = account.post(LIST, json=asked).json()["data"]
+    simulator.settings = replace(simulator.settings, offline=frozenset({"R"}), request_timeline=StatusTimeline(0.0))
+    requested = {"registration": "R", "start_timestamp": "2026-07-28 23:59:30", "duration": 60, "camera": [1]}
+    (item,) = account.post(LIST, json=requested).json()["data"]
     assert (item["status_id"], item["url"]) == (6, None)
 
 
@@ -382,7 +382,7 @@ def test_a_form_may_name_a_webhook_too(simulator: Simulator, account: Account) -
 @pytest.mark.parametrize("url", ["http://example.com/hook", "http://127.0.0.1.example.com/", "file:///x", "http://["])
 def test_a_webhook_elsewhere_is_never_called(url: str) -> None:
     told: list[str] = []
-    with Simulator(tell=told.append) as simulator:
+    with Simulator(log=told.append) as simulator:
         account = Account(simulator)
         assert account.bulk(record(), webhook_url=url).status_code == 200
         account.session.close()

@@ -112,16 +112,16 @@ def test_a_dropped_link_comes_back(simulator: Simulator, account: Account) -> No
     assert time.monotonic() - dropped_at >= 0.3
 
 
-def test_a_complaint_is_about_its_clip_alone(simulator: Simulator, account: Account) -> None:
-    simulator.faults.add(Fault("complain", clip=fields(1)["start_timestamp"], content="Storage failure."))
+def test_a_rejection_concerns_only_its_clip(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("reject", clip=fields(1)["start_timestamp"], content="Storage failure."))
     (group,) = account.results(record(0), record(1))
     assert [video.get("errors") for video in group["videos"]] == [None, "Storage failure."]
     assert len(simulator.received) == 1
 
 
-def test_silence_takes_a_clip_and_says_nothing_of_it(simulator: Simulator, account: Account) -> None:
+def test_an_omitted_result_is_that_of_a_clip_that_was_stored(simulator: Simulator, account: Account) -> None:
     simulator.settings = replace(simulator.settings, answer=AnswerShape("flat"))
-    simulator.faults.add(Fault("silence", clip=fields(0)["start_timestamp"]))
+    simulator.faults.add(Fault("omit_result", clip=fields(0)["start_timestamp"]))
     results = account.results(record(0), record(1))
     assert [result["start_timestamp"] for result in results] == [fields(1)["start_timestamp"]]
     assert len(simulator.received) == 2
@@ -132,6 +132,12 @@ def test_faults_are_armed_and_cleared_over_http(account: Account) -> None:
     assert account.get(STATUS).status_code == 418
     assert account.fault("DELETE").status_code == 200
     assert account.get(STATUS).status_code == 200
+
+
+@pytest.mark.parametrize(("former", "errors"), [("complain", ["no"]), ("silence", [])])
+def test_former_names_of_actions_are_still_accepted_over_http(account: Account, former: str, errors: list[str]) -> None:
+    assert account.fault(action=former, content="no").status_code == 200
+    assert [video["errors"] for group in account.results(record()) for video in group["videos"]] == errors
 
 
 @pytest.mark.parametrize(
