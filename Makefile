@@ -8,9 +8,6 @@ READY := $(VENV)/.ready
 # The oldest Python that is allowed, where pyenv has it.
 OLDEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3) $(PYTHON))
 ROUNDS ?= 5
-# How often a fast test that fails is tried again; the summary shows it. Not even 0 is given for nothing: with a number
-# the plugin asks the other process about each test, which makes the suite take half as long again.
-RERUNS ?=
 
 .DEFAULT_GOAL := help
 
@@ -22,7 +19,7 @@ demo: $(READY)  ## show the main job on this computer, in under a minute
 
 test: $(READY)  ## the fast tests, with branch coverage
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n 2 -m "not slow" --timeout 120 $(if $(RERUNS),--reruns $(RERUNS))
+	$(BIN)/coverage run -m pytest -n 2 -m "not slow" --timeout 120
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under 90
 
@@ -33,21 +30,21 @@ check: $(READY)  ## style, types and layers
 	$(BIN)/lint-imports
 
 test-slow: $(READY)  ## the tests that take long; their figures are printed at the end
-	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 --reruns 1 tests/unit tests/integration
+	$(BIN)/python -m pytest -m slow -v -n 2 --dist loadgroup --timeout 900 tests/unit tests/integration
 
 test-lowest: $(READY)  ## the unit tests with the oldest Python and libraries that are allowed
 	$(OLDEST) --version
 	$(OLDEST) -m venv --clear build/lowest
 	build/lowest/bin/pip install -q -r requirements/lowest.txt -r requirements/lowest-tools.txt
 	build/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
-	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 $(if $(RERUNS),--reruns $(RERUNS)) tests/unit
+	build/lowest/bin/python -m pytest -q -n 2 -m "not slow" --timeout 120 tests/unit
 
 bench: $(READY)  ## what it costs, against curl and a shell script; in under ten minutes (ROUNDS=5)
 	.ci/install-tools
 	$(BIN)/python -m tests.benchmarks --rounds $(ROUNDS)
 
 test-system: $(READY)  ## the package in real Debian 12 and 13 machines (as root; needs debootstrap, systemd-nspawn, lintian)
-	$(BIN)/python -m pytest -m slow -v -n 2 --timeout 1200 --reruns 1 tests/system
+	$(BIN)/python -m pytest -m slow -v -n 2 --timeout 1200 tests/system
 
 deb: $(READY)  ## build dist/vision-ingest_VERSION_all.deb (needs dpkg-deb)
 	$(BIN)/python packaging/build-deb
