@@ -1,6 +1,6 @@
 """How camera families name their files: data only, read by `agent.intake.naming`.
 
-A new family is one entry below: `make test` tries its examples, and the README's table must then have a row for it.
+A new family is one entry below: `make test` tries its examples, and docs/cameras.md must then have a row for it.
 """
 
 from __future__ import annotations

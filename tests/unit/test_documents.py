@@ -5,13 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import tomli
 
 from agent import __version__
-from agent.cli import COMMANDS
+from agent.cli import COMMANDS, plugins
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "tests/integration/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub forms them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def keys_of_the_commented_configuration() -> set[tuple[str, str]]:
@@ -26,18 +39,47 @@ def keys_of_the_commented_configuration() -> set[tuple[str, str]]:
     return keys
 
 
-def test_the_readme_explains_every_key_and_no_other() -> None:
-    rows = set(re.findall(r"^\| `(\[+\w+\]+)` \| `(\w+)` \|", README, re.MULTILINE))
+@each_page
+def test_every_relative_link_leads_to_a_page_and_a_heading_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text())
+    targets = [(page.parent / path if path else page, anchor) for path, anchor in links]
+    assert [target for target, _ in targets if not target.is_file()] == []
+    assert [anchor for target, anchor in targets if anchor and anchor not in anchors_of(target)] == []
+
+
+@each_page
+def test_every_path_of_the_repository_that_a_page_names_exists(page: Path) -> None:
+    roots = "agent|simulator|tests|docs|config|packaging|requirements|systemd"
+    paths = re.findall(rf"`((?:{roots})/[\w./-]*)`", page.read_text())
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@each_page
+def test_a_page_uses_straight_quotes(page: Path) -> None:
+    assert re.findall("[«»“”]", page.read_text()) == []
+
+
+def test_the_readme_has_at_most_1200_words() -> None:
+    assert len(README.split()) <= 1200
+
+
+def test_the_readme_links_every_page_of_the_documentation() -> None:
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in README] == []
+
+
+def test_the_documentation_explains_every_key_and_no_other() -> None:
+    table = CONFIGURATION.split("<!-- keys:begin -->")[1].split("<!-- keys:end -->")[0]
+    rows = set(re.findall(r"^\| `(\[+\w+\]+)` \| `(\w+)` \|", table, re.MULTILINE))
     assert rows == keys_of_the_commented_configuration()
 
 
 def test_the_readme_names_every_command() -> None:
     commands = README.split("## Commands")[1].split("##")[0]
-    assert [command for command in COMMANDS if f"`{command}" not in commands] == []
+    assert [command for command in (*COMMANDS, *plugins()) if f"`{command}" not in commands] == []
 
 
-def test_the_smallest_configuration_of_the_readme_is_toml() -> None:
-    example = README.split("The smallest configuration:")[1].split("## ")[0]
+def test_the_smallest_configuration_of_the_documentation_is_toml() -> None:
+    example = CONFIGURATION.split("## The smallest configuration")[1].split("## ")[0]
     assert set(tomli.loads(example.replace("\n    ", "\n"))) == {"api", "vehicle", "footage"}
 
 

@@ -13,7 +13,7 @@ from agent.intake.presets import PRESETS, UNUSABLE
 
 ALL = {preset.name: preset for preset in (*PRESETS.values(), *UNUSABLE)}
 CARD = FootageFolder(Path("/media/card"))
-README = (Path(__file__).parents[3] / "README.md").read_text()
+CAMERAS = (Path(__file__).parents[3] / "docs" / "cameras.md").read_text()
 
 
 def said(found: Naming) -> str:
@@ -63,8 +63,8 @@ def test_its_recordings_are_included_and_are_no_copies(preset: Preset) -> None:
 
 
 @pytest.mark.parametrize("preset", ALL.values(), ids=ALL)
-def test_the_readme_has_a_row_for_it(preset: Preset) -> None:
-    assert re.search(rf"^\| .*`{re.escape(preset.name)}`", README, re.MULTILINE)
+def test_the_documentation_of_cameras_has_a_row_for_it(preset: Preset) -> None:
+    assert re.search(rf"^\| .*`{re.escape(preset.name)}`", CAMERAS, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
