@@ -54,7 +54,7 @@ class Footage:
 
 
 @dataclass(frozen=True, slots=True)
-class Video:
+class ClipKey:
     """How the API names a clip: its results carry these four and nothing else, so they are the matching key.
 
     Args:
@@ -78,7 +78,7 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True)
-class UnsetClock:
+class UntrustedClock:
     """This device's clock as it was when a clip was recorded, where it could not be trusted then.
 
     Args:
@@ -94,11 +94,11 @@ class UnsetClock:
     lag_seconds: int
 
     @property
-    def gave_the_time(self) -> bool:
+    def is_time_source(self) -> bool:
         """Whether the recorder may have read this clock: the name and the file's own date agree."""
         return abs(self.lag_seconds) <= CLOCKS_AGREE_SECONDS
 
-    def off_by_seconds(self, boot_began: float) -> int:
+    def offset_seconds(self, boot_began: float) -> int:
         """What is to be added to the clip's times once the same boot has the right time.
 
         The name and the file's date agree also if the camera's own clock is right and this device's was off by
@@ -112,7 +112,7 @@ class UnsetClock:
             0 if the times are to be left as they are.
         """
         step = round(boot_began - self.boot_began)
-        if abs(step) < CLOCK_STEP_SECONDS or not self.gave_the_time:
+        if abs(step) < CLOCK_STEP_SECONDS or not self.is_time_source:
             return 0
         return step if abs(self.lag_seconds) < abs(self.lag_seconds + step) else 0
 
@@ -134,14 +134,14 @@ class Clip:
     """
 
     footage: Footage
-    video: Video
+    video: ClipKey
     priority: int = NORMAL_PRIORITY
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     piece: int = 0
     pieces: int = 1
-    clock: UnsetClock | None = None
-    named: Video | None = None
+    clock: UntrustedClock | None = None
+    named: ClipKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +157,14 @@ class Upload:
     """
 
     id: int
-    video: Video
+    video: ClipKey
     comments: str
     file: Path
     size_bytes: int
     modified_ns: int
     attempts: int = 0
-    strikes: int = 0
-    companions: int | None = None
+    batch_failures: int = 0
+    max_batch_clips: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +183,6 @@ class Verdict:
     reason: str = ""
     retry_in_seconds: float = 0.0
     attempts: int = 0
-    strikes: int = 0
-    companions: int | None = None
+    batch_failures: int = 0
+    max_batch_clips: int | None = None
     request_id: str | None = None

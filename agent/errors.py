@@ -14,6 +14,10 @@ class VisionIngestError(Exception):
     """The base of all errors that this program raises on purpose; its text is written for a technician."""
 
 
+class Cancelled(VisionIngestError):
+    """The daemon was asked to stop meanwhile: leave everything as it was before the work began."""
+
+
 # --- configuration -----------------------------------------------------------------------------------------------
 
 
@@ -50,10 +54,10 @@ class FootageRefused(VisionIngestError):
             the configuration changes.
     """
 
-    def __init__(self, reason: str, look_again_seconds: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.look_again_seconds = look_again_seconds
+        self.retry_after_seconds = retry_after_seconds
 
 
 class FootageIncomplete(FootageRefused):
@@ -90,10 +94,6 @@ class LinkDown(DeliveryError):
     """Nobody's fault: send the same batch again later. No route, DNS, TLS, stall, reset, 5xx, captive portal."""
 
 
-class Stopped(DeliveryError):
-    """The daemon was asked to stop while it was sending: give the batch back untouched."""
-
-
 class ClipUnreadable(DeliveryError):
     """The stored file of one clip vanished, changed or cannot be read: that clip is not sendable, the others are.
 
@@ -103,26 +103,26 @@ class ClipUnreadable(DeliveryError):
         may_pass: the bytes may still be there (a bad contact, a permission): they must be kept.
     """
 
-    def __init__(self, file: Path, reason: str, *, may_pass: bool = False) -> None:
+    def __init__(self, file: Path, reason: str, *, is_transient: bool = False) -> None:
         super().__init__(f"{file.name}: {reason}")
         self.file = file
         self.reason = reason
-        self.may_pass = may_pass
+        self.is_transient = is_transient
 
 
-class Held(DeliveryError):
+class DeliveryBlocked(DeliveryError):
     """A person must act before anything can be delivered: hold all delivery and look again now and then."""
 
 
-class CredentialsRejected(Held):
+class CredentialsRejected(DeliveryBlocked):
     """401: the username, the password or the region is wrong."""
 
 
-class OptionInactive(Held):
+class FeatureDisabled(DeliveryBlocked):
     """403: the account has no active Vision API option."""
 
 
-class WrongAddress(Held):
+class EndpointNotFound(DeliveryBlocked):
     """404: the base URL is not that of the API."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from agent.clip import Upload, Video
+from agent.clip import ClipKey, Upload
 
 # Clips that may not share this batch are passed over, but not without end: the queue may hold a hundred thousand.
 LOOK_AHEAD = 400
@@ -38,21 +38,21 @@ def fill(ready: Iterator[Upload], limits: BatchLimits, *, least_suspected_first:
     if least_suspected_first:
         near = list(islice(ready, LOOK_AHEAD))
         if near:
-            ready = chain([min(near, key=lambda upload: upload.strikes)], near)
+            ready = chain([min(near, key=lambda upload: upload.batch_failures)], near)
     batch: list[Upload] = []
-    videos: set[Video] = set()
+    videos: set[ClipKey] = set()
     size_bytes = 0
     most = limits.clips
     for upload in islice(ready, LOOK_AHEAD):
         if batch:
             if len(batch) >= most:
                 break
-            if upload.companions != batch[0].companions or upload.video in videos:
+            if upload.max_batch_clips != batch[0].max_batch_clips or upload.video in videos:
                 continue
             if size_bytes + upload.size_bytes > limits.size_bytes:
                 break
-        elif upload.companions is not None:
-            most = min(most, upload.companions)
+        elif upload.max_batch_clips is not None:
+            most = min(most, upload.max_batch_clips)
         batch.append(upload)
         videos.add(upload.video)
         size_bytes += upload.size_bytes

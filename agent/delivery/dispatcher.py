@@ -22,7 +22,7 @@ from agent.delivery.polling import Poller
 from agent.delivery.suspicion import Suspicion
 from agent.delivery.tempo import Tempo, link_seconds, poll_seconds
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
-from agent.errors import DeliveryError, LinkDown, RateLimited, SpoolFull, Stopped
+from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, SpoolFull
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 
@@ -171,7 +171,7 @@ class Dispatcher:
         """Asks for the status table, which costs little, before any footage is sent; decides whether to start now."""
         try:
             self._client.videos_status()
-        except Stopped:
+        except Cancelled:
             return False
         except DeliveryError as error:
             self._failed(error, [], api_answers=False)
@@ -189,6 +189,9 @@ class Dispatcher:
         except LinkDown as error:
             self._pacing.broke(self._sent_footage(batch), self._monotonic() - started)
             self._failed(error, batch, api_answers=self._api_answers())
+            return
+        except Cancelled:
+            self._spool.release(upload.id for upload in batch)
             return
         except DeliveryError as error:
             self._failed(error, batch, api_answers=False)
@@ -211,7 +214,7 @@ class Dispatcher:
         log.info("batch_sent", clips=len(batch), bytes=_size(batch), seconds=round(seconds, 2))
 
     def _send(self, batch: list[Upload]):  # type: ignore[no-untyped-def]
-        alone = len(batch) == 1 and (self._settings.mode == "single" or batch[0].companions == 1)
+        alone = len(batch) == 1 and (self._settings.mode == "single" or batch[0].max_batch_clips == 1)
         if alone:
             return {batch[0].id: self._client.upload_single(batch[0], progress=self._progress)}, True
         answer = self._client.upload_bulk(
@@ -236,7 +239,7 @@ class Dispatcher:
     def _api_answers(self) -> bool:
         try:
             self._client.videos_status()
-        except DeliveryError:
+        except (Cancelled, DeliveryError):
             return False
         self._tempo.asked(self._monotonic())
         return True
@@ -329,7 +332,7 @@ class Dispatcher:
             self._settle(self._poller.poll())
         except RateLimited as error:
             self._failed(error, [], api_answers=False)
-        except DeliveryError as error:
+        except (Cancelled, DeliveryError) as error:
             log.debug("confirmation_failed", reason=str(error))
 
     def _seconds_to_next(self) -> float:

@@ -20,7 +20,7 @@ from agent.delivery.confirmation import (
     windows,
 )
 from agent.delivery.verdicts import Policy
-from agent.errors import DeliveryError, RequestRejected
+from agent.errors import Cancelled, DeliveryError, RequestRejected
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient
@@ -95,7 +95,7 @@ class Poller:
                 if not left:
                     break
                 left = [*self._ask_for(left[0], verdicts), *left[1:]]
-        except DeliveryError:
+        except (Cancelled, DeliveryError):
             if not verdicts:
                 raise
         return verdicts

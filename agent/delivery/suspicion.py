@@ -31,7 +31,7 @@ class Suspicion:
         """An upload failed though the API answered a small request right after it."""
         for upload in batch:
             self._failed_first.setdefault(upload.id, at)
-            if upload.strikes == 0:
+            if upload.batch_failures == 0:
                 # A clip that nothing speaks against fails too: what passed before proves no more that uploads pass.
                 self._passed_at = None
 

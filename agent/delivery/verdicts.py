@@ -16,8 +16,8 @@ from agent.clip import State, Upload, Verdict
 from agent.delivery.backoff import LINK_SECONDS, clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.errors import (
     ClipUnreadable,
+    DeliveryBlocked,
     DeliveryError,
-    Held,
     LinkDown,
     RateLimited,
     RequestRejected,
@@ -116,7 +116,7 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
     match error:
         case ClipUnreadable():
             return Decision({u.id: _unreadable(u, error, policy, rng) for u in batch if u.file == error.file})
-        case Held():
+        case DeliveryBlocked():
             return Decision(pause=Pause(Cause.HELD, HELD_SECONDS, str(error)))
         case RateLimited():
             seconds = rate_delay(error.retry_after_seconds, failures, rng)
@@ -138,7 +138,13 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
 def own_failure(upload: Upload | Record, reason: str, policy: Policy, rng: random.Random) -> Verdict:
     """One more failure that is the clip's own: it waits, or is refused when its attempts are used up."""
     attempts = upload.attempts + 1
-    kept = Verdict(State.WAITING, reason, attempts=attempts, strikes=upload.strikes, companions=upload.companions)
+    kept = Verdict(
+        State.WAITING,
+        reason,
+        attempts=attempts,
+        batch_failures=upload.batch_failures,
+        max_batch_clips=upload.max_batch_clips,
+    )
     if attempts >= policy.attempts:
         return replace(kept, state=State.REFUSED, reason=f"gave up after {attempts} attempts: {reason}")
     return replace(kept, retry_in_seconds=clip_delay(attempts, rng))
@@ -164,7 +170,9 @@ def _accepted(verdict: Verdict, reason: str) -> Verdict:
 def _held(upload: Upload, words: str) -> Verdict:
     """The vehicle is not taken. Looked at again alone: one clip is enough to ask with."""
     reason = f"the API does not take {upload.video.registration}: {words}"
-    return Verdict(State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, companions=1)
+    return Verdict(
+        State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, max_batch_clips=1
+    )
 
 
 def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -> Verdict:
@@ -185,27 +193,28 @@ def _strike(
     if len(batch) > 1:
         part = -(-len(batch) // PARTS)
         return {
-            u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes + 1, companions=part) for u in batch
+            u.id: Verdict(State.WAITING, attempts=u.attempts, batch_failures=u.batch_failures + 1, max_batch_clips=part)
+            for u in batch
         }
-    alone = replace(batch[0], strikes=batch[0].strikes + 1, companions=1)
+    alone = replace(batch[0], batch_failures=batch[0].batch_failures + 1, max_batch_clips=1)
     if others_pass:
         return {alone.id: own_failure(alone, f"sent alone, while other clips pass: {error}", policy, rng)}
-    again = alone.strikes - QUICK_STRIKES
+    again = alone.batch_failures - QUICK_STRIKES
     verdict = Verdict(
         State.WAITING,
         f"sent alone, and no other clip has passed since, so the link may be to blame: {error}",
         retry_in_seconds=clip_delay(again, rng) if again > 0 else 0.0,
         attempts=alone.attempts,
-        strikes=alone.strikes,
-        companions=1,
+        batch_failures=alone.batch_failures,
+        max_batch_clips=1,
     )
     return {alone.id: verdict}
 
 
 def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
-    if error.may_pass:
+    if error.is_transient:
         # From now on it spoils no request but its own.
-        return own_failure(replace(upload, companions=1), f"its stored file {error.reason}", policy, rng)
+        return own_failure(replace(upload, max_batch_clips=1), f"its stored file {error.reason}", policy, rng)
     return Verdict(State.LOST, f"its stored file {error.reason}", attempts=upload.attempts)
 
 
@@ -219,10 +228,15 @@ def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, r
     named = {batch[index].id: words for index, words in error.items.items() if 0 <= index < len(batch)}
     if named:
         return Decision({u.id: _complaint_or_refusal(u, named[u.id]) for u in batch if u.id in named})
-    if len(batch) == 1 and batch[0].companions == 1:
+    if len(batch) == 1 and batch[0].max_batch_clips == 1:
         return Decision({batch[0].id: _complaint(batch[0], str(error), policy, rng)})
     # The single upload, whose answer is about one file, will tell: a clip that must travel alone goes there.
-    return Decision({u.id: Verdict(State.WAITING, attempts=u.attempts, strikes=u.strikes, companions=1) for u in batch})
+    return Decision(
+        {
+            u.id: Verdict(State.WAITING, attempts=u.attempts, batch_failures=u.batch_failures, max_batch_clips=1)
+            for u in batch
+        }
+    )
 
 
 def _complaint_or_refusal(upload: Upload, words: str) -> Verdict:

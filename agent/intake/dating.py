@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from agent.clip import Clip, UnsetClock
+from agent.clip import Clip, UntrustedClock
 from agent.errors import FootageRefused
 from agent.host.clock import Setting
 from agent.intake.times import EARLIEST, check_recording_time
@@ -34,7 +34,7 @@ def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
     unset = _recorded_by(clips, settings)
     if unset is not None and not now.trusted:
         return [replace(clip, clock=unset) for clip in clips]
-    seconds = unset.off_by_seconds(now.boot_began) if unset is not None else 0
+    seconds = unset.offset_seconds(now.boot_began) if unset is not None else 0
     if unset is not None and seconds:
         clips = [put_right(clip, unset, seconds) for clip in clips]
     start, end = clips[0].video.start, clips[-1].video.end
@@ -44,18 +44,18 @@ def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
         if now.trusted:
             raise
         if start < EARLIEST:
-            lag = UnsetClock(UNKNOWN_BOOT, 0, round(clips[0].footage.modified_ns / 1e9 - end.timestamp()))
-            if not lag.gave_the_time:
+            lag = UntrustedClock(UNKNOWN_BOOT, 0, round(clips[0].footage.modified_ns / 1e9 - end.timestamp()))
+            if not lag.is_time_source:
                 # A camera's own clock that is not set: what this device's says makes no difference.
                 raise
             return [replace(clip, clock=lag) for clip in clips]
         # In the future by a clock that is probably behind: safe in the spool, and judged when that one is set.
-        ahead = UnsetClock(now.boot_id, round(now.boot_began), round(now.wall - end.timestamp()))
+        ahead = UntrustedClock(now.boot_id, round(now.boot_began), round(now.wall - end.timestamp()))
         return [replace(clip, clock=ahead) for clip in clips]
     return clips
 
 
-def _recorded_by(clips: Sequence[Clip], settings: Sequence[Setting]) -> UnsetClock | None:
+def _recorded_by(clips: Sequence[Clip], settings: Sequence[Setting]) -> UntrustedClock | None:
     """This device's clock before it was trusted, if the times are those that it showed when the file was written."""
     start, end = clips[0].video.start.timestamp(), clips[-1].video.end.timestamp()
     modified = clips[0].footage.modified_ns / 1e9
@@ -66,7 +66,7 @@ def _recorded_by(clips: Sequence[Clip], settings: Sequence[Setting]) -> UnsetClo
         for written_under in (setting, *settings):
             if written_under.shows(modified):
                 written = modified - written_under.latest.boot_began + began
-                unset = UnsetClock(setting.latest.boot_id, round(began), round(written - end))
-                if unset.gave_the_time:
+                unset = UntrustedClock(setting.latest.boot_id, round(began), round(written - end))
+                if unset.is_time_source:
                     return unset
     return None

@@ -84,7 +84,7 @@ class Entrance:
         Raises:
             SpoolFull: there is no room even for that.
         """
-        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.look_again_seconds)
+        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.retry_after_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
     def relieve(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from agent.clip import Clip, Video
+from agent.clip import Clip, ClipKey
 from agent.config import Limits
 from agent.errors import FootageRefused
 from agent.intake.naming import printable
@@ -38,7 +38,7 @@ def as_it_is(recording: Recording, limits: Limits) -> Clip:
     ended = recording.start + timedelta(seconds=seconds)
     return Clip(
         recording.footage,
-        Video(recording.registration, recording.camera, recording.start, ended),
+        ClipKey(recording.registration, recording.camera, recording.start, ended),
         priority=recording.priority,
         comments=recording.comments,
         sources={**recording.sources, "end": "start and the duration in the file's headers"},

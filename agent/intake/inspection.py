@@ -21,7 +21,7 @@ from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
 from agent.intake.fitting import MP4, as_it_is
 from agent.intake.naming import Naming, printable, read_name, unusable
-from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
+from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar
 from agent.intake.times import Instant, check_recording_time, comes_twice, to_utc
@@ -131,7 +131,7 @@ class Inspector:
         raise FootageRefused(
             f"no recording time: {read_by} reads none from the name. Give the folder a pattern that does, or put a "
             "sidecar (same name, ending in .json) with start beside the file",
-            look_again_seconds=LOOK_AGAIN_SECONDS,
+            retry_after_seconds=RETRY_REFUSED_SECONDS,
         )
 
     def _registration(self, sidecar: Sidecar, naming: Naming) -> _Found[str]:
@@ -146,7 +146,7 @@ class Inspector:
                 "no registration: set registration in [vehicle] or for this folder, give the folder a pattern that "
                 "reads one from the name, or put a sidecar (same name, ending in .json) with registration beside "
                 "the file",
-                look_again_seconds=LOOK_AGAIN_SECONDS,
+                retry_after_seconds=RETRY_REFUSED_SECONDS,
             )
         return _Found(_normal_registration(found), found.source)
 
@@ -162,7 +162,7 @@ class Inspector:
                 "no camera number: set camera in [vehicle], give the folder a pattern that reads it from the name, "
                 "name the folder after it (ch1, cam2), or put a sidecar (same name, ending in .json) with camera "
                 "beside the file",
-                look_again_seconds=LOOK_AGAIN_SECONDS,
+                retry_after_seconds=RETRY_REFUSED_SECONDS,
             )
         return found
 
@@ -188,7 +188,7 @@ def _first(*candidates: _Found[_Value | None]) -> _Found[_Value] | None:
     """
     for candidate in candidates:
         if candidate.fault:
-            raise FootageRefused(candidate.fault, look_again_seconds=LOOK_AGAIN_SECONDS)
+            raise FootageRefused(candidate.fault, retry_after_seconds=RETRY_REFUSED_SECONDS)
         if candidate.value is not None:
             return _Found(candidate.value, candidate.source)
     return None
@@ -251,6 +251,6 @@ def _normal_registration(found: _Found[str]) -> str:
         raise FootageRefused(
             f"registration {printable(found.value)!r} ({found.source}) cannot be right: allowed are 1 to "
             f"{MAX_REGISTRATION_CHARACTERS} letters and digits, with single spaces or hyphens between them",
-            look_again_seconds=LOOK_AGAIN_SECONDS,
+            retry_after_seconds=RETRY_REFUSED_SECONDS,
         )
     return registration

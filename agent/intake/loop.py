@@ -12,12 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Footage, Video
+from agent.clip import ClipKey, Footage
 from agent.config import Config, FootageFolder
-from agent.errors import FootageGone, FootageRefused, SpoolFull
+from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
 from agent.host.clock import AsTold, Clock
 from agent.intake.conform.conformer import Conformed, Conformer
-from agent.intake.conform.process import Cancelled
 from agent.intake.dating import dated
 from agent.intake.entrance import Entrance
 from agent.intake.fitting import as_it_is
@@ -161,7 +160,7 @@ class Intake:
             )
             self._entrance.on_taken()
 
-    def _doubt(self, video: Video) -> str | None:
+    def _doubt(self, video: ClipKey) -> str | None:
         try:
             check_recording_time(video.start, video.end, datetime.fromtimestamp(self._clock.wall(), tz=timezone.utc))
         except FootageRefused as refusal:

@@ -17,7 +17,7 @@ from agent.intake.naming import printable
 
 # What keeps a file from being read (permissions, a bad contact, a missing sidecar) can be mended without a change to
 # the file itself: only time can bring it back.
-LOOK_AGAIN_SECONDS = 600.0
+RETRY_REFUSED_SECONDS = 600.0
 
 # No file can have a name that is too long: the sidecar of footage whose own name is as long as names may be.
 _GONE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENAMETOOLONG))
@@ -60,10 +60,10 @@ def _decided(error: OSError, path: Path) -> FootageGone | FootageRefused:
     if error.errno == errno.ENXIO and _is_special(path):
         return FootageRefused("it is not a regular file but a socket or a device")
     if error.errno in _FORBIDDEN:
-        return FootageRefused(_forbidden(path), look_again_seconds=LOOK_AGAIN_SECONDS)
+        return FootageRefused(_forbidden(path), retry_after_seconds=RETRY_REFUSED_SECONDS)
     return FootageRefused(
         f"it cannot be read ({error.strerror}): the card or its reader may be failing; looked at again in 10 minutes",
-        look_again_seconds=LOOK_AGAIN_SECONDS,
+        retry_after_seconds=RETRY_REFUSED_SECONDS,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from agent.clip import Clip, Footage, Video
+from agent.clip import Clip, ClipKey, Footage
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageIncomplete
 from agent.host.clock import Setting
@@ -57,6 +57,6 @@ class Reading:
         if recording.footage != footage:
             raise FootageGone("it changed after it had settled")
         # What is refused for its time need not be cut first.
-        video = Video(recording.registration, recording.camera, recording.start, recording.end)
+        video = ClipKey(recording.registration, recording.camera, recording.start, recording.end)
         dated([Clip(footage, video)], settings)
         return job

@@ -12,7 +12,7 @@ from agent.config.values import HIGHEST_CAMERA
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.marks import EVENT, Mark
 from agent.intake.naming import printable
-from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
+from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.times import parse_iso
 
 MAX_BYTES = 64 * 1024
@@ -122,5 +122,5 @@ def _shown(value: object) -> str:
 
 def _refused(path: Path, what: str) -> FootageRefused:
     return FootageRefused(
-        f"its sidecar {printable(path.name)} {what}; mend or remove it", look_again_seconds=LOOK_AGAIN_SECONDS
+        f"its sidecar {printable(path.name)} {what}; mend or remove it", retry_after_seconds=RETRY_REFUSED_SECONDS
     )

@@ -116,7 +116,7 @@ def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:
             f"recording time {start:%F %T} to {end:%T} UTC is in the future: this device's clock says "
             f"{now.astimezone(timezone.utc):%F %T} UTC. Either clock may be wrong, or the folder's timezone "
             "is not the camera's; looked at again in an hour",
-            look_again_seconds=CLOCK_LOOK_AGAIN_SECONDS,
+            retry_after_seconds=CLOCK_LOOK_AGAIN_SECONDS,
         )
 
 

@@ -33,7 +33,7 @@ from agent.spool.table import ClipTable
 # set back, and would otherwise hold the clip for as long as the clock was wrong.
 MAX_DUE_SECONDS = 2 * 3600.0
 # The same for footage that was refused and is to be looked at again.
-MAX_LOOK_AGAIN_SECONDS = 2 * 86_400.0
+MAX_RETRY_AFTER_SECONDS = 2 * 86_400.0
 # A query takes 999 values in the oldest SQLite, and each identity is two of them.
 IDENTITIES_AT_ONCE = 400
 
@@ -70,7 +70,7 @@ class ClipQueue(ClipTable):
         self.forget_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
         return self.insert(db, record, identity=identity)
 
-    def refuse_footage(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
+    def refuse_footage(self, footage: Footage, reason: str, rules: str, retry_after_seconds: float | None) -> None:
         """Lists footage that did not become a clip, with the reason.
 
         Args:
@@ -78,7 +78,7 @@ class ClipQueue(ClipTable):
             look_again_seconds: when the refusal lapses by itself; None for never.
         """
         now = self.now()
-        due = now + look_again_seconds if look_again_seconds is not None else 0.0
+        due = now + retry_after_seconds if retry_after_seconds is not None else 0.0
         record = Record(0, State.REFUSED, footage, None, None, due=due)
         with self.transaction() as db:
             self.forget_where(db, "identity = ? AND rules IS NOT NULL", (footage.identity,))
@@ -122,7 +122,7 @@ class ClipQueue(ClipTable):
                 f" UNION ALL SELECT sighting.identity, status FROM sighting JOIN {TABLE} ON _id = clip"
                 f" WHERE sighting.identity IN ({marks})"
             )
-            values = (*page, now, now + MAX_LOOK_AGAIN_SECONDS, *page)
+            values = (*page, now, now + MAX_RETRY_AFTER_SECONDS, *page)
             for identity, code in self.rows(query, values):
                 # A state that is damaged is put right at the next start, and blocks the footage until then.
                 found.setdefault(identity, set()).add(code if code in STATES else SENDING)
@@ -136,7 +136,7 @@ class ClipQueue(ClipTable):
     def has_refusal_lapsed(self, after: float, until: float) -> bool:
         """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds; see `states_of`."""
         query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND (due > ? AND due <= ? OR due > ?) LIMIT 1"
-        values = (REFUSED, after, until, until + MAX_LOOK_AGAIN_SECONDS)
+        values = (REFUSED, after, until, until + MAX_RETRY_AFTER_SECONDS)
         return bool(self.rows(query, values))
 
     def claim(self, choose: Callable[[Iterator[Upload]], Sequence[Upload]]) -> tuple[list[Upload], list[int]]:
@@ -224,7 +224,7 @@ class ClipQueue(ClipTable):
                     self.forget_where(db, "_id = ?", (id,))
                 else:
                     again = record.changed(State.WAITING, "asked for by hand", _utc(self.now()))
-                    record = replace(again, due=0.0, attempts=0, strikes=0, companions=None, clock=None)
+                    record = replace(again, due=0.0, attempts=0, batch_failures=0, max_batch_clips=None, clock=None)
                     self.rewrite(db, record)
                 changed.append(record)
         return changed

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from agent.clip import Clip, Footage, UnsetClock, Video
+from agent.clip import Clip, ClipKey, Footage, UntrustedClock
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.spool.records import Stored
 
@@ -29,7 +29,7 @@ LINK_IMPOSSIBLE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.E
 SOURCE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # A bad sector, or a link put in the file's place. If it is the spool's own disk that fails, its next fsync tells.
 SOURCE_UNREADABLE = {errno.EIO, errno.ELOOP}
-LOOK_AGAIN_SECONDS = 600.0
+RETRY_REFUSED_SECONDS = 600.0
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 _NAME = re.compile(
@@ -46,11 +46,11 @@ _SET_SUFFIX = ".set"
 class StoredName:
     """What the name of a stored file says."""
 
-    video: Video
+    video: ClipKey
     priority: int
     identity: str
     piece: int
-    clock: UnsetClock | None = None
+    clock: UntrustedClock | None = None
 
     @property
     def text(self) -> str:
@@ -85,8 +85,8 @@ def read_name(name: str) -> StoredName | None:
         )
     except ValueError:
         return None
-    video = Video(unquote(match["registration"]), int(match["camera"]), start, end)
-    clock = UnsetClock(match["boot"], int(match["began"]), int(match["lag"])) if match["boot"] else None
+    video = ClipKey(unquote(match["registration"]), int(match["camera"]), start, end)
+    clock = UntrustedClock(match["boot"], int(match["began"]), int(match["lag"])) if match["boot"] else None
     return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]), clock)
 
 
@@ -285,7 +285,7 @@ def _copy(source: Path, target: Path, max_bytes: int) -> None:
             raise SpoolFull(f"the card is full: no room for a copy of {source.name}") from exc
         if exc.errno in SOURCE_UNREADABLE:
             reason = f"it cannot be read ({exc.strerror}): the card may be failing"
-            raise FootageRefused(reason, LOOK_AGAIN_SECONDS) from exc
+            raise FootageRefused(reason, RETRY_REFUSED_SECONDS) from exc
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.clip import NORMAL_PRIORITY, Clip, Footage, State, UnsetClock, Upload, Verdict, Video
+from agent.clip import NORMAL_PRIORITY, Clip, ClipKey, Footage, State, UntrustedClock, Upload, Verdict
 
 HISTORY_LENGTH = 12
 
@@ -57,7 +57,7 @@ class Record:
     id: int
     state: State
     footage: Footage
-    video: Video | None
+    video: ClipKey | None
     stored: Stored | None
     reason: str = ""
     due: float = 0.0
@@ -67,11 +67,11 @@ class Record:
     piece: int = 0
     pieces: int = 1
     attempts: int = 0
-    strikes: int = 0
-    companions: int | None = None
+    batch_failures: int = 0
+    max_batch_clips: int | None = None
     request_id: str | None = None
     history: tuple[Change, ...] = ()
-    clock: UnsetClock | None = None
+    clock: UntrustedClock | None = None
 
     @classmethod
     def of_clip(cls, clip: Clip, stored: Stored, state: State, reason: str, at: datetime) -> Record:
@@ -100,8 +100,8 @@ class Record:
             history=self._history(verdict.state, verdict.reason, at),
             due=due,
             attempts=verdict.attempts,
-            strikes=verdict.strikes,
-            companions=verdict.companions,
+            batch_failures=verdict.batch_failures,
+            max_batch_clips=verdict.max_batch_clips,
             request_id=verdict.request_id or self.request_id,
         )
 
@@ -155,14 +155,27 @@ class Record:
             size_bytes=self.stored.size_bytes,
             modified_ns=self.stored.modified_ns,
             attempts=self.attempts,
-            strikes=self.strikes,
-            companions=self.companions,
+            batch_failures=self.batch_failures,
+            max_batch_clips=self.max_batch_clips,
         )
 
 
-def video_key(video: Video) -> str:
+def video_key(video: ClipKey) -> str:
     """The text by which the queue finds clips that the API could not tell apart."""
     return "|".join((video.registration, str(video.camera), _instant(video.start), _instant(video.end)))
+
+
+# Written only where they are set: the name in the row's JSON, and the record's attribute. Rows keep the names of the
+# first version that wrote them.
+_OPTIONAL = {
+    "comments": "comments",
+    "sources": "sources",
+    "piece": "piece",
+    "attempts": "attempts",
+    "strikes": "batch_failures",
+    "companions": "max_batch_clips",
+    "request_id": "request_id",
+}
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -187,8 +200,7 @@ def to_json(record: Record) -> dict[str, Any]:
         row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
     if record.pieces > 1:
         row["pieces"] = record.pieces
-    optional = ("comments", "sources", "piece", "attempts", "strikes", "companions", "request_id")
-    row |= {name: getattr(record, name) for name in optional if getattr(record, name)}
+    row |= {name: value for name, attribute in _OPTIONAL.items() if (value := getattr(record, attribute))}
     return row
 
 
@@ -204,7 +216,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             id=id,
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
-            video=Video(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
+            video=ClipKey(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
             stored=Stored(_file_name(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
             reason=str(row["reason"]),
             due=due,
@@ -214,11 +226,11 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             piece=int(row.get("piece", 0)),
             pieces=int(row.get("pieces", 1)),
             attempts=int(row.get("attempts", 0)),
-            strikes=int(row.get("strikes", 0)),
-            companions=_optional(int, row.get("companions")),
+            batch_failures=int(row.get("strikes", 0)),
+            max_batch_clips=_optional(int, row.get("companions")),
             request_id=_optional(str, row.get("request_id")),
             history=tuple(Change(_moment(at), State(name), str(why)) for at, name, why in row["history"]),
-            clock=UnsetClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
+            clock=UntrustedClock(str(clock[0]), int(clock[1]), int(clock[2])) if clock else None,
         )
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as exc:
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from agent.clip import Clip, State, UnsetClock, Video
+from agent.clip import Clip, ClipKey, State, UntrustedClock
 from agent.host.clock import ClockStamp
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, read_name
@@ -14,7 +14,7 @@ from agent.spool.records import Record, video_key
 from agent.spool.twins import fate, same_recording
 
 # Why a clip with these times cannot be right, in a technician's words; None if it can.
-Doubt = Callable[[Video], "str | None"]
+Doubt = Callable[[ClipKey], "str | None"]
 
 WAITS_FOR_THE_CLOCK = (
     "clock not yet trusted: it is delivered, with its time put right if need be, as soon as this device's clock is set "
@@ -97,13 +97,13 @@ class Retiming:
         return [record] if done else []
 
 
-def moved(video: Video, seconds: int) -> Video:
+def moved(video: ClipKey, seconds: int) -> ClipKey:
     """The same video so many seconds later."""
     by = timedelta(seconds=seconds)
     return replace(video, start=video.start + by, end=video.end + by)
 
 
-def put_right(clip: Clip, clock: UnsetClock, seconds: int) -> Clip:
+def put_right(clip: Clip, clock: UntrustedClock, seconds: int) -> Clip:
     """A clip whose time was off by so many seconds, with the story of it for `why`."""
     sources = _told(clip.sources, clip.video, clock, seconds)
     return replace(clip, video=moved(clip.video, seconds), sources=sources, named=clip.video)
@@ -124,11 +124,11 @@ def judged(record: Record, now: ClockStamp, doubt: Doubt, at: datetime) -> Recor
     if clock is None or video is None:
         return record
     same_boot = clock.boot_id == now.boot_id
-    if clock.gave_the_time and not same_boot:
+    if clock.is_time_source and not same_boot:
         return record.changed(State.HELD, BOOT_ENDED, at)
     if not now.trusted:
         return record
-    seconds = clock.off_by_seconds(now.boot_began) if same_boot else 0
+    seconds = clock.offset_seconds(now.boot_began) if same_boot else 0
     timed = moved(video, seconds)
     sources = _told(record.sources, video, clock, seconds) if seconds else record.sources
     decided = replace(record, video=timed, sources=sources, clock=None)
@@ -144,7 +144,7 @@ def signed(seconds: int) -> str:
     return f"{'-' if seconds < 0 else '+'}{timedelta(seconds=abs(seconds))}"
 
 
-def _told(sources: Mapping[str, str], video: Video, clock: UnsetClock, seconds: int) -> dict[str, str]:
+def _told(sources: Mapping[str, str], video: ClipKey, clock: UntrustedClock, seconds: int) -> dict[str, str]:
     known = dict(sources)
     start = known.get("start", "the name of the stored file")
     booted = datetime.fromtimestamp(clock.boot_began, tz=timezone.utc)

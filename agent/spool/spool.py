@@ -207,14 +207,14 @@ class Spool:
         """Whether refused footage is to be inspected anew since `after`, in Unix seconds."""
         return self._queue.has_refusal_lapsed(after, until)
 
-    def refuse(self, footage: Footage, reason: str, rules: str, look_again_seconds: float | None) -> None:
+    def refuse(self, footage: Footage, reason: str, rules: str, retry_after_seconds: float | None) -> None:
         """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`.
 
         Raises:
             SpoolFull: there is no room even for that.
         """
         self._space.require_reserve()
-        self._queue.refuse_footage(footage, reason, rules, look_again_seconds)
+        self._queue.refuse_footage(footage, reason, rules, retry_after_seconds)
 
     def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
         return self._queue.forget_refusals_of_other_rules(rules)

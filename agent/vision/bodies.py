@@ -19,7 +19,7 @@ from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
 from agent.clip import Upload
-from agent.errors import ClipUnreadable, LinkDown, Stopped
+from agent.errors import Cancelled, ClipUnreadable, LinkDown
 from agent.vision.readings import BULK, FILE, clean, fields
 
 PIECE_BYTES = 256 * 1024
@@ -73,7 +73,7 @@ class _Body:
             sent_bytes = 0
             for position, piece in _gathered(self._pieces(files)):
                 if self._stopping():
-                    raise Stopped("asked to stop while sending")
+                    raise Cancelled("asked to stop while sending")
                 yield piece
                 sent_bytes += len(piece)
                 self._progress(sent_bytes, position)
@@ -210,7 +210,7 @@ def _stored(upload: Upload, file: BinaryIO, piece_bytes: int) -> Iterator[bytes]
         try:
             piece = file.read(min(piece_bytes, left_bytes))
         except OSError as exc:
-            raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}", may_pass=True) from exc
+            raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}", is_transient=True) from exc
         if not piece:
             raise ClipUnreadable(upload.file, "became shorter while it was sent: the recorder wrote on it")
         left_bytes -= len(piece)
@@ -227,8 +227,8 @@ def _open(upload: Upload) -> BinaryIO:
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise LinkDown(f"this device is short of resources: {exc.strerror}") from exc  # not the clip's fault
-        may_pass = exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-        raise ClipUnreadable(upload.file, f"cannot be opened: {exc.strerror}", may_pass=may_pass) from exc
+        is_transient = exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        raise ClipUnreadable(upload.file, f"cannot be opened: {exc.strerror}", is_transient=is_transient) from exc
     file = os.fdopen(descriptor, "rb")
     try:
         _check_unchanged(file, upload)

@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from agent.errors import Stopped
+from agent.errors import Cancelled
 from agent.vision.link import Link, never_wait
 
 # The most that is read at once of an answer that comes early.
@@ -92,7 +92,7 @@ class PatientConnection(HTTPConnection):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
                 sock.settimeout(self.timeout)
                 sock.connect(address)
-            except (OSError, Stopped) as exc:
+            except (OSError, Cancelled) as exc:
                 sock.close()
                 self.link.check()
                 failure = exc

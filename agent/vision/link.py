@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from agent.errors import LinkDown, Stopped
+from agent.errors import Cancelled, LinkDown
 
 # How often a wait is interrupted to look whether anything moved and whether to stop.
 TICK_SECONDS = 0.25
@@ -86,7 +86,7 @@ class Link:
     def check(self) -> None:
         """Raise Stopped if the link is not to be used any more."""
         if self.stopping:
-            raise Stopped("asked to stop")
+            raise Cancelled("asked to stop")
 
     def patiently(
         self,

@@ -14,12 +14,12 @@ from email.utils import parsedate_to_datetime
 from agent.errors import (
     CredentialsRejected,
     DeliveryError,
+    EndpointNotFound,
+    FeatureDisabled,
     LinkDown,
-    OptionInactive,
     RateLimited,
     RequestRejected,
     TooLarge,
-    WrongAddress,
 )
 from agent.vision.answers import item_errors, words
 from agent.vision.transport import Reply
@@ -34,11 +34,11 @@ _DECISIONS: Mapping[int, tuple[type[DeliveryError], str]] = {
         "another region is answered like this too",
     ),
     403: (
-        OptionInactive,
+        FeatureDisabled,
         "the API refuses this account ({said}): the Vision API option must be activated for it; that takes 5 to 10 "
         "minutes to work",
     ),
-    404: (WrongAddress, "the API has nothing at this address ({said}): check api.region or api.base_url"),
+    404: (EndpointNotFound, "the API has nothing at this address ({said}): check api.region or api.base_url"),
     # Whoever says it: mostly it is the web server in front of the API, which does not speak JSON.
     413: (TooLarge, "the server does not take a request of this size ({said})"),
 }

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from agent import __version__
 from agent.config import Api
-from agent.errors import LinkDown, Stopped, WrongAddress
+from agent.errors import Cancelled, EndpointNotFound, LinkDown
 from agent.vision.connections import PatientAdapter
 from agent.vision.diagnosis import diagnose, is_about_the_address
 from agent.vision.link import Link
@@ -139,9 +139,9 @@ class Transport:
                 return Reply(response.status_code, response.headers, _content(response))
         except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
             if self._link.stopping:
-                raise Stopped("asked to stop") from exc
+                raise Cancelled("asked to stop") from exc
             if is_about_the_address(exc):
-                raise WrongAddress(
+                raise EndpointNotFound(
                     f"{self._where()}: this address cannot be used: check api.region or api.base_url, and api.proxy"
                 ) from exc
             raise LinkDown(diagnose(exc, self._where())) from exc

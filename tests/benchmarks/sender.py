@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from agent.clip import Upload, Video
+from agent.clip import ClipKey, Upload
 from agent.config import Api, Secret
 from agent.vision.client import VisionClient
 
@@ -38,7 +38,7 @@ def uploads(files: list[Path]) -> list[Upload]:
     for number, file in enumerate(files):
         start = START + timedelta(minutes=number)
         stat = file.stat()
-        video = Video("ABC1234X", 1, start, start + timedelta(minutes=1))
+        video = ClipKey("ABC1234X", 1, start, start + timedelta(minutes=1))
         made.append(Upload(number + 1, video, "", file, stat.st_size, stat.st_mtime_ns))
     return made
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from agent.clip import Footage, State, Upload, Verdict, Video
+from agent.clip import ClipKey, Footage, State, Upload, Verdict
 from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 
@@ -118,9 +118,9 @@ def _clip(id: int, size_bytes: int) -> Upload:
 
 
 @cache
-def _video(id: int) -> Video:
+def _video(id: int) -> ClipKey:
     start = START + timedelta(minutes=id)
-    return Video("ABC1234X", 1, start, start + timedelta(seconds=60))
+    return ClipKey("ABC1234X", 1, start, start + timedelta(seconds=60))
 
 
 def dispatcher(

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, Footage, State, Video
+from agent.clip import Clip, ClipKey, Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import name_for
 from agent.spool.ledger import DELIVERED, READY, TABLE
@@ -114,7 +114,7 @@ class Stock:
             path = folder / f"ABC1234X_1_{start:%Y%m%d_%H%M%S}.mp4"
             clip = Clip(
                 Footage(path, CLIP_BYTES, self._modified_ns),
-                Video("ABC1234X", 1, start, start + timedelta(seconds=60)),
+                ClipKey("ABC1234X", 1, start, start + timedelta(seconds=60)),
                 sources={"registration": "file name", "camera": "file name", "start": "file name"},
             )
             stored = Stored(name_for(clip), CLIP_BYTES, self._modified_ns, f"{number:032x}")

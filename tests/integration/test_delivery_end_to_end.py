@@ -121,7 +121,7 @@ def test_a_stop_in_the_middle_of_an_upload_gives_the_clip_back_at_once(tmp_path:
         daemon.stop()
         assert daemon.process.returncode == 0
         (record,) = daemon.records()
-        assert (record.state, record.attempts, record.strikes) == (State.WAITING, 0, 0)
+        assert (record.state, record.attempts, record.batch_failures) == (State.WAITING, 0, 0)
         daemon.start()
         daemon.await_records(1, State.DELIVERED)
         assert [video.size_bytes for video in simulator.received] == [20_000_000]

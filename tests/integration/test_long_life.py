@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record, Stored
 from agent.spool.upkeep import Upkeep
@@ -34,7 +34,7 @@ class Clock:
 def record(number: int) -> Record:
     footage = Footage(Path(f"/media/card/DCIM/{number // 1000}/ABC1234X_1_{number}.mp4"), 48_000_000, number)
     start = START + timedelta(seconds=60 * number)
-    clip = Clip(footage, Video("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={"start": "file name"})
+    clip = Clip(footage, ClipKey("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={"start": "file name"})
     stored = Stored(f"{footage.identity}-0.mp4", 48_000_000, number, "0" * 32)
     return Record.of_clip(clip, stored, State.WAITING, "", start)
 

@@ -77,7 +77,7 @@ def test_an_upload_that_breaks_makes_the_next_one_smaller(tmp_path: Path) -> Non
         server.uploads.append(broken)
         device.go_on_until(lambda: len(server.videos) > 0)
         assert len(server.videos) < 6
-        assert {(record.attempts, record.strikes) for record in device.records()} == {(0, 0)}
+        assert {(record.attempts, record.batch_failures) for record in device.records()} == {(0, 0)}
         all_arrive_once(device, server)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers import inotify_c
 
-from agent.clip import Footage, State, Video
+from agent.clip import ClipKey, Footage, State
 from agent.host.inotify import Inode, watched
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record
@@ -389,7 +389,7 @@ def fill(bench: Bench, files: int) -> None:
         start = START + timedelta(seconds=2 * number)
         path = folder / f"ABC1234X_1_{start:%Y%m%d_%H%M%S}.mp4"
         path.write_bytes(b"footage")
-        video = Video("ABC1234X", 1, start, start + timedelta(seconds=1))
+        video = ClipKey("ABC1234X", 1, start, start + timedelta(seconds=1))
         footage = Footage.from_stat(path, path.stat())
         records.append(Record(0, State.DELIVERED, footage, video, None, due=time.time()))
     queue = ClipQueue(bench.daemon.spool, bench.daemon.spool / "clips", time.time)

@@ -199,7 +199,7 @@ def test_a_certificate_that_is_not_valid_yet_is_trouble_of_the_link(tmp_path: Pa
         film(daemon, time.time() - 86_400)
         await_until(lambda: "not valid yet" in daemon.log, "the certificate to be complained of", SECONDS)
         waiting = the_only(daemon, State.WAITING)
-        assert (waiting.attempts, waiting.strikes) == (0, 0)
+        assert (waiting.attempts, waiting.batch_failures) == (0, 0)
         assert "is it behind?" in daemon.command("status").stdout
         assert simulator.received == []
         authority.issue_cert("127.0.0.1").configure_cert(tls)

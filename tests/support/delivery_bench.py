@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from agent.clip import Clip, Footage, State, Video
+from agent.clip import Clip, ClipKey, Footage, State
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 from agent.spool import Spool
@@ -103,7 +103,7 @@ class Bench:
             os.truncate(path, hole_to_bytes)
         backdate(path)
         start = start or START + timedelta(minutes=number)
-        video = Video("ABC1234X", 1, start, start + timedelta(seconds=1))
+        video = ClipKey("ABC1234X", 1, start, start + timedelta(seconds=1))
         (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
         return taken.id
 

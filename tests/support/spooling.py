@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, Footage, Upload, Video
+from agent.clip import Clip, ClipKey, Footage, Upload
 from agent.config import SpoolSettings
 from agent.spool import Spool, Taken
 
@@ -30,7 +30,7 @@ def make_clip(folder: Path, number: int, content: bytes = b"x" * 100, **changes:
     path.write_bytes(content)
     start = START + timedelta(minutes=number)
     clip = Clip(
-        Footage.from_stat(path, path.stat()), Video("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={}
+        Footage.from_stat(path, path.stat()), ClipKey("ABC1234X", 1, start, start + timedelta(seconds=60)), sources={}
     )
     return replace(clip, **changes)  # type: ignore[arg-type]
 

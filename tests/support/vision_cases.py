@@ -11,7 +11,7 @@ from typing import Any
 
 import trustme
 
-from agent.clip import Upload, Video
+from agent.clip import ClipKey, Upload
 from agent.config import Api, Secret
 from tests.support.socket_servers import Peer, Request, Script
 
@@ -67,7 +67,7 @@ def upload_of(
     comments: str = "",
 ) -> Upload:
     """A clip on its way whose file is there already."""
-    video = Video(registration, camera, start, start + timedelta(seconds=seconds))
+    video = ClipKey(registration, camera, start, start + timedelta(seconds=seconds))
     stat = file.stat()
     return Upload(id, video, comments, file, stat.st_size, stat.st_mtime_ns)
 

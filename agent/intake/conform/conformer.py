@@ -14,9 +14,9 @@ import structlog
 
 from agent.clip import Clip, Footage
 from agent.config import Config
-from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.intake.conform.forecast import needs_work
-from agent.intake.conform.process import Cancelled, Watch
+from agent.intake.conform.process import Watch
 from agent.intake.conform.work import Job, Rules, conform
 from agent.spool.files import NO_SPACE, make_directory
 

@@ -16,7 +16,7 @@ from agent.intake.conform.probe import Source, packets, read_facts
 from agent.intake.conform.process import Watch, is_installed
 from agent.intake.conform.work import MP4_FAMILY, Job, clips_of
 from agent.intake.fitting import MP4, is_h264
-from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
+from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Recording
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ def needs_work(job: Job, limits: Limits, conform: Conform) -> bool:
     if why is None or is_installed():
         return why is not None
     if why != _ZEROS:
-        raise FootageRefused(needs_ffmpeg(why), LOOK_AGAIN_SECONDS)
+        raise FootageRefused(needs_ffmpeg(why), RETRY_REFUSED_SECONDS)
     log.warning("footage_doubtful", footage=str(job.recording.footage.path), reason=why)
     return False
 

@@ -13,7 +13,7 @@ from agent.intake.conform.probe import Source, container_of, read_facts
 from agent.intake.conform.process import Watch, is_installed
 from agent.intake.fitting import MP4
 from agent.intake.inspection import MAX_DURATION_SECONDS, read_mp4
-from agent.intake.opening import LOOK_AGAIN_SECONDS, opened
+from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media
 
 INSTALL = "sudo apt install ffmpeg"
@@ -60,7 +60,7 @@ class MediaReader:
 
     def _probed(self, path: Path, container: str, why: str) -> tuple[Footage, Media]:
         if not is_installed():
-            raise FootageRefused(needs_ffmpeg(why), LOOK_AGAIN_SECONDS)
+            raise FootageRefused(needs_ffmpeg(why), RETRY_REFUSED_SECONDS)
         with opened(path) as file:
             footage = Footage.from_stat(path, os.fstat(file.fileno()))
             facts = read_facts(Source(file.fileno(), container), self._watch)

@@ -15,14 +15,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, cast
 
-from agent.errors import FootageRefused, VisionIngestError
+from agent.errors import Cancelled, FootageRefused, VisionIngestError
 
 POLL_SECONDS = 0.25
 # A child that says nothing for so long stands still: a failing card, or a file that sends it round in circles.
 STALL_SECONDS = 120.0
 LONGEST_LINE_BYTES = 1 << 20
 COMPLAINT_BYTES = 1024
-LOOK_AGAIN_SECONDS = 3600.0
+RETRY_REFUSED_SECONDS = 3600.0
 
 # Found where util-linux is, so on every Debian; each is left out where it is missing. The kernel kills the child when
 # the thread that started it is gone: a daemon that is killed must leave no ffmpeg behind.
@@ -33,10 +33,6 @@ _GENTLE = (
 )
 # As a service the daemon is this nice itself, and may not change it: `nice` would complain where ffmpeg should.
 NICE_ENOUGH = 10
-
-
-class Cancelled(VisionIngestError):
-    """The daemon is to stop: what was begun is thrown away and done anew after the next start."""
 
 
 class ToolFailed(VisionIngestError):
@@ -134,7 +130,7 @@ class Child:
         if code < 0:
             raise FootageRefused(
                 f"{self._name} was ended by signal {-code}, as where memory is short; looked at again in an hour",
-                LOOK_AGAIN_SECONDS,
+                RETRY_REFUSED_SECONDS,
             )
         if code:
             raise ToolFailed(self.complaints or f"{self._name} ended with code {code}")
@@ -166,7 +162,7 @@ class Child:
                     raise FootageRefused(
                         f"{self._name} read nothing of it for {self._stall_seconds:g} s: the card may be failing; "
                         "looked at again in an hour",
-                        LOOK_AGAIN_SECONDS,
+                        RETRY_REFUSED_SECONDS,
                     )
                 self._watch.alive()
 

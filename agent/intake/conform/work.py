@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import structlog
 
-from agent.clip import Clip, Footage, Video
+from agent.clip import Clip, ClipKey, Footage
 from agent.config import Conform, Limits, SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform import damage
@@ -213,7 +213,7 @@ def clips_of(recording: Recording, pieces: Sequence[Piece], how: str, notes: Seq
             f"the recording, {how}",
             **({"damage": damaged} if damaged else {}),
         }
-        video = Video(recording.registration, recording.camera, begins, ends)
+        video = ClipKey(recording.registration, recording.camera, begins, ends)
         clips.append(
             Clip(
                 recording.footage,

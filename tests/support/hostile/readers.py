@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from agent import mp4
-from agent.clip import State, Upload, Video
+from agent.clip import ClipKey, State, Upload
 from agent.config import FootageFolder, LogSettings, load
 from agent.config.patterns import pattern
 from agent.errors import ConfigError, FootageRefused, VisionIngestError
@@ -97,7 +97,7 @@ def feed_stored_name(rng: random.Random) -> str:
 
 
 UPLOADS = tuple(
-    Upload(number, Video("ABC1234X", number, START, START + timedelta(minutes=1)), "", Path("clip"), 1, 1)
+    Upload(number, ClipKey("ABC1234X", number, START, START + timedelta(minutes=1)), "", Path("clip"), 1, 1)
     for number in range(3)
 )
 HEADERS = ("X-RateLimit-Retry-After-Seconds", "X-RateLimit-Retry-At", "Retry-After", "Date", "Location", "Content-Type")

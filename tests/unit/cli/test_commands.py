@@ -17,7 +17,7 @@ import structlog
 
 from agent.cli import COMMANDS, build_parser, main
 from agent.cli.requests import wait_for
-from agent.clip import Clip, Footage, State, UnsetClock, Verdict, Video
+from agent.clip import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.config import load
 from agent.host.clock import ThisDevice
 from agent.host.control import ControlServer
@@ -68,7 +68,7 @@ def take(spool: Spool, config: Path, number: int, name: str | None = None) -> in
     path = config.parent / "footage" / (name or f"clip-{number}.mp4")
     path.write_bytes(recording(1.0, seed=f"{config} {number}"))
     start = START + timedelta(minutes=number)
-    video = Video("CLI123X", 1, start, start + timedelta(seconds=1))
+    video = ClipKey("CLI123X", 1, start, start + timedelta(seconds=1))
     clip = Clip(Footage.from_stat(path, path.stat()), video, sources={"start": "file name"})
     (taken,) = spool.take_in([(clip, path)])
     return taken.id
@@ -261,8 +261,8 @@ def test_why_tells_of_a_clip_that_waits_for_the_clock(
     path = config.parent / "footage" / "clip.mp4"
     path.write_bytes(recording(1.0))
     start = datetime(2026, 1, 1, 0, 1, tzinfo=timezone.utc)
-    video = Video("ABC1234X", 1, start, start + timedelta(seconds=1))
-    clock = UnsetClock("b" * 32, round(start.timestamp()) - 60, 2)
+    video = ClipKey("ABC1234X", 1, start, start + timedelta(seconds=1))
+    clock = UntrustedClock("b" * 32, round(start.timestamp()) - 60, 2)
     spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video, clock=clock), path)])
     assert run(config, "why", "clip.mp4") == 0
     shown = " ".join(capsys.readouterr().out.split())

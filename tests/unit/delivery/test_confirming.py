@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.clip import Footage, State, Verdict, Video
+from agent.clip import ClipKey, Footage, State, Verdict
 from agent.delivery.confirmation import MOST_QUERIES, PATIENCE_SECONDS, WINDOW, Waiting, confirm, some_of, windows
 from agent.delivery.verdicts import CONFIRM_WITHIN_SECONDS, Policy
 from agent.spool.records import Record
@@ -21,7 +21,7 @@ UTC = ZoneInfo("UTC")
 
 def record(id: int, *, hours: float = 0.0, registration: str = "ABC1234X", **changes: object) -> Record:
     start = START + timedelta(hours=hours)
-    video = Video(registration, 1, start, start + timedelta(seconds=60))
+    video = ClipKey(registration, 1, start, start + timedelta(seconds=60))
     footage = Footage(Path(f"/footage/{id}.mp4"), 100, 0)
     return Record(id, State.ACCEPTED, footage, video, None, **changes)  # type: ignore[arg-type]
 
@@ -103,7 +103,7 @@ def test_a_clip_is_matched_as_the_api_writes_its_times() -> None:
     """The hour that comes twice when summer time ends: the API's timestamps cannot tell which."""
     zone = ZoneInfo("Europe/London")
     first = datetime(2026, 10, 25, 0, 30, tzinfo=timezone.utc)
-    video = Video("ABC1234X", 1, first, first + timedelta(seconds=60))
+    video = ClipKey("ABC1234X", 1, first, first + timedelta(seconds=60))
     asked = Record(1, State.ACCEPTED, Footage(Path("/f/1.mp4"), 1, 0), video, None)
     later = timedelta(hours=1)
     listed = VideoRequest("4", "ABC1234X", 1, 3, None, video.start + later, video.end + later, None, None)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from agent.clip import State, Upload, Video
+from agent.clip import ClipKey, State, Upload
 from agent.delivery.backoff import clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.delivery.batching import BatchLimits, fill
 from agent.delivery.verdicts import Cause, Decision, Policy, decide_failure, decide_results
@@ -17,13 +17,12 @@ from agent.errors import (
     ClipUnreadable,
     CredentialsRejected,
     DeliveryError,
+    EndpointNotFound,
+    FeatureDisabled,
     LinkDown,
-    OptionInactive,
     RateLimited,
     RequestRejected,
-    Stopped,
     TooLarge,
-    WrongAddress,
 )
 from agent.vision.answers import FileResult
 
@@ -32,11 +31,11 @@ POLICY = Policy(attempts=3, confirm="auto")
 
 
 def upload(
-    id: int, *, size_bytes: int = 100, attempts: int = 0, strikes: int = 0, companions: int | None = None
+    id: int, *, size_bytes: int = 100, attempts: int = 0, batch_failures: int = 0, max_batch_clips: int | None = None
 ) -> Upload:
     start = START + timedelta(minutes=id)
-    video = Video("ABC1234X", 1, start, start + timedelta(seconds=60))
-    return Upload(id, video, "", Path(f"/spool/{id}.mp4"), size_bytes, 0, attempts, strikes, companions)
+    video = ClipKey("ABC1234X", 1, start, start + timedelta(seconds=60))
+    return Upload(id, video, "", Path(f"/spool/{id}.mp4"), size_bytes, 0, attempts, batch_failures, max_batch_clips)
 
 
 def result(of: Upload, *errors: str, request_id: str | None = None) -> FileResult:
@@ -74,16 +73,18 @@ def test_a_link_that_is_down_gives_the_batch_back_untouched_and_waits() -> None:
 def test_a_batch_that_fails_while_the_api_answers_is_divided(clips: int, part: int) -> None:
     verdicts = fail(LinkDown("500"), *(upload(id) for id in range(clips)), api_answers=True).verdicts
     assert len(verdicts) == clips
-    assert {(v.state, v.strikes, v.companions, v.attempts, v.retry_in_seconds) for v in verdicts.values()} == {
-        (State.WAITING, 1, part, 0, 0.0)
-    }
+    assert {
+        (v.state, v.batch_failures, v.max_batch_clips, v.attempts, v.retry_in_seconds) for v in verdicts.values()
+    } == {(State.WAITING, 1, part, 0, 0.0)}
 
 
 def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_refused() -> None:
-    first = fail(LinkDown("500"), upload(1, strikes=5, companions=1), api_answers=True, others_pass=True).verdicts[1]
-    assert (first.state, first.attempts, first.companions) == (State.WAITING, 1, 1)
+    first = fail(
+        LinkDown("500"), upload(1, batch_failures=5, max_batch_clips=1), api_answers=True, others_pass=True
+    ).verdicts[1]
+    assert (first.state, first.attempts, first.max_batch_clips) == (State.WAITING, 1, 1)
     assert first.retry_in_seconds > 0
-    suspect = upload(1, strikes=7, companions=1, attempts=2)
+    suspect = upload(1, batch_failures=7, max_batch_clips=1, attempts=2)
     last = fail(LinkDown("500"), suspect, api_answers=True, others_pass=True).verdicts[1]
     assert last.state is State.REFUSED
     assert "gave up after 3 attempts" in last.reason
@@ -91,18 +92,18 @@ def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_r
 
 def test_a_clip_that_fails_alone_while_no_other_passes_waits_longer_and_longer_and_loses_no_attempt() -> None:
     verdicts = [
-        fail(LinkDown("reset"), upload(1, strikes=strikes, attempts=2), api_answers=True).verdicts[1]
-        for strikes in range(14)
+        fail(LinkDown("reset"), upload(1, batch_failures=batch_failures, attempts=2), api_answers=True).verdicts[1]
+        for batch_failures in range(14)
     ]
-    assert {(v.state, v.attempts, v.companions) for v in verdicts} == {(State.WAITING, 2, 1)}
-    assert [v.strikes for v in verdicts] == list(range(1, 15))
+    assert {(v.state, v.attempts, v.max_batch_clips) for v in verdicts} == {(State.WAITING, 2, 1)}
+    assert [v.batch_failures for v in verdicts] == list(range(1, 15))
     delays = [v.retry_in_seconds for v in verdicts]
     assert delays[:2] == [0.0, 0.0]
     assert 22 <= delays[2] <= 30
     assert 2700 <= delays[-1] <= 3600
 
 
-@pytest.mark.parametrize("error", [CredentialsRejected("401"), OptionInactive("403"), WrongAddress("404")])
+@pytest.mark.parametrize("error", [CredentialsRejected("401"), FeatureDisabled("403"), EndpointNotFound("404")])
 def test_what_a_person_must_mend_holds_all_delivery_for_five_minutes(error: DeliveryError) -> None:
     decision = fail(error, upload(1))
     assert decision.verdicts == {}
@@ -134,11 +135,11 @@ def test_a_rejection_that_names_the_registration_of_an_item_holds_it() -> None:
 
 def test_a_rejection_of_the_whole_request_sends_the_clips_one_by_one() -> None:
     verdicts = fail(RequestRejected("invalid"), upload(1), upload(2)).verdicts
-    assert {(v.state, v.companions, v.attempts) for v in verdicts.values()} == {(State.WAITING, 1, 0)}
+    assert {(v.state, v.max_batch_clips, v.attempts) for v in verdicts.values()} == {(State.WAITING, 1, 0)}
 
 
 def test_a_rejection_of_a_single_upload_is_about_its_file() -> None:
-    verdict = fail(RequestRejected("The file is not of MP4 video format."), upload(1, companions=1)).verdicts[1]
+    verdict = fail(RequestRejected("The file is not of MP4 video format."), upload(1, max_batch_clips=1)).verdicts[1]
     assert verdict.state is State.REFUSED
 
 
@@ -192,15 +193,11 @@ def test_a_stored_file_that_vanished_is_lost_and_the_others_go_on() -> None:
 
 
 def test_a_stored_file_that_cannot_be_read_now_is_kept_and_tried_again() -> None:
-    unreadable = ClipUnreadable(Path("/spool/2.mp4"), "cannot be read: Input/output error", may_pass=True)
+    unreadable = ClipUnreadable(Path("/spool/2.mp4"), "cannot be read: Input/output error", is_transient=True)
     verdict = fail(unreadable, upload(1), upload(2)).verdicts[2]
-    assert (verdict.state, verdict.attempts, verdict.companions) == (State.WAITING, 1, 1)
+    assert (verdict.state, verdict.attempts, verdict.max_batch_clips) == (State.WAITING, 1, 1)
     assert verdict.retry_in_seconds > 0
     assert fail(unreadable, upload(2, attempts=2)).verdicts[2].state is State.REFUSED
-
-
-def test_a_stop_gives_everything_back() -> None:
-    assert fail(Stopped("stop"), upload(1)) == Decision()
 
 
 def test_a_link_that_is_down_is_tried_often_for_a_minute_and_then_every_two_minutes() -> None:
@@ -241,13 +238,18 @@ def test_a_clip_that_exceeds_the_byte_limit_goes_alone() -> None:
 
 
 def test_suspects_travel_only_with_suspects_and_only_so_many() -> None:
-    clips = [upload(1, companions=2), upload(2), upload(3, companions=2), upload(4, companions=2)]
+    clips = [upload(1, max_batch_clips=2), upload(2), upload(3, max_batch_clips=2), upload(4, max_batch_clips=2)]
     assert [u.id for u in fill(iter(clips), BatchLimits(5, 1000))] == [1, 3]
     assert [u.id for u in fill(iter([upload(5), *clips]), BatchLimits(5, 1000))] == [5, 2]
 
 
 def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() -> None:
-    clips = [upload(1, strikes=2, companions=1), upload(2, strikes=1, companions=3), upload(3), upload(4)]
+    clips = [
+        upload(1, batch_failures=2, max_batch_clips=1),
+        upload(2, batch_failures=1, max_batch_clips=3),
+        upload(3),
+        upload(4),
+    ]
     limits = BatchLimits(5, 1000)
     assert [u.id for u in fill(iter(clips), limits, least_suspected_first=True)] == [3, 4]
     assert [u.id for u in fill(iter(clips[:2]), limits, least_suspected_first=True)] == [2]

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.clip import Clip, Footage, State, Verdict, Video
+from agent.clip import Clip, ClipKey, Footage, State, Verdict
 from agent.config import SpoolSettings
 from agent.delivery.polling import Poller
 from agent.delivery.verdicts import Policy
@@ -69,7 +69,7 @@ class Account:
         path = self.place / f"{registration} {minute} {camera}.mp4"
         path.write_bytes(path.name.encode())
         start = START + timedelta(minutes=minute)
-        video = Video(registration, camera, start, start + timedelta(minutes=1))
+        video = ClipKey(registration, camera, start, start + timedelta(minutes=1))
         (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
         self.spool.claim(list)
         verdict = Verdict(State.ACCEPTED, "taken", retry_in_seconds=3600)

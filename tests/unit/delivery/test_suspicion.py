@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Upload, Video
+from agent.clip import ClipKey, Upload
 from agent.delivery.suspicion import FRESH_SECONDS, Suspicion
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
 
-def upload(id: int, strikes: int = 0) -> Upload:
-    video = Video("ABC1234X", 1, START, START + timedelta(seconds=60))
-    return Upload(id, video, "", Path(f"/spool/{id}.mp4"), 100, 0, strikes=strikes)
+def upload(id: int, batch_failures: int = 0) -> Upload:
+    video = ClipKey("ABC1234X", 1, START, START + timedelta(seconds=60))
+    return Upload(id, video, "", Path(f"/spool/{id}.mp4"), 100, 0, batch_failures=batch_failures)
 
 
 def test_nothing_is_held_against_a_clip_before_others_have_passed() -> None:
@@ -28,8 +28,8 @@ def test_nothing_is_held_against_a_clip_before_others_have_passed() -> None:
 def test_what_passed_before_the_clip_failed_first_proves_nothing() -> None:
     suspicion = Suspicion()
     suspicion.passed([upload(2)], 1.0)
-    suspicion.failed([upload(1, strikes=1)], 2.0)
-    assert not suspicion.others_pass(upload(1, strikes=1), 3.0)
+    suspicion.failed([upload(1, batch_failures=1)], 2.0)
+    assert not suspicion.others_pass(upload(1, batch_failures=1), 3.0)
 
 
 def test_what_passed_long_ago_proves_nothing() -> None:
@@ -44,7 +44,7 @@ def test_a_failure_of_an_unsuspected_clip_puts_the_link_in_doubt_and_one_of_a_su
     suspicion = Suspicion()
     suspicion.failed([upload(1)], 1.0)
     suspicion.passed([upload(2)], 2.0)
-    suspicion.failed([upload(3, strikes=2)], 3.0)
+    suspicion.failed([upload(3, batch_failures=2)], 3.0)
     assert suspicion.others_pass(upload(1), 4.0)
     suspicion.failed([upload(4)], 5.0)
     assert not suspicion.others_pass(upload(1), 6.0)

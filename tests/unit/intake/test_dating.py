@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, UnsetClock, Video
+from agent.clip import Clip, ClipKey, Footage, UntrustedClock
 from agent.errors import FootageRefused
 from agent.host.clock import Clock
 from agent.intake.dating import dated
@@ -20,7 +20,7 @@ CLOCKS = pytest.mark.parametrize("wrong", [UNSET, DAYS_BEHIND, RIGHT - 1000.0, R
 
 def clip(start: float, *, written: float, seconds: float = 60.0) -> Clip:
     begin = datetime.fromtimestamp(round(start), tz=timezone.utc)
-    video = Video("ABC1234X", 1, begin, begin + timedelta(seconds=seconds))
+    video = ClipKey("ABC1234X", 1, begin, begin + timedelta(seconds=seconds))
     return Clip(Footage(Path("/card/a.mp4"), 1000, int(written * 1e9)), video, sources={"start": "file name"})
 
 
@@ -41,7 +41,7 @@ def test_footage_recorded_by_an_unset_clock_is_marked(wrong: float) -> None:
     clock = unset_until(BenchDevice(wrong), 200.0)
     recorded = clip(wrong + 100.0, written=wrong + 162.0)
     (held,) = dated([recorded], clock.settings)
-    assert held == replace(recorded, clock=UnsetClock(BOOT, round(wrong), 2))
+    assert held == replace(recorded, clock=UntrustedClock(BOOT, round(wrong), 2))
 
 
 @CLOCKS
@@ -89,7 +89,7 @@ def test_a_camera_with_a_right_clock_of_its_own_is_not_put_wrong() -> None:
     recorded = clip(RIGHT + 100.0, written=RIGHT - 120.0 + 162.0)
     (held,) = dated([recorded], clock.settings)
     assert held.clock is not None
-    assert held.clock.off_by_seconds(RIGHT) == 0
+    assert held.clock.offset_seconds(RIGHT) == 0
     device.synchronise(RIGHT)
     device.uptime = 210.0
     clock.look()
@@ -100,8 +100,8 @@ def test_a_camera_ahead_of_an_unset_clock_is_held_not_refused() -> None:
     clock = unset_until(BenchDevice(DAYS_BEHIND), 200.0)
     (held,) = dated([clip(RIGHT + 100.0, written=DAYS_BEHIND + 162.0)], clock.settings)
     assert held.clock is not None
-    assert not held.clock.gave_the_time
-    assert held.clock.off_by_seconds(RIGHT) == 0
+    assert not held.clock.is_time_source
+    assert held.clock.offset_seconds(RIGHT) == 0
 
 
 def test_a_camera_ahead_of_a_clock_that_is_trusted_is_refused() -> None:
@@ -127,7 +127,7 @@ def test_footage_of_an_earlier_boot_with_an_unset_clock_is_not_taken_for_one_of_
     (held,) = dated([clip(UNSET + 900.0, written=UNSET + 961.0)], clock.settings)
     assert held.clock is not None
     assert held.clock.boot_id != BOOT
-    assert held.clock.gave_the_time
+    assert held.clock.is_time_source
 
 
 def test_the_pieces_of_one_recording_are_judged_as_one() -> None:
@@ -135,7 +135,7 @@ def test_the_pieces_of_one_recording_are_judged_as_one() -> None:
     clock = unset_until(BenchDevice(UNSET), 2000.0)
     pieces = [clip(UNSET + 100.0 + 290.0 * n, written=UNSET + 1261.0, seconds=290.0) for n in range(4)]
     held = dated(pieces, clock.settings)
-    assert {piece.clock for piece in held} == {UnsetClock(BOOT, 0, 1)}
+    assert {piece.clock for piece in held} == {UntrustedClock(BOOT, 0, 1)}
 
 
 def test_a_clock_that_was_right_without_proof_changes_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, Footage, Video
+from agent.clip import Clip, ClipKey, Footage
 from agent.config import FootageFolder
 from agent.intake.grouping import LONGEST_SECONDS, MOST_BYTES, MOST_FILES, Group, Member
 
@@ -15,7 +15,7 @@ START = datetime(2026, 7, 28, tzinfo=timezone.utc)
 
 def member(number: int, size_bytes: int = 1000) -> Member:
     footage = Footage(Path(f"/card/{number}.mp4"), size_bytes, 0)
-    return Member(FOLDER, Clip(footage, Video("ABC1234X", 1, START, START + timedelta(minutes=1))))
+    return Member(FOLDER, Clip(footage, ClipKey("ABC1234X", 1, START, START + timedelta(minutes=1))))
 
 
 def test_a_group_without_members_is_never_due() -> None:

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from agent import mp4
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, Footage, Video
+from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage
 from agent.config import (
     Api,
     Config,
@@ -92,7 +92,7 @@ def test_footage_with_a_telling_name_becomes_a_clip(card: Card) -> None:
     path = card.write()
     assert card.inspect(path) == Clip(
         Footage.from_stat(path, path.stat()),
-        Video("ABC1234X", 1, START, START.replace(minute=42)),
+        ClipKey("ABC1234X", 1, START, START.replace(minute=42)),
         priority=NORMAL_PRIORITY,
         sources={
             "registration": "file name (plain)",
@@ -171,7 +171,7 @@ class TestRegistration:
         refusal = card.refusal(card.write("cam1/x.mp4", sidecar={"start": "20260728T144141"}))
         for way in ("[vehicle]", "this folder", "pattern", "sidecar"):
             assert way in refusal.reason
-        assert refusal.look_again_seconds == 600
+        assert refusal.retry_after_seconds == 600
 
 
 class TestCamera:
@@ -266,7 +266,7 @@ class TestTime:
         assert refusal.reason.startswith(
             f"no recording time: {read_by} reads none from the name. Give the folder a pattern"
         )
-        assert refusal.look_again_seconds == 600
+        assert refusal.retry_after_seconds == 600
 
     def test_an_impossible_time_is_refused_with_its_parts(self, card: Card) -> None:
         reason = card.refusal(card.write("ABC1234X_1_20261328_144141.mp4")).reason
@@ -278,7 +278,7 @@ class TestTime:
     def test_a_recording_from_the_future_is_looked_at_again(self, card: Card) -> None:
         refusal = card.refusal(card.write("ABC1234X_1_20270101_000000.mp4"))
         assert "is in the future" in refusal.reason
-        assert refusal.look_again_seconds == 3600
+        assert refusal.retry_after_seconds == 3600
 
 
 class TestDuration:

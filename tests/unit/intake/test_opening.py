@@ -105,7 +105,7 @@ def test_a_file_that_may_not_be_read_is_refused_with_its_owner_and_the_remedy(sh
         refusal = refusal_of(path)
     assert f"it belongs to {path.owner()}, group {path.group()}, mode 0000" in refusal.reason
     assert f"usermod -aG {path.group()} " in refusal.reason
-    assert refusal.look_again_seconds == 600
+    assert refusal.retry_after_seconds == 600
 
 
 def test_a_file_of_a_user_without_a_name_is_refused_with_the_number(shared_folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_failing_card_refuses_the_file_for_a_while(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(FootageRefused, match=r"cannot be read \(Input/output error\)") as refused, opened(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
-    assert refused.value.look_again_seconds == 600
+    assert refused.value.retry_after_seconds == 600
 
 
 @pytest.mark.parametrize("reason", [errno.EIO, errno.ENXIO, errno.ENODEV])
@@ -146,6 +146,6 @@ def test_a_card_that_is_pulled_while_it_is_read_is_looked_at_again(
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(os, "open", pulled)
-    assert refusal_of(path).look_again_seconds == 600
+    assert refusal_of(path).retry_after_seconds == 600
     path.unlink()
-    assert refusal_of(path).look_again_seconds == 600
+    assert refusal_of(path).retry_after_seconds == 600

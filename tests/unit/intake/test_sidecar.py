@@ -93,7 +93,7 @@ def test_a_sidecar_that_is_wrong_refuses_its_footage_until_it_is_mended(
     with pytest.raises(FootageRefused, match=sentence) as refused:
         read_sidecar(footage)
     assert refused.value.reason.startswith("its sidecar clip.json ")
-    assert refused.value.look_again_seconds == 600
+    assert refused.value.retry_after_seconds == 600
 
 
 def test_undecodable_bytes_are_not_json(footage: Path) -> None:

@@ -133,7 +133,7 @@ def test_a_camera_clock_that_is_a_little_fast_passes() -> None:
 def test_a_camera_whose_clock_was_never_set_is_refused_for_good() -> None:
     with pytest.raises(FootageRefused, match=r"2000-01-01 00:03:00 UTC is before 2015: the camera's clock") as refused:
         check_recording_time(utc(2000, 1, 1, 0, 3), utc(2000, 1, 1, 0, 4), NOW)
-    assert refused.value.look_again_seconds is None
+    assert refused.value.retry_after_seconds is None
 
 
 def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_again() -> None:
@@ -141,7 +141,7 @@ def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_ag
         check_recording_time(NOW, NOW + timedelta(minutes=5, seconds=1), NOW)
     assert "recording time 2026-07-28 12:00:00 to 12:05:01 UTC" in refused.value.reason
     assert "this device's clock says 2026-07-28 12:00:00 UTC. Either clock may be wrong" in refused.value.reason
-    assert refused.value.look_again_seconds == 3600
+    assert refused.value.retry_after_seconds == 3600
 
 
 @pytest.mark.parametrize(

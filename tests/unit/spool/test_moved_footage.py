@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
 from agent.spool import Spool, Taken
 from agent.spool.records import Record
@@ -32,7 +32,7 @@ class Bench:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"picture %d" % number * 10)
         start = START + timedelta(minutes=number)
-        return Clip(Footage.from_stat(path, path.stat()), Video("ABC1234X", 1, start, start + timedelta(seconds=60)))
+        return Clip(Footage.from_stat(path, path.stat()), ClipKey("ABC1234X", 1, start, start + timedelta(seconds=60)))
 
     def lock(self, clip: Clip) -> Clip:
         """What the intake makes of a clip that the recorder moved into RO."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, State, UnsetClock, Verdict, Video
+from agent.clip import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.config import SpoolSettings
 from agent.host.clock import ClockStamp
 from agent.spool import Spool, Taken
@@ -20,7 +20,7 @@ from tests.support.clocks import BOOT
 
 RIGHT = 1_790_000_000
 NEXT_BOOT = "c" * 32
-UNSET = UnsetClock(BOOT, boot_began=0, lag_seconds=2)
+UNSET = UntrustedClock(BOOT, boot_began=0, lag_seconds=2)
 NOT_YET = ClockStamp(BOOT, 300.0, 300.0, trusted=False)
 SET = ClockStamp(BOOT, 400.0, RIGHT + 400.0, trusted=True)
 SET_IN_NEXT_BOOT = replace(SET, boot_id=NEXT_BOOT)
@@ -50,12 +50,14 @@ class Bench:
         self.spool.recover()
         return self.spool
 
-    def clip(self, start: int, content: bytes = b"x" * 100, clock: UnsetClock | None = UNSET, name: str = "") -> Clip:
+    def clip(
+        self, start: int, content: bytes = b"x" * 100, clock: UntrustedClock | None = UNSET, name: str = ""
+    ) -> Clip:
         path = self.footage / (name or f"{start}-{len(content)}.mp4")
         path.write_bytes(content)
         os.utime(path, (start + 62, start + 62))
         begin = datetime.fromtimestamp(start, tz=timezone.utc)
-        video = Video("ABC1234X", 1, begin, begin + timedelta(seconds=60))
+        video = ClipKey("ABC1234X", 1, begin, begin + timedelta(seconds=60))
         return Clip(Footage.from_stat(path, path.stat()), video, sources={"start": "file name"}, clock=clock)
 
     def take(self, clip: Clip) -> Taken:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, Footage, State, Upload, Verdict, Video
+from agent.clip import EVENT_PRIORITY, ClipKey, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
 from agent.spool import Recovery, Spool, Taken
@@ -74,7 +74,7 @@ def test_footage_on_a_failing_card_is_refused_and_looked_at_again(
     monkeypatch.setattr(os, "sendfile", fail(errno.EIO))
     with pytest.raises(FootageRefused, match="card may be failing") as refusal:
         take(spool, make_clip(tmp_path / "footage", 1))
-    assert refusal.value.look_again_seconds == 600
+    assert refusal.value.retry_after_seconds == 600
     assert stored(settings) == []
 
 
@@ -92,7 +92,7 @@ def test_footage_that_changed_since_its_inspection_is_not_taken(
 
 
 def test_a_stored_name_says_all_that_delivery_needs(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "footage", 1, video=Video("A_B /Ü-9", 12, START, START + timedelta(seconds=7)))
+    clip = make_clip(tmp_path / "footage", 1, video=ClipKey("A_B /Ü-9", 12, START, START + timedelta(seconds=7)))
     said = read_name(name_for(clip))
     assert said is not None
     assert (said.video, said.identity, said.piece) == (clip.video, clip.footage.identity, 0)
@@ -169,10 +169,10 @@ def test_a_held_clip_is_looked_at_again(spool: Spool, clock: Clock, tmp_path: Pa
 def test_retry_by_hand_gives_a_refused_clip_all_its_attempts_again(spool: Spool, tmp_path: Path) -> None:
     take(spool, make_clip(tmp_path / "footage", 1))
     claim(spool)
-    spool.settle({1: Verdict(State.REFUSED, "gave up", attempts=5, strikes=4, companions=1)})
+    spool.settle({1: Verdict(State.REFUSED, "gave up", attempts=5, batch_failures=4, max_batch_clips=1)})
     assert [record.state for record in spool.retry([1])] == [State.WAITING]
     (upload,) = claim(spool)
-    assert (upload.attempts, upload.strikes, upload.companions) == (0, 0, None)
+    assert (upload.attempts, upload.batch_failures, upload.max_batch_clips) == (0, 0, None)
     assert spool.retry([1]) == []
     assert spool.retry([999]) == []
 
@@ -447,7 +447,7 @@ def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path
 
 @pytest.mark.parametrize("letter", ["\u0e01", "\u8c61", "\U00020000"], ids=["Thai", "Chinese", "rare Chinese"])
 def test_a_registration_in_any_script_fits_into_the_stored_name(spool: Spool, tmp_path: Path, letter: str) -> None:
-    clip = make_clip(tmp_path / "footage", 1, video=Video(letter * 20, 255, START, START + timedelta(seconds=7)))
+    clip = make_clip(tmp_path / "footage", 1, video=ClipKey(letter * 20, 255, START, START + timedelta(seconds=7)))
     take(spool, clip)
     said = read_name(name_for(clip))
     assert said is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, State, Verdict, Video
+from agent.clip import Clip, ClipKey, Footage, State, Verdict
 from agent.config import SpoolSettings
 from agent.errors import VisionIngestError
 from agent.spool import Recovery, Spool
@@ -33,7 +33,7 @@ def cut_into(place: Path, count: int) -> list[tuple[Clip, Path]]:
         file = place / f"piece{number}.mp4"
         file.write_bytes(b"piece %d" % number)
         start = START + timedelta(minutes=number)
-        video = Video("ABC1234X", 1, start, start + timedelta(minutes=1))
+        video = ClipKey("ABC1234X", 1, start, start + timedelta(minutes=1))
         pieces.append((Clip(footage, video, piece=number, pieces=count), file))
     return pieces
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, State, Upload, Verdict, Video
+from agent.clip import Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record, Stored
 from tests.support.spooling import START, Clock
@@ -26,7 +26,7 @@ def queue(tmp_path: Path) -> Iterator[ClipQueue]:
 def records(first: int, count: int) -> Iterator[Record]:
     for number in range(first, first + count):
         start = START + timedelta(minutes=number)
-        clip = Clip(Footage(Path(f"/card/{number}.mp4"), 100, number), Video("ABC1234X", 1, start, start))
+        clip = Clip(Footage(Path(f"/card/{number}.mp4"), 100, number), ClipKey("ABC1234X", 1, start, start))
         yield Record.of_clip(clip, Stored(f"{number}.mp4", 100, number, "0" * 32), State.WAITING, "", start)
 
 

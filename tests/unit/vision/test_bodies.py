@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clip import Upload
-from agent.errors import ClipUnreadable, LinkDown, Stopped
+from agent.errors import Cancelled, ClipUnreadable, LinkDown
 from agent.vision.bodies import PIECE_BYTES, JsonBulkBody, MultipartBulkBody, SingleBody
 from tests.support.vision_cases import stored_clip, upload_of
 
@@ -184,17 +184,17 @@ def test_progress_counts_what_has_left_and_names_the_clip(tmp_path: Path, bulk: 
 def test_a_body_stops_before_the_next_piece(tmp_path: Path, bulk: Bulk) -> None:
     sent: list[bytes] = []
     body = bulk([stored_clip(tmp_path, bytes(2_000_000))], UTC, stopping=lambda: len(sent) == 2)
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         sent.extend(body)
     assert len(sent) == 2
 
 
 class TestAFileThatIsNotTheOneStored:
-    def unreadable(self, upload: Upload, bulk: Bulk, *, may_pass: bool = False) -> str:
+    def unreadable(self, upload: Upload, bulk: Bulk, *, is_transient: bool = False) -> str:
         with pytest.raises(ClipUnreadable) as caught:
             list(bulk([upload], UTC))
         assert caught.value.file == upload.file
-        assert caught.value.may_pass is may_pass
+        assert caught.value.is_transient is is_transient
         return caught.value.reason
 
     @both
@@ -232,7 +232,7 @@ class TestAFileThatIsNotTheOneStored:
     @both
     @pytest.mark.skipif(not FAILING_FILE.exists(), reason="needs a file of the kernel that cannot be read")
     def test_one_that_cannot_be_read_may_be_readable_later(self, bulk: Bulk) -> None:
-        assert self.unreadable(upload_of(FAILING_FILE), bulk, may_pass=True) == "cannot be read: Invalid argument"
+        assert self.unreadable(upload_of(FAILING_FILE), bulk, is_transient=True) == "cannot be read: Invalid argument"
 
     @both
     def test_all_files_are_looked_at_before_the_first_byte(self, tmp_path: Path, bulk: Bulk) -> None:

@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.clip import Video
+from agent.clip import ClipKey
 from agent.vision.readings import read_timestamp, same_video, timestamp
 
 UTC = ZoneInfo("UTC")
@@ -37,13 +37,13 @@ def test_a_clip_is_found_again_in_the_hour_that_comes_twice() -> None:
     assert back is not None
     assert back != sent
     minute = timedelta(minutes=1)
-    assert same_video(Video("A", 1, back, back + minute), LISBON) == same_video(
-        Video("A", 1, sent, sent + minute), LISBON
+    assert same_video(ClipKey("A", 1, back, back + minute), LISBON) == same_video(
+        ClipKey("A", 1, sent, sent + minute), LISBON
     )
 
 
 def test_letter_case_and_blanks_do_not_tell_registrations_apart_but_cameras_do() -> None:
     end = NOON + timedelta(minutes=1)
-    key = same_video(Video("abc 1", 1, NOON, end), UTC)
-    assert key == same_video(Video(" ABC 1 ", 1, NOON, end), UTC)
-    assert key != same_video(Video("abc 1", 2, NOON, end), UTC)
+    key = same_video(ClipKey("abc 1", 1, NOON, end), UTC)
+    assert key == same_video(ClipKey(" ABC 1 ", 1, NOON, end), UTC)
+    assert key != same_video(ClipKey("abc 1", 2, NOON, end), UTC)

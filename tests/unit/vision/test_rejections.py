@@ -8,12 +8,12 @@ from requests.structures import CaseInsensitiveDict
 from agent.errors import (
     CredentialsRejected,
     DeliveryError,
+    EndpointNotFound,
+    FeatureDisabled,
     LinkDown,
-    OptionInactive,
     RateLimited,
     RequestRejected,
     TooLarge,
-    WrongAddress,
 )
 from agent.vision.rejections import MAX_RETRY_SECONDS, decide, retry_after
 from agent.vision.transport import Reply
@@ -34,8 +34,8 @@ def reply(status: int, headers: Mapping[str, str] | None = None) -> Reply:
     ("status", "kind", "advice"),
     [
         (401, CredentialsRejected, "check api.username, the password and api.region"),
-        (403, OptionInactive, "Vision API option must be activated"),
-        (404, WrongAddress, "check api.region or api.base_url"),
+        (403, FeatureDisabled, "Vision API option must be activated"),
+        (404, EndpointNotFound, "check api.region or api.base_url"),
         (413, TooLarge, "of this size"),
         (422, RequestRejected, ""),
         (400, RequestRejected, ""),

@@ -12,13 +12,13 @@ import pytest
 from agent.clip import Upload
 from agent.errors import (
     CameraOffline,
+    Cancelled,
     ClipUnreadable,
     CredentialsRejected,
     DeliveryError,
     LinkDown,
     RateLimited,
     RequestRejected,
-    Stopped,
     TooLarge,
 )
 from agent.vision.client import VisionClient
@@ -127,7 +127,7 @@ class TestTheBulkUpload:
             peer.drain()
             pytest.fail("the request arrived whole")
 
-        with vision(tmp_path, swallow, stopping=stop.is_set) as (client, _), pytest.raises(Stopped):
+        with vision(tmp_path, swallow, stopping=stop.is_set) as (client, _), pytest.raises(Cancelled):
             client.upload_bulk([stored_clip(tmp_path, bytes(60_000_000))], encoding=encoding)
 
     def test_progress_is_told(self, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_an_abort_ends_what_another_thread_waits_for(tmp_path: Path) -> None:
         threading.Timer(0.05, client.abort).start()
         peer.hang()
 
-    with vision(tmp_path, silent) as (client, _), pytest.raises(Stopped):
+    with vision(tmp_path, silent) as (client, _), pytest.raises(Cancelled):
         client.videos_status()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import DeliveryError, LinkDown, Stopped
+from agent.errors import Cancelled, DeliveryError, LinkDown
 from agent.vision import transport as transport_module
 from agent.vision.connections import PatientConnection
 from agent.vision.transport import Transport
@@ -293,13 +293,13 @@ def deaf(peer: Peer) -> None:
 
 
 def abort(transport: Transport, body: Bytes | None) -> None:
-    """Aborts a request from another thread; it must end with Stopped, and not by its own patience."""
+    """Aborts a request from another thread; it must end with Cancelled, and not by its own patience."""
     outcome: list[BaseException] = []
 
     def work() -> None:
         try:
             transport.exchange("POST", "/upload", body=body)
-        except DeliveryError as exc:
+        except (Cancelled, DeliveryError) as exc:
             outcome.append(exc)
 
     worker = threading.Thread(target=work)
@@ -307,7 +307,7 @@ def abort(transport: Transport, body: Bytes | None) -> None:
     time.sleep(0.15)  # or the request might not have begun
     transport.abort()
     worker.join(PATIENCE_SECONDS)
-    assert [type(exc) for exc in outcome] == [Stopped]
+    assert [type(exc) for exc in outcome] == [Cancelled]
 
 
 @both
@@ -364,7 +364,7 @@ def test_a_connection_that_cannot_be_made_in_time_is_the_links_fault(tmp_path: P
 def test_nothing_is_sent_after_an_abort(tmp_path: Path) -> None:
     with link(tmp_path, answering(200, DONE)) as (transport, server):
         transport.abort()
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             transport.exchange("GET", "/status")
         assert not server.peers
 
@@ -374,5 +374,5 @@ def test_a_wish_to_stop_is_noticed_without_an_abort(tmp_path: Path, secure: bool
     stop = threading.Event()
     with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS, stopping=stop) as (transport, _):
         threading.Timer(0.1, stop.set).start()
-        with pytest.raises(Stopped):
+        with pytest.raises(Cancelled):
             transport.exchange("GET", "/status")

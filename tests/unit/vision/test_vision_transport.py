@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from agent import __version__
-from agent.errors import LinkDown, Stopped, WrongAddress
+from agent.errors import Cancelled, EndpointNotFound, LinkDown
 from agent.vision import transport as transport_module
 from agent.vision.transport import Reply, Transport
 from tests.support.socket_servers import Peer, refusing_port, scripted_server, tunnelling_to
@@ -204,7 +204,7 @@ def test_every_address_of_a_name_is_tried(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_address_that_cannot_be_one_is_for_a_person_to_correct(
     tmp_path: Path, base_url: str, proxy: str | None
 ) -> None:
-    with pytest.raises(WrongAddress, match=r"check api\.region or api\.base_url, and api\.proxy") as caught:
+    with pytest.raises(EndpointNotFound, match=r"check api\.region or api\.base_url, and api\.proxy") as caught:
         exchange(base_url, tmp_path, proxy=proxy)
     assert "hidden" not in str(caught.value)
 
@@ -279,7 +279,7 @@ def test_closing_leaves_no_socket_of_a_request_that_was_stopped(tmp_path: Path, 
     before = sockets()
     with scripted_server(hear, certificate=certificate() if secure else None) as server:
         transport = Transport(api(server.url, tmp_path), asked.is_set)
-        with pytest.raises(Stopped) as kept:
+        with pytest.raises(Cancelled) as kept:
             transport.exchange("GET", "/status")
         assert kept.traceback  # holds what the request left
         transport.close()

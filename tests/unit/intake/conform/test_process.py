@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import FootageRefused
-from agent.intake.conform.process import COMPLAINT_BYTES, Cancelled, Child, ToolFailed, Watch, is_installed, last_line
+from agent.errors import Cancelled, FootageRefused
+from agent.intake.conform.process import COMPLAINT_BYTES, Child, ToolFailed, Watch, is_installed, last_line
 from tests.support.daemon import await_until
 
 FOREVER = "echo $$; exec sleep 1000"
@@ -63,7 +63,7 @@ def test_a_tool_that_is_not_there_is_an_error() -> None:
 def test_a_child_that_the_kernel_ended_is_tried_again_later() -> None:
     with pytest.raises(FootageRefused, match="ended by signal 9") as refused, shell("kill -9 $$") as child:
         child.finish()
-    assert refused.value.look_again_seconds
+    assert refused.value.retry_after_seconds
 
 
 def test_a_stop_ends_it_at_once() -> None:
@@ -82,7 +82,7 @@ def test_one_that_stands_still_is_given_up() -> None:
         shell(FOREVER, stall_seconds=0.5) as child,
     ):
         child.finish()
-    assert refused.value.look_again_seconds
+    assert refused.value.retry_after_seconds
 
 
 def test_it_gives_signs_of_life_while_it_works(tmp_path: Path) -> None:

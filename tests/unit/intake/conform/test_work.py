@@ -17,10 +17,10 @@ import pytest
 from agent import mp4
 from agent.clip import Clip
 from agent.config import Conform, Limits, SpoolSettings
-from agent.errors import FootageGone, FootageIncomplete, FootageRefused, SpoolFull
+from agent.errors import Cancelled, FootageGone, FootageIncomplete, FootageRefused, SpoolFull
 from agent.intake.conform import cut, work
 from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import Cancelled, Watch
+from agent.intake.conform.process import Watch
 from agent.intake.conform.work import Job, Rules, conform
 from agent.intake.recording import Recording
 from tests.support.ffmpeg import SECONDS, ffmpeg, needs_ffmpeg, payloads, pictures, streams
