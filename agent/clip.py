@@ -123,25 +123,25 @@ class Clip:
 
     Args:
         footage: the file it comes from.
-        video: how the API will know it.
+        key: how the API will know it.
         priority: larger is delivered first; EVENT_PRIORITY or NORMAL_PRIORITY.
         comments: free text for the API's `comments` field.
         sources: where each value came from, for `why`: {"start": "file name", …}.
         piece: 0 for the first or only part of the footage.
         pieces: how many clips the footage gives.
         clock: set if its times cannot be believed before this device's clock is trusted; the spool holds it till then.
-        named: what the footage itself says, where its times were put right: after a restart it says so again.
+        original_key: what the footage itself says, where its times were put right: after a restart it says so again.
     """
 
     footage: Footage
-    video: ClipKey
+    key: ClipKey
     priority: int = NORMAL_PRIORITY
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     piece: int = 0
     pieces: int = 1
     clock: UntrustedClock | None = None
-    named: ClipKey | None = None
+    original_key: ClipKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class Upload:
     """
 
     id: int
-    video: ClipKey
+    key: ClipKey
     comments: str
     file: Path
     size_bytes: int

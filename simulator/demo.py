@@ -153,8 +153,8 @@ def _clip_name(record: Record) -> str:
     """A clip's name at the simulated API."""
     from simulator.store import clip_name
 
-    video = record.video
-    return clip_name(video.registration, str(video.camera), f"{video.start:%Y-%m-%d %H:%M:%S}") if video else ""
+    key = record.key
+    return clip_name(key.registration, str(key.camera), f"{key.start:%Y-%m-%d %H:%M:%S}") if key else ""
 
 
 def _configure(place: Path, base_url: str) -> Path:

@@ -101,7 +101,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
         "event": naming.event.word if naming.event else None,
         "priority": recording.priority if recording else None,
         "sources": dict(recording.sources) if recording else {},
-        "clips": [{"start": clip.video.start.isoformat(), "end": clip.video.end.isoformat()} for clip in finding.clips],
+        "clips": [{"start": clip.key.start.isoformat(), "end": clip.key.end.isoformat()} for clip in finding.clips],
     }
 
 

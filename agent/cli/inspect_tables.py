@@ -55,7 +55,7 @@ def _as_clips(clips: Sequence[Clip]) -> str:
     how = clips[0].sources["piece"].rpartition(", ")[2]
     if len(clips) == 1:
         return f"one clip, repacked {how}."
-    lines = [f"  {_instant(clip.video.start)}, {clip.video.duration_seconds} s" for clip in clips]
+    lines = [f"  {_instant(clip.key.start)}, {clip.key.duration_seconds} s" for clip in clips]
     return "\n".join((f"{len(clips)} clips, cut {how}:", *lines))
 
 
@@ -80,7 +80,7 @@ def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
         if naming.start is not None:
             yield "start", f"{naming.start:%Y-%m-%d %H:%M:%S}", f"{sources['start']}, by the camera's clock"
     for clip in finding.clips[-1:]:
-        yield "end", _instant(clip.video.end), clip.sources["end"]
+        yield "end", _instant(clip.key.end), clip.sources["end"]
     if naming.event:
         yield "event", _marked(naming.event), naming.sources["event"]
     if media:
@@ -109,9 +109,9 @@ class _Group:
         self.files += 1
         self.size_bytes += finding.size_bytes
         for clip in finding.clips:
-            self.seconds += clip.video.duration_seconds
-            self.first = min(self.first or clip.video.start, clip.video.start)
-            self.last = max(self.last or clip.video.end, clip.video.end)
+            self.seconds += clip.key.duration_seconds
+            self.first = min(self.first or clip.key.start, clip.key.start)
+            self.last = max(self.last or clip.key.end, clip.key.end)
         if finding.recording and finding.recording.event:
             self.marks[finding.recording.event.word] += 1
 

@@ -47,7 +47,7 @@ def clip_table(records: Iterable[Record]) -> Table:
     table.add_column("state")
     table.add_column("why", overflow="fold", ratio=1)
     for record in records:
-        video = record.video
+        video = record.key
         table.add_row(
             str(record.id),
             Text(harmless(record.footage.path.name)),
@@ -63,7 +63,7 @@ def clip_table(records: Iterable[Record]) -> Table:
 
 def as_json(record: Record) -> dict[str, Any]:
     """A clip as other programs read it; instants are UTC in ISO 8601."""
-    video = record.video
+    video = record.key
     return {
         "id": record.id,
         "state": record.state.value,

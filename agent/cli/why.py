@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
     if record.due and record.state in (State.WAITING, State.HELD):
         line("next look", f"{datetime.fromtimestamp(record.due, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
     line("footage", f"{record.footage.path} ({size(record.footage.size_bytes)})")
-    if record.video is not None:
-        line("vehicle", record.video.registration)
-        line("camera", str(record.video.camera))
-        line("start", f"{record.video.start:%Y-%m-%d %H:%M:%S} UTC")
-        line("end", f"{record.video.end:%Y-%m-%d %H:%M:%S} UTC ({record.video.duration_seconds} s)")
+    if record.key is not None:
+        line("vehicle", record.key.registration)
+        line("camera", str(record.key.camera))
+        line("start", f"{record.key.start:%Y-%m-%d %H:%M:%S} UTC")
+        line("end", f"{record.key.end:%Y-%m-%d %H:%M:%S} UTC ({record.key.duration_seconds} s)")
     if record.clock is not None:
         booted = datetime.fromtimestamp(record.clock.boot_began, tz=timezone.utc)
         line("clock", f"not trusted when it was recorded; it had the device booted at {booted:%Y-%m-%d %H:%M:%S} UTC")

@@ -47,13 +47,13 @@ def fill(ready: Iterator[Upload], limits: BatchLimits, *, least_suspected_first:
         if batch:
             if len(batch) >= most:
                 break
-            if upload.max_batch_clips != batch[0].max_batch_clips or upload.video in videos:
+            if upload.max_batch_clips != batch[0].max_batch_clips or upload.key in videos:
                 continue
             if size_bytes + upload.size_bytes > limits.size_bytes:
                 break
         elif upload.max_batch_clips is not None:
             most = min(most, upload.max_batch_clips)
         batch.append(upload)
-        videos.add(upload.video)
+        videos.add(upload.key)
         size_bytes += upload.size_bytes
     return batch

@@ -41,7 +41,7 @@ class Window:
 def windows(accepted: Iterable[Record]) -> list[Window]:
     """The queries that cover all these clips: few, and none over more time than WINDOW, however far they lie apart."""
     found: list[Window] = []
-    waiting = [(record.video.registration, record.video.start, record) for record in accepted if record.video]
+    waiting = [(record.key.registration, record.key.start, record) for record in accepted if record.key]
     for registration, start, record in sorted(waiting, key=lambda clip: clip[:2]):
         latest = found[-1] if found else None
         if latest is not None and latest.registration == registration and start - latest.first <= WINDOW:
@@ -54,8 +54,8 @@ def windows(accepted: Iterable[Record]) -> list[Window]:
 def halves(window: Window) -> list[Window]:
     """Two queries for one: each of half the time, without what none of the clips needs."""
     middle = window.first + (window.last - window.first) / 2
-    early = [record for record in window.clips if record.video and record.video.start <= middle]
-    late = [record for record in window.clips if record.video and record.video.start > middle]
+    early = [record for record in window.clips if record.key and record.key.start <= middle]
+    late = [record for record in window.clips if record.key and record.key.start > middle]
     return [*windows(early), *windows(late)]
 
 
@@ -88,9 +88,9 @@ def confirm(
             by_video.setdefault(key, []).append(item)
     verdicts: dict[int, Verdict] = {}
     for record in asked:
-        if record.video is None:
+        if record.key is None:
             continue
-        items = {item.status_id: item for item in by_video.get(same_video(record.video, zone), [])}
+        items = {item.status_id: item for item in by_video.get(same_video(record.key, zone), [])}
         if COMPLETE in items:
             request_id = items[COMPLETE].request_id
             verdicts[record.id] = Verdict(

@@ -285,7 +285,7 @@ class Dispatcher:
         held: dict[tuple[str, int], Verdict] = {}
         taken: set[tuple[str, int]] = set()
         for upload in batch:
-            verdict, which = verdicts.get(upload.id), (upload.video.registration, upload.video.camera)
+            verdict, which = verdicts.get(upload.id), (upload.key.registration, upload.key.camera)
             if verdict is not None and verdict.state is State.HELD:
                 held[which] = verdict
             elif verdict is not None and verdict.state in (State.DELIVERED, State.ACCEPTED):
@@ -294,8 +294,8 @@ class Dispatcher:
             held.pop(which, None)
         if not held:
             return {}
-        others = self._spool.claim(lambda r: [u for u in r if (u.video.registration, u.video.camera) in held])
-        return {u.id: replace(held[u.video.registration, u.video.camera], attempts=u.attempts) for u in others}
+        others = self._spool.claim(lambda r: [u for u in r if (u.key.registration, u.key.camera) in held])
+        return {u.id: replace(held[u.key.registration, u.key.camera], attempts=u.attempts) for u in others}
 
     def _write(self) -> None:
         """Notes in the spool what was decided last, and gives back the clips of which nothing was decided.

@@ -169,7 +169,7 @@ def _accepted(verdict: Verdict, reason: str) -> Verdict:
 
 def _held(upload: Upload, words: str) -> Verdict:
     """The vehicle is not taken. Looked at again alone: one clip is enough to ask with."""
-    reason = f"the API does not take {upload.video.registration}: {words}"
+    reason = f"the API does not take {upload.key.registration}: {words}"
     return Verdict(
         State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, max_batch_clips=1
     )

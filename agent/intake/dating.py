@@ -37,7 +37,7 @@ def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
     seconds = unset.offset_seconds(now.boot_began) if unset is not None else 0
     if unset is not None and seconds:
         clips = [put_right(clip, unset, seconds) for clip in clips]
-    start, end = clips[0].video.start, clips[-1].video.end
+    start, end = clips[0].key.start, clips[-1].key.end
     try:
         check_recording_time(start, end, datetime.fromtimestamp(now.wall, tz=timezone.utc))
     except FootageRefused:
@@ -57,7 +57,7 @@ def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
 
 def _recorded_by(clips: Sequence[Clip], settings: Sequence[Setting]) -> UntrustedClock | None:
     """This device's clock before it was trusted, if the times are those that it showed when the file was written."""
-    start, end = clips[0].video.start.timestamp(), clips[-1].video.end.timestamp()
+    start, end = clips[0].key.start.timestamp(), clips[-1].key.end.timestamp()
     modified = clips[0].footage.modified_ns / 1e9
     for setting in settings:
         if setting.latest.trusted or not setting.shows(start):

@@ -172,7 +172,7 @@ class Admission:
     def _write_rows(self, db: sqlite3.Connection, ledger: Ledger, candidate: _Candidate) -> None:
         """Writes the rows of stored clips; what the spool has already is noted, and its second file is surplus."""
         for (clip, _), file, copied in zip(candidate.pieces, candidate.stored, candidate.copied, strict=True):
-            key = video_key(clip.video)
+            key = video_key(clip.key)
             twins = [twin for twin in ledger.of_video(key) if not self._is_dead(twin)]
             # Once the boot is over in which it was recorded, nothing tells by how much its name is wrong.
             renamed = [twin for twin in ledger.of_named(key) if not self._is_dead(twin)]
@@ -185,8 +185,8 @@ class Admission:
                 continue
             state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
             id = self._queue.enter(db, Record.of_clip(clip, file, state, reason, self._utc()))
-            if clip.named is not None:
-                self._queue.sight(db, video_key(clip.named), id)
+            if clip.original_key is not None:
+                self._queue.sight(db, video_key(clip.original_key), id)
             candidate.taken.append(Taken(id, state, reason, copied=copied))
 
     def _is_dead(self, twin: Record) -> bool:

@@ -46,7 +46,7 @@ _SET_SUFFIX = ".set"
 class StoredName:
     """What the name of a stored file says."""
 
-    video: ClipKey
+    key: ClipKey
     priority: int
     identity: str
     piece: int
@@ -55,7 +55,7 @@ class StoredName:
     @property
     def text(self) -> str:
         """The name itself."""
-        video, clock = self.video, self.clock
+        video, clock = self.key, self.clock
         return (
             f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{_quoted(video.registration)}"
             f"_{video.camera}_p{self.priority}"
@@ -66,7 +66,7 @@ class StoredName:
 
 def name_for(clip: Clip) -> str:
     """The stored file's name: the same footage gets the same name again, so a repeated intake leaves no second file."""
-    return StoredName(clip.video, clip.priority, clip.footage.identity, clip.piece, clip.clock).text
+    return StoredName(clip.key, clip.priority, clip.footage.identity, clip.piece, clip.clock).text
 
 
 def _quoted(registration: str) -> str:

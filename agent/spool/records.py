@@ -57,7 +57,7 @@ class Record:
     id: int
     state: State
     footage: Footage
-    video: ClipKey | None
+    key: ClipKey | None
     stored: Stored | None
     reason: str = ""
     due: float = 0.0
@@ -79,7 +79,7 @@ class Record:
             id=0,
             state=state,
             footage=clip.footage,
-            video=clip.video,
+            key=clip.key,
             stored=stored,
             reason=reason,
             priority=clip.priority,
@@ -145,11 +145,11 @@ class Record:
         Raises:
             RowUnreadable: the row has no video or no stored file, so there is nothing that could be sent.
         """
-        if self.video is None or self.stored is None:
+        if self.key is None or self.stored is None:
             raise RowUnreadable("the row names no video or no stored file")
         return Upload(
             id=self.id,
-            video=self.video,
+            key=self.key,
             comments=self.comments,
             file=clips_directory / self.stored.name,
             size_bytes=self.stored.size_bytes,
@@ -190,8 +190,8 @@ def to_json(record: Record) -> dict[str, Any]:
         "reason": record.reason,
         "history": [[_instant(c.at), c.state.value, c.reason] for c in record.history],
     }
-    if record.video is not None:
-        video = record.video
+    if record.key is not None:
+        video = record.key
         row["video"] = [video.registration, video.camera, _instant(video.start), _instant(video.end)]
     if record.stored is not None:
         stored = record.stored
@@ -216,7 +216,7 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
             id=id,
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
-            video=ClipKey(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
+            key=ClipKey(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
             stored=Stored(_file_name(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
             reason=str(row["reason"]),
             due=due,

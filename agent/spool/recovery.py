@@ -198,7 +198,7 @@ class Repair:
         except OSError as exc:
             log.warning("stored_file_unreadable", file=name, reason=str(exc.strerror))
             return 0
-        twins = self._queue.ledger.of_video(video_key(said.video))
+        twins = self._queue.ledger.of_video(video_key(said.key))
         same = same_recording(twins, stored)
         if same is not None:
             self._queue.note_sighting(said.identity, same.id)
@@ -211,7 +211,7 @@ class Repair:
             id=0,
             state=state,
             footage=footage,
-            video=said.video,
+            key=said.key,
             stored=stored,
             priority=said.priority,
             sources={"all": "the name of the stored file, whose row was lost"},
@@ -244,7 +244,7 @@ def _remembered(id: int, content: Any) -> Record | None:
         record = from_json(id, State.WAITING, 0.0, 0, content)
     except RowUnreadable:
         return None
-    if not record.history or record.video is None or record.stored is None:
+    if not record.history or record.key is None or record.stored is None:
         return None
     state = record.history[-1].state
     said = read_name(record.stored.name)

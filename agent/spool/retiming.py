@@ -63,7 +63,7 @@ class Retiming:
         for name in self._files.names() if behind else ():
             said = read_name(name)
             if said is not None and said.clock is None and (said.identity, said.piece) in behind:
-                record = replace(behind[said.identity, said.piece], video=said.video, clock=None)
+                record = replace(behind[said.identity, said.piece], key=said.key, clock=None)
                 self._settle(record.changed(State.WAITING, "its time had been put right when the power went", at), at)
 
     def _settle(self, record: Record, at: datetime) -> list[Record]:
@@ -72,17 +72,17 @@ class Retiming:
         Returns:
             The clip, unless someone else decided about it meanwhile, or the spool has the same recording already.
         """
-        stored, video = record.stored, record.video
+        stored, video = record.stored, record.key
         said = read_name(stored.name) if stored else None
         if record.clock is not None or stored is None or video is None or said is None or record.state is State.REFUSED:
             # What is refused for its time keeps its name: that of a clip whose time is right says «deliver me».
             return [record] if self._queue.decide_untimed(record, lambda: None) else []
-        name = replace(said, video=video, clock=None).text
+        name = replace(said, key=video, clock=None).text
         twins = [twin for twin in self._queue.ledger.of_video(video_key(video)) if twin.id != record.id]
         same = same_recording(twins, stored)
         if same is not None:
             self._queue.note_sighting(said.identity, same.id)
-            self._queue.note_sighting(video_key(said.video), same.id)
+            self._queue.note_sighting(video_key(said.key), same.id)
             self._queue.forget(record.id)
             self._files.remove(stored.name)
             self._files.remove(name)
@@ -92,7 +92,7 @@ class Retiming:
             record = record.changed(state, reason, at)
         record = replace(record, stored=replace(stored, name=name))
         done = self._queue.decide_untimed(
-            record, lambda: self._files.rename(stored.name, name), named=video_key(said.video)
+            record, lambda: self._files.rename(stored.name, name), named=video_key(said.key)
         )
         return [record] if done else []
 
@@ -105,8 +105,8 @@ def moved(video: ClipKey, seconds: int) -> ClipKey:
 
 def put_right(clip: Clip, clock: UntrustedClock, seconds: int) -> Clip:
     """A clip whose time was off by so many seconds, with the story of it for `why`."""
-    sources = _told(clip.sources, clip.video, clock, seconds)
-    return replace(clip, video=moved(clip.video, seconds), sources=sources, named=clip.video)
+    sources = _told(clip.sources, clip.key, clock, seconds)
+    return replace(clip, key=moved(clip.key, seconds), sources=sources, original_key=clip.key)
 
 
 def judged(record: Record, now: ClockStamp, doubt: Doubt, at: datetime) -> Record:
@@ -120,7 +120,7 @@ def judged(record: Record, now: ClockStamp, doubt: Doubt, at: datetime) -> Recor
     Returns:
         WAITING or REFUSED once its times are decided; else HELD, with the reason as it is now.
     """
-    clock, video = record.clock, record.video
+    clock, video = record.clock, record.key
     if clock is None or video is None:
         return record
     same_boot = clock.boot_id == now.boot_id
@@ -131,7 +131,7 @@ def judged(record: Record, now: ClockStamp, doubt: Doubt, at: datetime) -> Recor
     seconds = clock.offset_seconds(now.boot_began) if same_boot else 0
     timed = moved(video, seconds)
     sources = _told(record.sources, video, clock, seconds) if seconds else record.sources
-    decided = replace(record, video=timed, sources=sources, clock=None)
+    decided = replace(record, key=timed, sources=sources, clock=None)
     reason = doubt(timed)
     if reason is not None:
         return decided.changed(State.REFUSED, f"{reason}. To deliver it all the same: vision-ingest retry CLIP", at)

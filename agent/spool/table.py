@@ -127,7 +127,7 @@ class ClipTable(SQLiteAckQueue):
                 record.stored.size_bytes if record.stored else 0,
                 identity or record.footage.identity,
                 record.piece,
-                video_key(record.video) if record.video else None,
+                video_key(record.key) if record.key else None,
                 rules,
             ),
         )
@@ -149,7 +149,7 @@ class ClipTable(SQLiteAckQueue):
                 record.due,
                 record.priority,
                 record.stored.size_bytes if record.stored else 0,
-                video_key(record.video) if record.video else None,
+                video_key(record.key) if record.key else None,
                 record.id,
             ),
         )

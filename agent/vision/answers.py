@@ -79,13 +79,13 @@ def match(results: Iterable[FileResult], uploads: Iterable[Upload], zone: ZoneIn
         key = same_video(result, zone)
         if key not in found or result.errors:
             found[key] = result
-    keys = {upload.id: same_video(upload.video, zone) for upload in uploads}
+    keys = {upload.id: same_video(upload.key, zone) for upload in uploads}
     return {id: found[key] for id, key in keys.items() if key in found}
 
 
 def single_result(payload: object, upload: Upload) -> FileResult:
     """The answer to a single upload, which is about this file whatever it contains: no errors in it means taken."""
-    video = upload.video
+    video = upload.key
     result = FileResult(video.registration, video.camera, video.start, video.end)
     for record in records(payload):
         result = replace(

@@ -83,7 +83,7 @@ def clean(text: str) -> str:
 
 def fields(upload: Upload, zone: ZoneInfo) -> dict[str, str | int]:
     """What the API is told of a clip, without its file."""
-    video = upload.video
+    video = upload.key
     told: dict[str, str | int] = {
         REGISTRATION: clean(video.registration),
         CAMERA: video.camera,

@@ -113,7 +113,7 @@ class RoadClient:
 
 def taken(upload: Upload) -> FileResult:
     """What the API says of a clip that it has."""
-    video = upload.video
+    video = upload.key
     return FileResult(video.registration, video.camera, video.start, video.end, "1", ())
 
 

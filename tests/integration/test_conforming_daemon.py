@@ -91,7 +91,7 @@ def test_a_recording_that_is_too_large_arrives_as_pieces_with_every_picture(tmp_
     with Simulator(keep_directory=kept) as simulator, DaemonProcess(tmp_path, simulator.base_url, SMALL) as daemon:
         put(daemon, long_footage)
         records = await_all_delivered(daemon)
-        videos = sorted((record.video for record in records if record.video), key=lambda video: video.start)
+        videos = sorted((record.key for record in records if record.key), key=lambda video: video.start)
         await_until(lambda: not list((daemon.spool / "work").iterdir()), "an empty work folder", 60)
         assert videos[0].start == START
         assert videos[-1].end == START + timedelta(seconds=SECONDS)

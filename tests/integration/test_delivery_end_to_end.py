@@ -78,7 +78,7 @@ def test_real_footage_arrives_byte_for_byte_over_tls(
         expected = {sha256(file.read_bytes()) for codec, file in real_footage.items() if codec != "libx265"}
         assert {video.sha256 for video in simulator.received} == expected
         assert all(video.updates == 0 for video in simulator.received)
-        assert {record.video.duration_seconds for record in delivered if record.video} >= {5, 10}
+        assert {record.key.duration_seconds for record in delivered if record.key} >= {5, 10}
         if "libx265" in real_footage:
             (refused,) = daemon.await_records(1, State.REFUSED)
             assert "H.265" in refused.reason
@@ -204,8 +204,8 @@ def test_a_reload_takes_a_new_folder_and_refused_footage_is_looked_at_again(tmp_
         (daemon.footage / "20260728T141441.mp4").write_bytes(recording(1.0, seed="named"))
         daemon.process.send_signal(signal.SIGHUP)
         (record,) = daemon.await_records(1, State.DELIVERED)
-        assert record.video is not None
-        assert (record.video.registration, record.video.camera) == ("XYZ 9", 2)
+        assert record.key is not None
+        assert (record.key.registration, record.key.camera) == ("XYZ 9", 2)
         daemon.config.write_text("[api]\n")
         daemon.process.send_signal(signal.SIGHUP)
         await_until(lambda: "configuration_refused" in daemon.log, "the refusal of the new configuration")

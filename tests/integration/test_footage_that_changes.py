@@ -180,7 +180,7 @@ def test_footage_that_was_written_to_is_a_new_clip_and_no_rival_of_the_one_that_
 ) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         old = device.take(1)
-        path, video = footage_of(device, old), device.record(old).video
+        path, video = footage_of(device, old), device.record(old).key
         assert video is not None
         write(path)
         (taken,) = device.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])

@@ -193,7 +193,7 @@ def test_good_clips_arrive_from_a_card_full_of_hostile_ones_and_no_name_forges_a
             ]
             memory_bytes = daemon.peak_memory_bytes()
             assert daemon.process.poll() is None
-    assert {record.video.registration for record in delivered if record.video} == set(GOOD)
+    assert {record.key.registration for record in delivered if record.key} == set(GOOD)
     assert {video.registration for video in simulator.received} == set(GOOD)
     assert len(delivered) == len(simulator.received) == len(GOOD)
     assert len(refused) == hostile

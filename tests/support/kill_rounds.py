@@ -232,5 +232,5 @@ class KillRounds:
 
 
 def _start(record: Record) -> datetime:
-    assert record.video is not None, record
-    return record.video.start
+    assert record.key is not None, record
+    return record.key.start

@@ -26,7 +26,7 @@ def report() -> dict[str, object]:
     with open_ledger(SPOOL) as ledger:
         for record in ledger.records():
             # A row that was made anew from a stored file knows no name; footage that is no clip knows no start.
-            known_as = str(record.video.start) if record.video else record.footage.path.name
+            known_as = str(record.key.start) if record.key else record.footage.path.name
             names[record.state.value].append(known_as)
     return {
         "integrity": integrity,

@@ -91,8 +91,8 @@ def feed_stored_name(rng: random.Random) -> str:
     found = files.read_name(damaged_text(name, rng) if rng.random() < 0.8 else text(rng, 60))
     if found is None:
         return "no clip"
-    assert found.video.start.tzinfo is not None
-    assert len(str(found.video.camera)) < 10
+    assert found.key.start.tzinfo is not None
+    assert len(str(found.key.camera)) < 10
     return "a clip"
 
 

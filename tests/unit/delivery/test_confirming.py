@@ -27,7 +27,7 @@ def record(id: int, *, hours: float = 0.0, registration: str = "ABC1234X", **cha
 
 
 def entry(status_id: int | None, of: Record, request_id: str = "9") -> VideoRequest:
-    video = of.video
+    video = of.key
     assert video is not None
     return VideoRequest(request_id, video.registration.lower(), 1, status_id, None, video.start, video.end, None, None)
 

@@ -39,7 +39,7 @@ def upload(
 
 
 def result(of: Upload, *errors: str, request_id: str | None = None) -> FileResult:
-    video = of.video
+    video = of.key
     return FileResult(video.registration, video.camera, video.start, video.end, request_id, tuple(errors))
 
 
@@ -258,5 +258,5 @@ def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() ->
 
 
 def test_two_clips_that_the_api_could_not_tell_apart_never_share_a_request() -> None:
-    twin = Upload(9, upload(1).video, "", Path("/spool/9.mp4"), 100, 0)
+    twin = Upload(9, upload(1).key, "", Path("/spool/9.mp4"), 100, 0)
     assert [u.id for u in fill(iter([upload(1), twin, upload(2)]), BatchLimits(5, 1000))] == [1, 2]

@@ -25,7 +25,7 @@ def clip(start: float, *, written: float, seconds: float = 60.0) -> Clip:
 
 
 def start_of(clip: Clip) -> float:
-    return clip.video.start.timestamp()
+    return clip.key.start.timestamp()
 
 
 def unset_until(device: BenchDevice, uptime: float) -> Clock:
@@ -55,7 +55,7 @@ def test_footage_that_was_being_recorded_when_the_clock_was_set_is_put_right(wro
     (put_right,) = dated([clip(wrong + 100.0, written=RIGHT + 162.0)], clock.settings)
     assert put_right.clock is None
     assert start_of(put_right) == RIGHT + 100.0
-    assert put_right.video.duration_seconds == 60
+    assert put_right.key.duration_seconds == 60
     assert put_right.sources["start"].startswith("file name, ")
     assert "before it was set" in put_right.sources["start"]
 

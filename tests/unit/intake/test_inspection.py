@@ -119,7 +119,7 @@ def test_the_sidecar_goes_before_the_name(card: Card) -> None:
         "event": True,
     }
     clip = card.inspect(card.write(sidecar=sidecar))
-    assert (clip.video.registration, clip.video.camera, clip.video.start) == (
+    assert (clip.key.registration, clip.key.camera, clip.key.start) == (
         "XYZ 987",
         4,
         START.replace(hour=10, minute=0, second=0),
@@ -131,19 +131,19 @@ def test_the_sidecar_goes_before_the_name(card: Card) -> None:
 
 def test_the_sidecar_mends_a_name_that_is_wrong(card: Card) -> None:
     clip = card.inspect(card.write("ABC1234X_F_20261399_144141.mp4", sidecar={"camera": 1, "start": "20260728T144141"}))
-    assert (clip.video.registration, clip.video.camera, clip.video.start) == ("ABC1234X", 1, START)
+    assert (clip.key.registration, clip.key.camera, clip.key.start) == ("ABC1234X", 1, START)
 
 
 def test_what_the_name_does_not_say_comes_from_the_folder_and_the_vehicle(card: Card) -> None:
     card.folder = replace(card.folder, pattern=TIMED)
     card.vehicle = Vehicle("ABC1234X", 3)
     clip = card.inspect(card.write("20260728_144141.mp4"))
-    assert (clip.video.registration, clip.video.camera) == ("ABC1234X", 3)
+    assert (clip.key.registration, clip.key.camera) == ("ABC1234X", 3)
     assert (clip.sources["registration"], clip.sources["camera"]) == ("vehicle.registration", "vehicle.camera")
 
     card.folder = replace(card.folder, registration="FOLDER-1")
     clip = card.inspect(card.write("cam2/20260728_144141.mp4"))
-    assert (clip.video.registration, clip.video.camera) == ("FOLDER-1", 2)
+    assert (clip.key.registration, clip.key.camera) == ("FOLDER-1", 2)
     assert (clip.sources["registration"], clip.sources["camera"]) == ("footage.registration", "folder name")
 
 
@@ -154,9 +154,7 @@ class TestRegistration:
     def test_it_is_brought_into_its_usual_form(self, card: Card, written: str, normal: str) -> None:
         card.vehicle = Vehicle(written)
         assert (
-            card.inspect(
-                card.write("cam1/20260728_144141.mp4", sidecar={"start": "20260728T144141"})
-            ).video.registration
+            card.inspect(card.write("cam1/20260728_144141.mp4", sidecar={"start": "20260728T144141"})).key.registration
             == normal
         )
 
@@ -187,9 +185,9 @@ class TestCamera:
     def test_the_usual_channel_of_a_family_is_the_last_resort(self, card: Card) -> None:
         path = card.write("2026_0728_144141_021.MP4", sidecar={"registration": "A1"})
         clip = card.inspect(path)
-        assert (clip.video.camera, clip.sources["camera"]) == (1, "the usual channel of novatek")
+        assert (clip.key.camera, clip.sources["camera"]) == (1, "the usual channel of novatek")
         card.vehicle = Vehicle(camera=3)
-        assert card.inspect(path).video.camera == 3
+        assert card.inspect(path).key.camera == 3
 
     def test_a_name_that_fits_two_families_is_refused_until_one_is_chosen(
         self, card: Card, monkeypatch: pytest.MonkeyPatch
@@ -200,7 +198,7 @@ class TestCamera:
         path = card.write("20260728_144141_0012_N_A.MP4")
         assert 'set preset = "vantrue"' in card.refusal(path).reason
         card.folder = replace(card.folder, preset="rival")
-        assert card.inspect(path).video.camera == 2
+        assert card.inspect(path).key.camera == 2
 
 
 class TestTime:
@@ -209,7 +207,7 @@ class TestTime:
         card.folder = replace(card.folder, timezone=ZoneInfo("Africa/Johannesburg"))
         path = card.write("100GOPRO/GX010123.MP4", created(recording(60), datetime(2026, 7, 28, 14, 42, 41)))
         clip = card.inspect(path)
-        assert clip.video.start == START.replace(hour=12)
+        assert clip.key.start == START.replace(hour=12)
         assert clip.sources["start"] == "date in the file less the duration, the camera's local time"
 
     def test_and_that_to_the_date_of_the_file(self, card: Card) -> None:
@@ -217,7 +215,7 @@ class TestTime:
         path = card.write("100EVENT/GRMN0001.MP4")
         os.utime(path, (START.timestamp() + 60.4, START.timestamp() + 60.4))
         clip = card.inspect(path)
-        assert (clip.video.start, clip.sources["start"]) == (START, "date of the file less the duration")
+        assert (clip.key.start, clip.sources["start"]) == (START, "date of the file less the duration")
         assert (clip.priority, clip.sources["event"]) == (EVENT_PRIORITY, "folder 100EVENT: event")
 
     def test_the_date_of_a_file_on_fat_decides_no_hour_that_comes_twice(
@@ -228,11 +226,11 @@ class TestTime:
         path = card.write("ABC1234X_1_20251026_023030.mp4")
         modified = datetime(2025, 10, 26, 1, 31, 30, tzinfo=timezone.utc).timestamp()
         os.utime(path, (modified, modified))
-        assert card.inspect(path).video.start.hour == 0
+        assert card.inspect(path).key.start.hour == 0
 
     def test_the_clock_of_the_camera_runs_in_the_zone_of_its_folder(self, card: Card) -> None:
         card.folder = replace(card.folder, timezone=ZoneInfo("Africa/Johannesburg"))
-        assert card.inspect(card.write()).video.start == START.replace(hour=12)
+        assert card.inspect(card.write()).key.start == START.replace(hour=12)
 
     @pytest.mark.parametrize(("written", "hour"), [("00:31:30", 0), ("01:31:30", 1)], ids=["first time", "second time"])
     def test_an_hour_that_comes_twice_is_decided_by_the_date_of_the_file_and_logged(
@@ -244,7 +242,7 @@ class TestTime:
         os.utime(path, (modified, modified))
         with structlog.testing.capture_logs() as logs:
             clip = card.inspect(path)
-        assert clip.video.start == datetime(2025, 10, 26, hour, 30, 30, tzinfo=timezone.utc)
+        assert clip.key.start == datetime(2025, 10, 26, hour, 30, 30, tzinfo=timezone.utc)
         assert "came twice" in clip.sources["start"]
         assert [entry["note"] in clip.sources["start"] for entry in logs] == [True]
 
@@ -252,7 +250,7 @@ class TestTime:
         path = card.write()
         beyond = replace(Footage.from_stat(path, path.stat()), modified_ns=2**63 * 1000)
         monkeypatch.setattr(Footage, "from_stat", lambda path, stat: beyond)
-        assert card.inspect(path).video.start == START
+        assert card.inspect(path).key.start == START
 
     @pytest.mark.parametrize(
         ("name", "pattern", "read_by"),
@@ -284,7 +282,7 @@ class TestTime:
 class TestDuration:
     @pytest.mark.parametrize(("seconds", "whole"), [(0.04, 1), (1.4, 1), (59.6, 60), (300.0, 300), (300.4, 300)])
     def test_it_is_rounded_to_whole_seconds_but_never_to_none(self, card: Card, seconds: float, whole: int) -> None:
-        assert card.inspect(card.write(content=recording(seconds))).video.duration_seconds == whole
+        assert card.inspect(card.write(content=recording(seconds))).key.duration_seconds == whole
 
     def test_more_than_the_limit_is_refused_with_the_setting_and_the_remedy(self, card: Card) -> None:
         reason = card.refusal(card.write(content=recording(300.6))).reason
@@ -335,7 +333,7 @@ class TestFormat:
         assert sentence in card.refusal(card.write(content=content)).reason
 
     def test_avc3_is_h264_too(self, card: Card) -> None:
-        assert card.inspect(card.write(content=recording(60).replace(b"avc1\0\0", b"avc3\0\0"))).video.start == START
+        assert card.inspect(card.write(content=recording(60).replace(b"avc1\0\0", b"avc3\0\0"))).key.start == START
 
     def test_what_a_name_says_can_never_be_used_is_not_even_opened(self, card: Card) -> None:
         path = card.folder.path / "datadir0/hiv00001.mp4"

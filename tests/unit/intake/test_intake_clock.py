@@ -97,8 +97,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def start_of(record: Record) -> float:
-    assert record.video is not None
-    return record.video.start.timestamp()
+    assert record.key is not None
+    return record.key.start.timestamp()
 
 
 def test_footage_waits_for_the_clock_and_is_put_right_once_it_is_set(bench: Bench) -> None:

@@ -61,7 +61,7 @@ def look_at(card: Path, path: Path) -> Finding:
 def test_what_would_be_delivered_has_its_clips(card: Path) -> None:
     finding = look_at(card, write(card, NAME))
     (clip,) = finding.clips
-    assert (clip.video.camera, clip.video.registration) == (1, NO_REGISTRATION)
+    assert (clip.key.camera, clip.key.registration) == (1, NO_REGISTRATION)
     assert finding.naming.preset is not None
     assert (finding.naming.preset.name, finding.refusal) == ("viofo", "")
 

@@ -49,7 +49,7 @@ def test_what_does_not_belong_is_found_among_many_that_agree(
     spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(60)]
-    clips[7] = replace(clips[7], video=ClipKey("ŻÓŁĆ_7", 1, START, START.replace(minute=1)))
+    clips[7] = replace(clips[7], key=ClipKey("ŻÓŁĆ_7", 1, START, START.replace(minute=1)))
     take_all(spool, clips)
     files = {file.name: file for file in stored(settings)}
     names = {record.footage.path: record.stored.name for record in spool.ledger.records() if record.stored}

@@ -56,7 +56,7 @@ def test_a_damaged_row_is_made_anew_at_the_start(
         spool.recover()
     assert [event["event"] for event in logged] == ["row_damaged"]
     batch = claim(spool)
-    assert {upload.video for upload in batch} == {clip.video for clip in clips}
+    assert {upload.key for upload in batch} == {clip.key for clip in clips}
     assert {upload.file.read_bytes() for upload in batch} == {b"1", b"2"}
     assert spool.state_of(clips[0].footage) is State.SENDING
     spool.close()
@@ -94,7 +94,7 @@ def test_a_row_that_is_damaged_in_flight_is_sent_again_if_it_was_not_delivered(
     claim(spool)
     damage(settings, "data = X'FF00'")
     assert spool.settle({1: Verdict(State.WAITING, "try again", retry_in_seconds=30)}) == []
-    assert [upload.video for upload in claim(spool)] == [clip.video]
+    assert [upload.key for upload in claim(spool)] == [clip.key]
 
 
 def test_a_damaged_row_without_a_stored_file_starts_anew_from_its_footage(
@@ -182,6 +182,6 @@ def test_a_row_that_damage_made_to_say_that_its_file_may_go_is_not_believed(
     damage(settings, change)
     spool = Spool(settings, clock)
     spool.recover()
-    assert [upload.video for upload in claim(spool)] == [clip.video]
+    assert [upload.key for upload in claim(spool)] == [clip.key]
     assert len(stored(settings)) == 1
     spool.close()

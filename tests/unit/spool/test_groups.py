@@ -41,8 +41,8 @@ def taken_one_by_one(spool: Spool, clips: Sequence[Clip]) -> list[Outcome]:
 def all_kinds(folder: Path) -> list[Clip]:
     """Good footage, its copy under another name, a rival for its time, and what vanished or was written to."""
     good = make_clip(folder, 1, b"recording")
-    copy = replace(make_clip(folder, 2, b"recording"), video=good.video)
-    rival = replace(make_clip(folder, 3, b"another one"), video=good.video)
+    copy = replace(make_clip(folder, 2, b"recording"), key=good.key)
+    rival = replace(make_clip(folder, 3, b"another one"), key=good.key)
     gone = make_clip(folder, 4)
     gone.footage.path.unlink()
     changed = make_clip(folder, 5)

@@ -84,8 +84,8 @@ def bench(settings: SpoolSettings, tmp_path: Path) -> Iterator[Bench]:
 
 
 def start_of(record: Record) -> int:
-    assert record.video is not None
-    return round(record.video.start.timestamp())
+    assert record.key is not None
+    return round(record.key.start.timestamp())
 
 
 def test_a_clip_with_a_doubtful_time_is_held_and_never_claimed(bench: Bench) -> None:
@@ -113,7 +113,7 @@ def test_its_time_is_put_right_when_the_same_boot_gets_its_time(bench: Bench) ->
     assert bench.record(taken.id) == changed
     assert "1970-01-01 00:01:40 UTC by this device's clock before it was set" in changed.sources["start"]
     (upload,) = bench.spool.claim(list)
-    assert upload.video == changed.video
+    assert upload.key == changed.key
     assert upload.file.read_bytes() == b"x" * 100
     assert upload.file.stat().st_mtime_ns == dates == upload.modified_ns
 
@@ -144,7 +144,7 @@ def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, cloc
     assert bench.spool.claim(list) == []
     bench.spool.retry([taken.id])
     (upload,) = bench.spool.claim(list)
-    assert upload.video.start.timestamp() == 100
+    assert upload.key.start.timestamp() == 100
     assert upload.file.exists()
 
 
@@ -213,7 +213,7 @@ def test_the_name_of_a_stored_file_tells_that_its_time_is_doubtful(bench: Bench)
     clip = bench.clip(100)
     said = read_name(name_for(clip))
     assert said is not None
-    assert (said.video, said.clock, said.text) == (clip.video, UNSET, name_for(clip))
+    assert (said.key, said.clock, said.text) == (clip.key, UNSET, name_for(clip))
 
 
 def test_a_held_clip_without_its_row_is_held_again(bench: Bench) -> None:

@@ -92,10 +92,10 @@ def test_footage_that_changed_since_its_inspection_is_not_taken(
 
 
 def test_a_stored_name_says_all_that_delivery_needs(tmp_path: Path) -> None:
-    clip = make_clip(tmp_path / "footage", 1, video=ClipKey("A_B /Ü-9", 12, START, START + timedelta(seconds=7)))
+    clip = make_clip(tmp_path / "footage", 1, key=ClipKey("A_B /Ü-9", 12, START, START + timedelta(seconds=7)))
     said = read_name(name_for(clip))
     assert said is not None
-    assert (said.video, said.identity, said.piece) == (clip.video, clip.footage.identity, 0)
+    assert (said.key, said.identity, said.piece) == (clip.key, clip.footage.identity, 0)
     assert read_name("notes.txt") is None
     assert read_name(name_for(clip).replace("20260728", "20261399")) is None
 
@@ -291,7 +291,7 @@ def test_a_stored_file_without_a_row_is_adopted_with_all_its_values(
     spool = Spool(settings, clock)
     assert spool.recover() == Recovery(adopted=1)
     (upload,) = claim(spool)
-    assert upload.video == clip.video
+    assert upload.key == clip.key
     assert upload.file.read_bytes() == b"x" * 100
     assert spool.state_of(clip.footage) is State.SENDING
     spool.close()
@@ -447,11 +447,11 @@ def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path
 
 @pytest.mark.parametrize("letter", ["\u0e01", "\u8c61", "\U00020000"], ids=["Thai", "Chinese", "rare Chinese"])
 def test_a_registration_in_any_script_fits_into_the_stored_name(spool: Spool, tmp_path: Path, letter: str) -> None:
-    clip = make_clip(tmp_path / "footage", 1, video=ClipKey(letter * 20, 255, START, START + timedelta(seconds=7)))
+    clip = make_clip(tmp_path / "footage", 1, key=ClipKey(letter * 20, 255, START, START + timedelta(seconds=7)))
     take(spool, clip)
     said = read_name(name_for(clip))
     assert said is not None
-    assert said.video == clip.video
+    assert said.key == clip.key
 
 
 @pytest.mark.parametrize("odd", ["\u0661", "9" * 100])

@@ -146,7 +146,7 @@ def test_footage_that_is_too_large_is_in_the_spool_as_clips_that_fit(bench: Benc
     records = bench.await_records(4, State.WAITING)
     assert {record.footage.path for record in records} == {path}
     assert [record.piece for record in records] == list(range(len(records)))
-    videos = [record.video for record in records if record.video]
+    videos = [record.key for record in records if record.key]
     assert (videos[0].start, videos[-1].end) == (START, START + timedelta(seconds=SECONDS))
     assert payloads(*bench.stored()) == payloads(path)
     await_until(lambda: list(bench.work.iterdir()) == [], "an empty work folder", 60.0)
@@ -162,8 +162,8 @@ def test_the_intake_goes_on_while_something_is_cut(
     await_ffmpeg(tmp_path)
     (bench.card / "ABC1234X_2_20260728_140000.mp4").write_bytes(recording(5.0, size_bytes=20_000))
     (record,) = bench.await_records(1, State.WAITING)
-    assert record.video is not None
-    assert record.video.camera == 2
+    assert record.key is not None
+    assert record.key.camera == 2
     gate()
     bench.await_records(5, State.WAITING)
 

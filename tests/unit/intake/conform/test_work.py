@@ -76,7 +76,7 @@ def check(pieces: Pieces, limits: Limits) -> None:
     """What holds for the pieces of every recording."""
     assert [clip.piece for clip, _ in pieces] == list(range(len(pieces)))
     for (before, _), (after, _) in itertools.pairwise(pieces):
-        assert before.video.end == after.video.start
+        assert before.key.end == after.key.start
     for clip, file in pieces:
         data = file.read_bytes()
         assert len(data) <= limits.max_bytes
@@ -86,7 +86,7 @@ def check(pieces: Pieces, limits: Limits) -> None:
         assert movie.video is not None
         assert movie.video.is_h264
         assert movie.duration_seconds <= limits.max_seconds
-        assert abs(movie.duration_seconds - clip.video.duration_seconds) < 1.1
+        assert abs(movie.duration_seconds - clip.key.duration_seconds) < 1.1
         assert movie.created is None
 
 
@@ -112,8 +112,8 @@ def test_pieces_hold_every_packet_of_the_recording_as_it_was(desk: Desk, footage
     check(pieces, desk.rules.limits)
     assert len(pieces) >= 3
     assert all_payloads(pieces) == payloads(path)
-    assert pieces[0][0].video.start == START
-    assert pieces[-1][0].video.end == START + timedelta(seconds=SECONDS)
+    assert pieces[0][0].key.start == START
+    assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
 
 
 @pytest.mark.slow
@@ -123,8 +123,8 @@ def test_other_containers_are_repacked_without_touching_a_picture(desk: Desk, fo
     pieces = desk.conform(footage(name))
     check(pieces, desk.rules.limits)
     assert [picture for _, file in pieces for picture in pictures(file)] == pictures(footage(name))
-    assert pieces[0][0].video.start == START
-    assert pieces[-1][0].video.end == START + timedelta(seconds=SECONDS)
+    assert pieces[0][0].key.start == START
+    assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
     assert all(streams(file) == ["h264", "aac"] for _, file in pieces)
 
 
@@ -132,7 +132,7 @@ def test_other_containers_are_repacked_without_touching_a_picture(desk: Desk, fo
 def test_a_recording_that_only_has_the_wrong_container_becomes_one_clip(desk: Desk, footage: Footages) -> None:
     desk.limit(50_000_000)
     ((clip, file),) = desk.conform(footage("camera.mkv"))
-    assert (clip.video.start, clip.video.end) == (START, START + timedelta(seconds=SECONDS))
+    assert (clip.key.start, clip.key.end) == (START, START + timedelta(seconds=SECONDS))
     assert clip.sources["piece"] == "1 of 1, seconds 0.00 to 30.00 of the recording, repacked without encoding"
     assert payloads(file) == payloads(footage("camera.mkv"))
 
@@ -141,14 +141,14 @@ def test_a_long_recording_is_cut_by_time_as_well(desk: Desk, footage: Footages) 
     desk.limit(50_000_000, 12)
     pieces = desk.conform(footage("constant.mp4"))
     check(pieces, desk.rules.limits)
-    assert [clip.video.duration_seconds for clip, _ in pieces] == [11, 11, 8]
+    assert [clip.key.duration_seconds for clip, _ in pieces] == [11, 11, 8]
 
 
 @pytest.mark.slow
 def test_each_piece_keeps_what_is_known_of_the_recording(desk: Desk, footage: Footages) -> None:
     desk.limit(50_000_000, 12)
     clip, _ = desk.conform(footage("constant.mp4"))[1]
-    assert (clip.video.registration, clip.video.camera, clip.comments) == ("ABC1234X", 1, "trip 7")
+    assert (clip.key.registration, clip.key.camera, clip.comments) == ("ABC1234X", 1, "trip 7")
     assert clip.sources["start"] == "test"
     assert clip.sources["piece"] == "2 of 3, seconds 11.00 to 22.00 of the recording, cut without encoding"
     assert "damage" not in clip.sources
@@ -177,7 +177,7 @@ def test_a_group_of_pictures_over_the_limit_is_encoded_anew_if_that_is_allowed(d
     desk.allow(reencode=True)
     pieces = desk.conform(footage("long-groups.mp4"))
     check(pieces, desk.rules.limits)
-    assert pieces[-1][0].video.end == START + timedelta(seconds=SECONDS)
+    assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
     assert pieces[0][0].sources["piece"].endswith("encoded anew as H.264")
     assert sorted(desk.folder.iterdir()) == [file for _, file in pieces]
 
@@ -206,7 +206,7 @@ def test_other_codecs_are_encoded_anew_if_that_is_allowed(
     desk.limit(50_000_000)
     pieces = desk.conform(footage(name))
     check(pieces, desk.rules.limits)
-    assert pieces[-1][0].video.end == START + timedelta(seconds=seconds)
+    assert pieces[-1][0].key.end == START + timedelta(seconds=seconds)
 
 
 def test_sound_without_pictures_is_refused(desk: Desk, footage: Footages) -> None:
@@ -326,7 +326,7 @@ def test_damage_that_leaves_a_good_part_is_cut_away_and_told(
     pieces = desk.conform(damage.put(tmp_path, footage))
     check(pieces, desk.rules.limits)
     least, most = damage.saved
-    assert least <= (pieces[-1][0].video.end - START).total_seconds() <= most
+    assert least <= (pieces[-1][0].key.end - START).total_seconds() <= most
     whole = pictures(footage(damage.name))
     # The last picture may have been cut in the middle.
     found = [picture for _, file in pieces for picture in pictures(file)][:-1]
@@ -342,7 +342,7 @@ def test_zeros_in_the_middle_leave_both_ends(desk: Desk, footage: Footages, tmp_
     path = tmp_path / "hole.mp4"
     path.write_bytes(zeroed(0.4, 0.6)(footage("faststart.mp4").read_bytes()))
     pieces = desk.conform(path)
-    spans = [(clip.video.start - START, clip.video.end - START) for clip, _ in pieces]
+    spans = [(clip.key.start - START, clip.key.end - START) for clip, _ in pieces]
     gaps = [(before[1], after[0]) for before, after in itertools.pairwise(spans) if before[1] != after[0]]
     assert len(gaps) == 1
     assert timedelta(seconds=5) <= gaps[0][1] - gaps[0][0] <= timedelta(seconds=9)
@@ -355,7 +355,7 @@ def test_a_doubt_that_proves_unfounded_leaves_the_file_as_it_is(desk: Desk, foot
     path = footage("constant.mp4")
     ((clip, file),) = desk.conform(path)
     assert file == path
-    assert clip.video.duration_seconds == SECONDS
+    assert clip.key.duration_seconds == SECONDS
     assert "piece" not in clip.sources
 
 
