@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.tables import size
-from agent.clip import State
 from agent.errors import SpoolError
+from agent.model import State
 from agent.spool.ledger import open_ledger
 from simulator import demo_long
 from simulator.simulate import MISSING, is_installed

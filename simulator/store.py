@@ -12,7 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent import mp4
+from agent.media import mp4
 from simulator.bodies import Part
 from simulator.settings import Settings, Status, StatusTimeline
 

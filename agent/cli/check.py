@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 
 from agent.cli.service_steps import act_as_service_user
 from agent.config import Config
+from agent.device.clock import NOT_TRUSTED, Clock
 from agent.errors import ConfigError, DeliveryError
-from agent.host.clock import NOT_TRUSTED, Clock
 
 HELP = "is everything in order? says what to do if not"
 
@@ -37,8 +37,8 @@ class Finding:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.app import read_config
     from agent.cli import DONE, FAILED, USAGE
+    from agent.daemon import read_config
 
     try:
         config = read_config(args.config)

@@ -8,7 +8,7 @@ from collections import deque
 
 from agent.cli.spool_access import ledger_of
 from agent.cli.tables import as_json, clip_table, console
-from agent.clip import State
+from agent.model import State
 
 HELP = "list clips, by state"
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from agent.cli.spool_access import act_as_owner
 from agent.cli.tables import console
-from agent.clip import State
 from agent.config import Config
 from agent.delivery.activity import Activity
 from agent.delivery.dispatcher import Dispatcher
+from agent.device.control import NoDaemon, ask
 from agent.errors import SpoolLocked, VisionIngestError
-from agent.host.control import NoDaemon, ask
+from agent.model import State
 from agent.spool import Spool
 from agent.spool.ledger import Ledger, open_ledger
 
@@ -37,9 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.app import read_config
     from agent.config import secrets_of
-    from agent.host import logs
+    from agent.daemon import read_config
+    from agent.device import logs
 
     config = read_config(args.config)
     act_as_owner(config.spool.directory)

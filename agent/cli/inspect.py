@@ -149,7 +149,7 @@ def _folder(path: Path, config: Config, args: argparse.Namespace) -> FootageFold
 
 def _configuration(args: argparse.Namespace) -> Config:
     """The configuration, or the defaults where there is none yet."""
-    from agent.app import read_config
+    from agent.daemon import read_config
 
     if args.config == default_file(os.environ) and not args.config.exists():
         return Config(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from agent.cli.tables import console, size
-from agent.clip import Clip
 from agent.config import FootageFolder
-from agent.host.logs import harmless
+from agent.device.logs import harmless
 from agent.intake.file_dates import zone_error
 from agent.intake.fitting import codec_name
 from agent.intake.marks import Mark
 from agent.intake.preview import NO_REGISTRATION, Finding
 from agent.intake.recording import Recording
+from agent.model import Clip
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,8 +7,8 @@ import json
 import sys
 from contextlib import closing
 
+from agent.device.logs import harmless
 from agent.errors import CameraOffline
-from agent.host.logs import harmless
 
 HELP = "links to a vehicle's live cameras"
 
@@ -22,8 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.app import read_config
     from agent.cli import DONE, FAILED
+    from agent.daemon import read_config
     from agent.vision.client import VisionClient
 
     with closing(VisionClient(read_config(args.config).api)) as client:

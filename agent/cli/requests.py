@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from agent.cli.tables import console
+from agent.device.logs import harmless
 from agent.errors import LinkDown, RateLimited
-from agent.host.logs import harmless
 from agent.vision.readings import STATUSES
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.app import read_config
+    from agent.daemon import read_config
     from agent.vision.client import VisionClient
 
     with closing(VisionClient(read_config(args.config).api)) as client:

@@ -10,12 +10,12 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from agent.app import read_config
 from agent.cli.spool_access import act_as_owner, find_clip
-from agent.clip import State
 from agent.config import SpoolSettings
+from agent.daemon import read_config
+from agent.device.control import NoDaemon, ask
 from agent.errors import SpoolError
-from agent.host.control import NoDaemon, ask
+from agent.model import State
 from agent.spool import Spool
 from agent.spool.ledger import open_ledger
 

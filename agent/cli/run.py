@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.host.memory import import_without, keep_one_arena
+    from agent.device.memory import import_without, keep_one_arena
 
     # Together a third of the memory: tracebacks in colours, which the log never shows; guesses at encodings and tables
     # of odd host names, which are not needed; and a way of working on many things at once that is not ours.
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
 
     import structlog
 
-    from agent.app import Daemon, read_config
     from agent.config import secrets_of
-    from agent.host import logs
+    from agent.daemon import Daemon, read_config
+    from agent.device import logs
 
     before = _state_of(args.config)
     try:
@@ -74,8 +74,8 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
     import structlog
 
     from agent.config import LogSettings
-    from agent.host import logs
-    from agent.host.service import ServiceManager
+    from agent.device import logs
+    from agent.device.service import ServiceManager
 
     logs.configure(LogSettings(), secrets=())
     log = structlog.get_logger()

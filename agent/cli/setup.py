@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_usable(file: Path) -> bool:
-    from agent.app import read_config
+    from agent.daemon import read_config
 
     try:
         read_config(file)

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.app import read_config
-from agent.clip import State
 from agent.config import Config
+from agent.daemon import read_config
+from agent.device.logs import harmless
 from agent.errors import VisionIngestError
-from agent.host.logs import harmless
+from agent.model import State
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.records import Record
 

@@ -12,9 +12,9 @@ import shutil
 
 from agent.cli.spool_access import ledger_of
 from agent.cli.tables import COLOURS, console, size
-from agent.clip import State
-from agent.host.control import NoDaemon, ask
-from agent.host.logs import harmless
+from agent.device.control import NoDaemon, ask
+from agent.device.logs import harmless
+from agent.model import State
 from agent.spool import HOLDING
 from agent.spool.salvage import set_aside
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from agent.clip import State
-from agent.host.logs import harmless
+from agent.device.logs import harmless
+from agent.model import State
 from agent.spool.records import Record
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 
 from agent.cli.spool_access import ADVICE, HELD_FOR_THE_CLOCK, find_clip, ledger_of
 from agent.cli.tables import COLOURS, as_json, console, size
-from agent.clip import State
-from agent.host.logs import harmless
+from agent.device.logs import harmless
+from agent.model import State
 
 HELP = "the story of one clip, and what to do"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from agent.clip import ClipKey, Upload
+from agent.model import ClipKey, Upload
 
 # Clips that may not share this batch are passed over, but not without end: the queue may hold a hundred thousand.
 LOOK_AHEAD = 400

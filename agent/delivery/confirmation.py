@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from agent.clip import State, Verdict
 from agent.delivery.verdicts import CONFIRM_WITHIN_SECONDS, Policy, own_failure
+from agent.model import State, Verdict
 from agent.spool.records import Record
 from agent.vision.client import VideoRequest
 from agent.vision.readings import COMPLETE, FINAL_FAILURES, PENDING, Named, same_video

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import structlog
 
-from agent.clip import State, Upload, Verdict
 from agent.config import UploadSettings
 from agent.delivery.activity import Activity
 from agent.delivery.backoff import LINK_QUICK_FAILURES
@@ -23,6 +22,7 @@ from agent.delivery.suspicion import Suspicion
 from agent.delivery.tempo import Tempo, link_seconds, poll_seconds
 from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
 from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, SpoolFull
+from agent.model import State, Upload, Verdict
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import islice
 
-from agent.clip import State, Verdict
 from agent.delivery.confirmation import (
     MOST_ITEMS,
     MOST_QUERIES,
@@ -21,6 +20,7 @@ from agent.delivery.confirmation import (
 )
 from agent.delivery.verdicts import Policy
 from agent.errors import Cancelled, DeliveryError, RequestRejected
+from agent.model import State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient

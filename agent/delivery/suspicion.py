@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.clip import Upload
+from agent.model import Upload
 
 # What passed longer ago says nothing about the link of now.
 FRESH_SECONDS = 3600.0

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
-from agent.clip import State, Upload, Verdict
 from agent.delivery.backoff import LINK_SECONDS, clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.errors import (
     ClipUnreadable,
@@ -23,6 +22,7 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
+from agent.model import State, Upload, Verdict
 from agent.spool.records import Record
 from agent.vision.answers import FileResult
 from agent.vision.complaints import About, about

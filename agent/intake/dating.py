@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from agent.clip import Clip, UntrustedClock
+from agent.device.clock import Setting
 from agent.errors import FootageRefused
-from agent.host.clock import Setting
 from agent.intake.times import EARLIEST, check_recording_time
+from agent.model import Clip, UntrustedClock
 from agent.spool.retiming import put_right
 
 # Recorded by this device's clock in an earlier boot, unnoticed until now.

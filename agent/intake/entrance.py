@@ -7,11 +7,11 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Clip, Footage
 from agent.config import FootageFolder
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.reading import Reading
 from agent.intake.scanning import examine
+from agent.model import Clip, Footage
 from agent.spool import Spool, Taken, Trouble
 
 log = structlog.get_logger()

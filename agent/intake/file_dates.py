@@ -12,11 +12,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from agent.clip import Footage
 from agent.errors import FootageRefused
 from agent.intake.preset import Created
 from agent.intake.recording import Media
 from agent.intake.times import Instant, is_believable, to_utc
+from agent.model import Footage
 
 MOUNTS = Path("/proc/self/mountinfo")
 LATEST_YEAR = 2099  # a damaged header can hold any, beyond what calendars can work with

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from agent.clip import Clip, ClipKey
 from agent.config import Limits
 from agent.errors import FootageRefused
 from agent.intake.naming import printable
 from agent.intake.recording import Media, Recording
+from agent.model import Clip, ClipKey
 
 MP4 = "MP4"
 

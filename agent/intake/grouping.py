@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.clip import Clip, Footage
 from agent.config import FootageFolder
+from agent.model import Clip, Footage
 
 # Those that came first wait while the last one is inspected, and while all are synced.
 MOST_FILES = 32

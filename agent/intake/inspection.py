@@ -14,8 +14,7 @@ from typing import BinaryIO, Generic, TypeVar
 
 import structlog
 
-from agent import __version__, mp4
-from agent.clip import Clip, Footage
+from agent import __version__
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
@@ -25,6 +24,8 @@ from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar
 from agent.intake.times import Instant, check_recording_time, comes_twice, to_utc
+from agent.media import mp4
+from agent.model import Clip, Footage
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.clip import Footage
+from agent.model import Footage
 
 
 class Known:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import ClipKey, Footage
 from agent.config import Config, FootageFolder
+from agent.device.clock import AsTold, Clock
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
-from agent.host.clock import AsTold, Clock
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.dating import dated
 from agent.intake.entrance import Entrance
@@ -29,6 +28,7 @@ from agent.intake.settling import Pending, is_being_written, is_hopeless, is_set
 from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
+from agent.model import ClipKey, Footage
 from agent.spool import Spool, Taken, Trouble
 
 log = structlog.get_logger()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from agent.clip import Clip, Footage
 from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.conform.forecast import forecast, needs_work
@@ -21,6 +20,7 @@ from agent.intake.inspection import Inspector, read_mp4
 from agent.intake.naming import Naming, is_copy, read_name
 from agent.intake.recording import Media, Recording
 from agent.intake.scanning import Skipped, examine, scan, wanted
+from agent.model import Clip, Footage
 
 # Stands for the registration where none is known yet: everything else can be shown all the same.
 NO_REGISTRATION = "NOT-SET"

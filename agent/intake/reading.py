@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from agent.clip import Clip, ClipKey, Footage
 from agent.config import Config, FootageFolder
+from agent.device.clock import Setting
 from agent.errors import FootageGone, FootageIncomplete
-from agent.host.clock import Setting
 from agent.intake.conform.media import MediaReader
 from agent.intake.conform.process import Watch, is_installed
 from agent.intake.conform.work import Job
 from agent.intake.dating import dated
 from agent.intake.inspection import Inspector
+from agent.model import Clip, ClipKey, Footage
 
 
 class Reading:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Footage
 from agent.intake.marks import Mark
+from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Footage
 
 
 @dataclass(frozen=True, slots=True)

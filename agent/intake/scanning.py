@@ -11,10 +11,10 @@ from fnmatch import translate
 from functools import lru_cache
 from pathlib import Path
 
-from agent.clip import Footage
 from agent.config import FootageFolder
 from agent.intake.known import Known
 from agent.intake.naming import copies_in
+from agent.model import Footage
 
 # What lstat says of a path that stood there a moment ago; a folder may even have become a file.
 GONE = (FileNotFoundError, NotADirectoryError)

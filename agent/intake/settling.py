@@ -9,7 +9,7 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.clip import Footage
+from agent.model import Footage
 
 # A file that stood still but is no whole MP4 gets this many times settle_seconds before it is taken for damaged: a
 # recorder that writes little can pause for seconds before it writes the index.

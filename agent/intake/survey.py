@@ -7,11 +7,11 @@ from pathlib import Path
 
 import structlog
 
-from agent.clip import Footage, State
 from agent.config import FootageFolder
 from agent.intake.known import Known
 from agent.intake.news import News
 from agent.intake.scanning import Skipped, examine, scan, unreadable
+from agent.model import Footage, State
 from agent.spool import Spool
 
 log = structlog.get_logger()

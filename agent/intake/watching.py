@@ -29,8 +29,8 @@ from watchdog.observers.api import BaseObserver
 from watchdog.utils import BaseThread
 
 from agent.config import FootageFolder
-from agent.host import inotify
-from agent.host.inotify import Inode
+from agent.device import inotify
+from agent.device.inotify import Inode
 from agent.intake.news import News
 
 log = structlog.get_logger()

@@ -15,8 +15,8 @@ from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 
-from agent.clip import Clip, Footage, State
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.model import Clip, Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import NO_SPACE, ClipFiles, name_for
 from agent.spool.ledger import Ledger

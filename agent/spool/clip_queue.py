@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from agent.clip import Clip, Footage, State, Upload, Verdict
+from agent.model import Clip, Footage, State, Upload, Verdict
 from agent.spool.ledger import (
     COLUMNS,
     DEFERRED,

@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from agent.clip import Clip, ClipKey, Footage, UntrustedClock
 from agent.errors import FootageGone, FootageRefused, SpoolFull
+from agent.model import Clip, ClipKey, Footage, UntrustedClock
 from agent.spool.records import Stored
 
 COPY_CHUNK_BYTES = 1 << 20

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.clip import Footage, State
 from agent.errors import SpoolError, SpoolFull
+from agent.model import Footage, State
 from agent.spool.records import Record, RowUnreadable, from_json
 
 DATABASE = "clips.db"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from agent.clip import Footage
+from agent.model import Footage
 from agent.spool.records import Record
 
 

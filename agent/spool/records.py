@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.clip import NORMAL_PRIORITY, Clip, ClipKey, Footage, State, UntrustedClock, Upload, Verdict
+from agent.model import NORMAL_PRIORITY, Clip, ClipKey, Footage, State, UntrustedClock, Upload, Verdict
 
 HISTORY_LENGTH = 12
 

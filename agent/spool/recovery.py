@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from agent.clip import Footage, State
+from agent.model import Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.comparing import NameSums
 from agent.spool.files import ClipFiles, StoredName, piece_of, read_name

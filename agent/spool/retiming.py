@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from agent.clip import Clip, ClipKey, State, UntrustedClock
-from agent.host.clock import ClockStamp
+from agent.device.clock import ClockStamp
+from agent.model import Clip, ClipKey, State, UntrustedClock
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, read_name
 from agent.spool.records import Record, video_key

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.clip import Footage, State
 from agent.config import SpoolSettings
 from agent.errors import SpoolFull
+from agent.model import Footage, State
 from agent.spool.files import NO_SPACE
 from agent.spool.presence import can_start_anew
 from agent.spool.records import Record, Stored

@@ -12,10 +12,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
+from agent.device.clock import ClockStamp
 from agent.errors import SpoolError, SpoolFull
-from agent.host.clock import ClockStamp
+from agent.model import Footage, State, Upload, Verdict
 from agent.spool.admission import Admission, Pieces, Taken, Trouble
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import ClipFiles, make_directory

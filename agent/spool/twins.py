@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.clip import Footage, State
+from agent.model import Footage, State
 from agent.spool.records import Record, Stored
 
 

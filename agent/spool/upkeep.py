@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.clip import State
+from agent.model import State
 from agent.spool import schema
 from agent.spool.ledger import (
     ACCEPTED,

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agent.clip import Upload
+from agent.model import Upload
 from agent.vision.readings import (
     BULK,
     CAMERA,

@@ -18,8 +18,8 @@ from contextlib import ExitStack
 from typing import BinaryIO
 from zoneinfo import ZoneInfo
 
-from agent.clip import Upload
 from agent.errors import Cancelled, ClipUnreadable, LinkDown
+from agent.model import Upload
 from agent.vision.readings import BULK, FILE, clean, fields
 
 PIECE_BYTES = 256 * 1024

@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
-from agent.clip import Upload
 from agent.config import Api
 from agent.errors import CameraOffline, LinkDown
+from agent.model import Upload
 from agent.vision import rejections, video_requests
 from agent.vision.answers import FileResult, complaints, identifier, links, match, read_results, records, single_result
 from agent.vision.bodies import JsonBulkBody, MultipartBulkBody, Progress, SingleBody, Stopping, never, no_progress

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
-from agent.clip import Upload
+from agent.model import Upload
 
 # Published for the single upload and for its answers. The fields of a bulk record and of an entry in the list of
 # requests are not published: read as the same.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.clip import State
+from agent.model import State
 from agent.spool.ledger import open_ledger
 from tests.benchmarks import curl
 from tests.benchmarks.daemon import MeasuredDaemon

@@ -15,10 +15,10 @@ from itertools import cycle
 from statistics import median, quantiles
 from typing import Literal, get_args
 
-from agent.clip import Upload
 from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import LinkDown, RateLimited
+from agent.model import Upload
 from agent.vision.answers import FileResult
 from agent.vision.bodies import Progress, no_progress
 from agent.vision.client import Answer

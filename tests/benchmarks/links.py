@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from statistics import median
 
-from agent.clip import Upload
 from agent.config import UploadSettings
 from agent.errors import LinkDown
+from agent.model import Upload
 from agent.vision.answers import FileResult
 from agent.vision.bodies import Progress, no_progress
 from agent.vision.client import Answer

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from agent.clip import ClipKey, Upload
 from agent.config import Api, Secret
+from agent.model import ClipKey, Upload
 from agent.vision.client import VisionClient
 
 Encoding = Literal["json", "multipart"]

@@ -16,9 +16,9 @@ from typing import Any
 
 import structlog
 
-from agent.clip import ClipKey, Footage, State, Upload, Verdict
 from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
+from agent.model import ClipKey, Footage, State, Upload, Verdict
 
 START = datetime(2026, 7, 28, tzinfo=timezone.utc)
 _FILE = Path("/spool/clip.mp4")

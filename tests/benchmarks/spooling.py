@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from agent.clip import State
+from agent.model import State
 from agent.spool import schema
 from agent.spool.ledger import READY, TABLE, open_ledger
 from simulator.recorder import recording, recording_blocks

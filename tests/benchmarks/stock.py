@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, ClipKey, Footage, State
+from agent.model import Clip, ClipKey, Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import name_for
 from agent.spool.ledger import DELIVERED, READY, TABLE

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
-from agent.clip import State
+from agent.model import State
 from simulator.recorder import recording_blocks
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_most

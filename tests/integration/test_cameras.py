@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, State
+from agent.model import EVENT_PRIORITY, State
 from agent.spool.records import Record
 from simulator.faults import Fault
 from simulator.recorder import recording

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from agent.clip import State
+from agent.model import State
 from simulator.faults import Fault
 from simulator.recorder import recording
 from simulator.server import Simulator

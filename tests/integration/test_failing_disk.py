@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State
+from agent.model import State
 from simulator.faults import Fault
 from simulator.recorder import recording
 from simulator.server import Simulator

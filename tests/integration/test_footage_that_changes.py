@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, Footage, State
+from agent.model import Clip, Footage, State
 from simulator.faults import Fault
 from simulator.recorder import recording
 from simulator.server import Simulator

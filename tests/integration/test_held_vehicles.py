@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.clip import State
+from agent.model import State
 from simulator.faults import Fault
 from simulator.server import Simulator
 from tests.support.delivery_bench import UNHURRIED, bench, simulated

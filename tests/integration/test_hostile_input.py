@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import mp4
-from agent.clip import State
+from agent.media import mp4
+from agent.model import State
 from simulator.recorder import recording
 from simulator.server import Simulator
 from tests.conftest import Figure

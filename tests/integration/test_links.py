@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from agent.clip import State
+from agent.model import State
 from simulator.recorder import recording
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, ClipKey, Footage, State, Upload, Verdict
+from agent.model import Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record, Stored
 from agent.spool.upkeep import Upkeep

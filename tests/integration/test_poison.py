@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.clip import State
+from agent.model import State
 from simulator.faults import Action, Fault
 from simulator.server import Simulator
 from tests.conftest import Figure

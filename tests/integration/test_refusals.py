@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State
+from agent.model import State
 from agent.spool.records import Record
 from tests.conftest import Figure
 from tests.support.delivery_bench import START, Bench, bench

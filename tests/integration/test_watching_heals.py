@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from watchdog.observers import inotify_c
 
-from agent.clip import ClipKey, Footage, State
-from agent.host.inotify import Inode, watched
+from agent.device.inotify import Inode, watched
+from agent.model import ClipKey, Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record
 from simulator.recorder import recording

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State
+from agent.model import State
 from simulator.recorder import recording
 from simulator.server import Simulator
 from tests.support.daemon import DaemonProcess, await_until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from agent.clip import State
+from agent.model import State
 from agent.spool.records import Record
 from simulator.faults import Fault
 from simulator.recorder import recording

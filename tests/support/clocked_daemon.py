@@ -1,6 +1,6 @@
 """The real daemon on a device whose clocks a test moves: `python -m tests.support.clocked_daemon READINGS CONFIG`.
 
-Everything is the program's own but the readings of the clocks: `agent.app.Daemon` takes them as an argument.
+Everything is the program's own but the readings of the clocks: `agent.daemon.Daemon` takes them as an argument.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.app import Daemon, read_config
 from agent.config import secrets_of
-from agent.host import logs
-from agent.host.clock import Clock
+from agent.daemon import Daemon, read_config
+from agent.device import logs
+from agent.device.clock import Clock
 from tests.support.daemon import DaemonProcess
 
 

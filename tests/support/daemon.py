@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from agent.clip import State
 from agent.errors import SpoolError
+from agent.model import State
 from agent.spool.ledger import open_ledger
 from agent.spool.records import Record
 

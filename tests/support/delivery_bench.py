@@ -12,9 +12,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from agent.clip import Clip, ClipKey, Footage, State
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
 from agent.delivery.dispatcher import Dispatcher
+from agent.model import Clip, ClipKey, Footage, State
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient

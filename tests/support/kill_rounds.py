@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import TracebackType
 
-from agent.clip import State
+from agent.model import State
 from agent.spool.ledger import DATABASE
 from agent.spool.records import Record
 from simulator.faults import Fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.clip import State
+from agent.model import State
 from tests.support.delivery_bench import Bench
 from tests.support.scripted_api import ScriptedApi
 from tests.support.vision_cases import api

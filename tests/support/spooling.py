@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, ClipKey, Footage, Upload
 from agent.config import SpoolSettings
+from agent.model import Clip, ClipKey, Footage, Upload
 from agent.spool import Spool, Taken
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)

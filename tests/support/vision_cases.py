@@ -11,8 +11,8 @@ from typing import Any
 
 import trustme
 
-from agent.clip import ClipKey, Upload
 from agent.config import Api, Secret
+from agent.model import ClipKey, Upload
 from tests.support.socket_servers import Peer, Request, Script
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import structlog
 
-from agent import mp4
 from agent.config import Conform, Limits
 from agent.errors import FootageRefused, SpoolFull
 from agent.intake.conform.plan import Piece
 from agent.intake.conform.probe import Facts, Source, Stream
 from agent.intake.conform.process import Child, ToolFailed, Watch, last_line
+from agent.media import mp4
 
 log = structlog.get_logger()
 

@@ -6,7 +6,6 @@ import math
 
 import structlog
 
-from agent.clip import Clip
 from agent.config import Conform, Limits
 from agent.errors import FootageRefused
 from agent.intake.conform import damage
@@ -18,6 +17,7 @@ from agent.intake.conform.work import MP4_FAMILY, Job, clips_of
 from agent.intake.fitting import MP4, is_h264
 from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Recording
+from agent.model import Clip
 
 log = structlog.get_logger()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from agent.clip import Footage
 from agent.config import Conform
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.conform import damage
@@ -15,6 +14,7 @@ from agent.intake.fitting import MP4
 from agent.intake.inspection import MAX_DURATION_SECONDS, read_mp4
 from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media
+from agent.model import Footage
 
 INSTALL = "sudo apt install ffmpeg"
 

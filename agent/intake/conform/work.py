@@ -12,7 +12,6 @@ from typing import BinaryIO
 
 import structlog
 
-from agent.clip import Clip, ClipKey, Footage
 from agent.config import Conform, Limits, SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform import damage
@@ -24,6 +23,7 @@ from agent.intake.fitting import MP4, as_it_is, is_h264, refusal_of
 from agent.intake.inspection import MAX_DURATION_SECONDS
 from agent.intake.opening import opened
 from agent.intake.recording import Recording
+from agent.model import Clip, ClipKey, Footage
 
 log = structlog.get_logger()
 

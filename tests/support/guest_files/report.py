@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 from agent.cli import main
-from agent.clip import State
+from agent.model import State
 from agent.spool.ledger import DATABASE, open_ledger
 
 SPOOL = Path("/data/spool")

@@ -19,15 +19,15 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from agent import mp4
-from agent.clip import ClipKey, State, Upload
 from agent.config import FootageFolder, LogSettings, load
 from agent.config.patterns import pattern
+from agent.device import logs
+from agent.device.control import NAME, ControlServer
 from agent.errors import ConfigError, FootageRefused, VisionIngestError
-from agent.host import logs
-from agent.host.control import NAME, ControlServer
 from agent.intake.naming import read_name
 from agent.intake.sidecar import read_sidecar
+from agent.media import mp4
+from agent.model import ClipKey, State, Upload
 from agent.spool import files
 from agent.spool.records import RowUnreadable, from_json
 from agent.vision import rejections

@@ -17,10 +17,10 @@ import structlog
 
 from agent.cli import COMMANDS, build_parser, main
 from agent.cli.requests import wait_for
-from agent.clip import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.config import load
-from agent.host.clock import ThisDevice
-from agent.host.control import ControlServer
+from agent.device.clock import ThisDevice
+from agent.device.control import ControlServer
+from agent.model import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 from simulator.recorder import recording

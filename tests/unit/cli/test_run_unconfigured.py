@@ -76,9 +76,10 @@ def test_when_the_configuration_changes_it_ends_so_that_the_manager_starts_it_an
 
 CHANGED_WHILE_IT_IS_READ = """
 import sys
-from agent import app, cli
+from agent import cli
+from agent import daemon
 
-read = app.read_config
+read = daemon.read_config
 
 def read_config(file):
     try:
@@ -86,7 +87,7 @@ def read_config(file):
     finally:
         file.chmod(0o640)
 
-app.read_config = read_config
+daemon.read_config = read_config
 sys.exit(cli.main())
 """
 

@@ -9,7 +9,6 @@ from typing import Literal
 
 import pytest
 
-from agent.clip import ClipKey, State, Upload
 from agent.delivery.backoff import clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.delivery.batching import BatchLimits, fill
 from agent.delivery.verdicts import Cause, Decision, Policy, decide_failure, decide_results
@@ -24,6 +23,7 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
+from agent.model import ClipKey, State, Upload
 from agent.vision.answers import FileResult
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)

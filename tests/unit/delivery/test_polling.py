@@ -10,11 +10,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.clip import Clip, ClipKey, Footage, State, Verdict
 from agent.config import SpoolSettings
 from agent.delivery.polling import Poller
 from agent.delivery.verdicts import Policy
 from agent.errors import RequestRejected
+from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Spool
 from agent.vision.client import VideoRequest
 from agent.vision.readings import COMPLETE

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State, Verdict
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
 from agent.delivery.dispatcher import FULL_SECONDS, Dispatcher
 from agent.errors import SpoolFull
+from agent.model import State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
 from agent.vision.client import VisionClient

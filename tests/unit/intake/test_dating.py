@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, ClipKey, Footage, UntrustedClock
+from agent.device.clock import Clock
 from agent.errors import FootageRefused
-from agent.host.clock import Clock
 from agent.intake.dating import dated
+from agent.model import Clip, ClipKey, Footage, UntrustedClock
 from tests.support.clocks import BOOT, BenchDevice
 
 RIGHT = 1_790_000_000.0  # when the device booted, by the right time

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.clip import Footage
 from agent.errors import FootageRefused
 from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file, zone_error
 from agent.intake.preset import Created
 from agent.intake.recording import Media
+from agent.model import Footage
 
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
 WRITTEN = datetime(2026, 7, 28, 12, 30, 0, tzinfo=timezone.utc)

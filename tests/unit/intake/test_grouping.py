@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.clip import Clip, ClipKey, Footage
 from agent.config import FootageFolder
 from agent.intake.grouping import LONGEST_SECONDS, MOST_BYTES, MOST_FILES, Group, Member
+from agent.model import Clip, ClipKey, Footage
 
 FOLDER = FootageFolder(Path("/card"))
 START = datetime(2026, 7, 28, tzinfo=timezone.utc)

@@ -14,8 +14,6 @@ from zoneinfo import ZoneInfo
 import pytest
 import structlog
 
-from agent import mp4
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage
 from agent.config import (
     Api,
     Config,
@@ -32,6 +30,8 @@ from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake import inspection
 from agent.intake.inspection import Inspector, rules_digest
 from agent.intake.presets import PRESETS
+from agent.media import mp4
+from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage
 from simulator.recorder import recording
 from tests.support.footage import created
 

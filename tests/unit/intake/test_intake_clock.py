@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State, Verdict
 from agent.config import (
     Api,
     Config,
@@ -23,8 +22,9 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
-from agent.host.clock import Clock
+from agent.device.clock import Clock
 from agent.intake.loop import Intake
+from agent.model import State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
 from simulator.recorder import recording

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from agent.clip import Footage, State, Verdict
 from agent.config import (
     Api,
     Config,
@@ -28,6 +27,7 @@ from agent.config import (
 )
 from agent.intake.grouping import MOST_FILES
 from agent.intake.loop import Intake
+from agent.model import Footage, State, Verdict
 from agent.spool import Spool, Taken, Trouble
 from agent.spool.admission import Pieces
 from simulator.recorder import recording

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.clip import Footage
 from agent.intake.known import Known
+from agent.model import Footage
 
 A = Footage(Path("/card/a.mp4"), 1_000, 1)
 B = Footage(Path("/card/b.mp4"), 1_000, 1)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Footage
 from agent.config import FootageFolder
 from agent.intake.scanning import Skipped, examine, reaches, scan, wanted
+from agent.model import Footage
 
 NOBODY = 65534
 

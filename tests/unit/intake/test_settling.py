@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Footage
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.model import Footage
 
 PATH = Path("/card/a.mp4")
 SMALL = Footage(PATH, 1_000, 1)

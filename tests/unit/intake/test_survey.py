@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.clip import Footage
 from agent.config import SpoolSettings
 from agent.intake.news import News
 from agent.intake.survey import Survey
+from agent.model import Footage
 from agent.spool import Spool
 from tests.unit.intake.test_intake_loop import Bench
 

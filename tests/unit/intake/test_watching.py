@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from watchdog.observers.api import BaseObserver
 
 from agent.config import FootageFolder
-from agent.host import inotify
-from agent.host.inotify import Inode
+from agent.device import inotify
+from agent.device.inotify import Inode
 from agent.intake import watching
 from agent.intake.watching import Watcher
 from tests.support.daemon import PATIENCE_SECONDS

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent import mp4
+from agent.media import mp4
 from simulator.recorder import Recorder, recording, recording_blocks
 
 START = datetime(2026, 7, 28, 14, 41, 41)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import ClipKey, State, Verdict
 from agent.config import SpoolSettings
+from agent.model import ClipKey, State, Verdict
 from agent.spool import Recovery, Spool, ledger
 from agent.spool.comparing import NameSums
 from agent.spool.recovery import HOLDING

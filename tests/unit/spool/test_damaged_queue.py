@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.clip import State, Verdict
 from agent.config import SpoolSettings
 from agent.errors import SpoolError
+from agent.model import State, Verdict
 from agent.spool import Spool, schema
 from agent.spool.ledger import open_ledger
 from agent.spool.salvage import KEPT, set_aside

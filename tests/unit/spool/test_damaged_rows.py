@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.clip import EVENT_PRIORITY, State, Verdict
 from agent.config import SpoolSettings
+from agent.model import EVENT_PRIORITY, State, Verdict
 from agent.spool import Spool
 from tests.support.spooling import Clock, claim, make_clip, stored, take
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import State, Verdict
 from agent.config import SpoolSettings
 from agent.errors import SpoolError, SpoolFull
+from agent.model import State, Verdict
 from agent.spool import Spool
 from tests.support.faults import fill, small_disk
 from tests.support.spooling import Clock, claim, make_clip, stored, take, take_all

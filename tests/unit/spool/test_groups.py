@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, State
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
+from agent.model import Clip, State
 from agent.spool import Spool, Taken, Trouble
 from tests.support.spooling import Clock, make_clip, reopen, stored
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
+from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool import Spool, Taken
 from agent.spool.records import Record
 

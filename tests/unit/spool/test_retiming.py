@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.config import SpoolSettings
-from agent.host.clock import ClockStamp
+from agent.device.clock import ClockStamp
+from agent.model import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.spool import Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.records import Record

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, Clip, State, Verdict
 from agent.config import SpoolSettings
 from agent.errors import SpoolFull
+from agent.model import EVENT_PRIORITY, Clip, State, Verdict
 from agent.spool import Spool
 from agent.spool.ledger import PAGE_ROWS
 from agent.spool.space import RESERVE_BYTES

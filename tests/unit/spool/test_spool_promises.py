@@ -15,9 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.clip import EVENT_PRIORITY, ClipKey, Footage, State, Upload, Verdict
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
+from agent.model import EVENT_PRIORITY, ClipKey, Footage, State, Upload, Verdict
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.ledger import open_ledger

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.clip import Clip, ClipKey, Footage, State, Verdict
 from agent.config import SpoolSettings
 from agent.errors import VisionIngestError
+from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Recovery, Spool
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)

@@ -16,8 +16,8 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.clip import Upload
 from agent.errors import Cancelled, ClipUnreadable, LinkDown
+from agent.model import Upload
 from agent.vision.bodies import PIECE_BYTES, JsonBulkBody, MultipartBulkBody, SingleBody
 from tests.support.vision_cases import stored_clip, upload_of
 

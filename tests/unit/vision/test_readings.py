@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.clip import ClipKey
+from agent.model import ClipKey
 from agent.vision.readings import read_timestamp, same_video, timestamp
 
 UTC = ZoneInfo("UTC")

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import pytest
 
-from agent.clip import Upload
 from agent.errors import (
     CameraOffline,
     Cancelled,
@@ -21,6 +20,7 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
+from agent.model import Upload
 from agent.vision.client import VisionClient
 from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Request, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, START, answering, answering_with, api, certificate, stored_clip

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.clip import State, Verdict
 from agent.config import (
     Api,
     Config,
@@ -30,6 +29,7 @@ from agent.config import (
 from agent.intake import settling
 from agent.intake.conform import damage, forecast
 from agent.intake.loop import Intake
+from agent.model import State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
 from simulator.recorder import recording

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from agent import mp4
-from agent.clip import Clip
 from agent.config import Conform, Limits, SpoolSettings
 from agent.errors import Cancelled, FootageGone, FootageIncomplete, FootageRefused, SpoolFull
 from agent.intake.conform import cut, work
@@ -23,6 +21,8 @@ from agent.intake.conform.media import MediaReader
 from agent.intake.conform.process import Watch
 from agent.intake.conform.work import Job, Rules, conform
 from agent.intake.recording import Recording
+from agent.media import mp4
+from agent.model import Clip
 from tests.support.ffmpeg import SECONDS, ffmpeg, needs_ffmpeg, payloads, pictures, streams
 from tests.unit.intake.conform.conftest import Footages
 

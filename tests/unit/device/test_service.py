@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.host import service
-from agent.host.service import ServiceManager
+from agent.device import service
+from agent.device.service import ServiceManager
 
 
 @pytest.fixture(params=["path", "abstract"])

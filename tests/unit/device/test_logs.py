@@ -20,10 +20,10 @@ import structlog
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from agent.clip import State
 from agent.config import LogSettings, Secret
-from agent.host import logs
-from agent.host.logs import harmless
+from agent.device import logs
+from agent.device.logs import harmless
+from agent.model import State
 
 PASSWORD = "hunter2 'quoted'/\"ü"
 HEADER = base64.b64encode(f"fleet:{PASSWORD}".encode()).decode()
@@ -415,7 +415,7 @@ def test_a_reader_that_went_away_does_not_stop_the_program() -> None:
     program = """
 import os, structlog
 from agent.config import LogSettings
-from agent.host import logs
+from agent.device import logs
 logs.configure(LogSettings(), secrets=())
 for number in range(3):
     structlog.get_logger().info("event")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import mp4
+from agent.media import mp4
 from simulator.recorder import recording
 
 CREATED_2026 = 3_868_000_000  # Seconds since 1904.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.host.clock import EARLIEST, Clock, ThisDevice
+from agent.device.clock import EARLIEST, Clock, ThisDevice
 from tests.support.clocks import BenchDevice
 
 BOOTED = 1_790_000_000.0

@@ -16,9 +16,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.config import LogSettings
+from agent.device import control, logs
+from agent.device.control import NAME, ControlServer, NoDaemon, ask
 from agent.errors import VisionIngestError
-from agent.host import control, logs
-from agent.host.control import NAME, ControlServer, NoDaemon, ask
 from tests.support.daemon import PATIENCE_SECONDS
 from tests.support.hostile.readers import logging_restored
 
@@ -176,7 +176,7 @@ def test_a_daemon_that_does_not_answer_in_time_is_none(tmp_path: Path, monkeypat
 
 def test_the_socket_that_a_killed_daemon_left_is_replaced(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from agent.host.control import ControlServer;"
+        "import os, signal, sys; from pathlib import Path; from agent.device.control import ControlServer;"
         "ControlServer(Path(sys.argv[1]), dict); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], cwd=Path.cwd(), check=False)

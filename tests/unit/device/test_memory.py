@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from agent.host.memory import keep_one_arena
+from agent.device.memory import keep_one_arena
 
 
 def in_a_new_process(program: str) -> str:
@@ -13,7 +13,7 @@ def in_a_new_process(program: str) -> str:
 def test_libraries_are_imported_as_if_what_they_can_do_without_were_not_there() -> None:
     program = """
 import sys
-from agent.host.memory import import_without
+from agent.device.memory import import_without
 import_without(absent=["rich", "charset_normalizer"], unused=["asyncio"], modules=["structlog", "requests"])
 print([name for name in ("rich", "charset_normalizer", "asyncio") if name in sys.modules])
 import rich
@@ -24,7 +24,7 @@ print(rich.__name__)
 
 def test_a_module_that_was_said_to_be_unused_is_there_when_it_is_used_after_all() -> None:
     program = """
-from agent.host.memory import import_without
+from agent.device.memory import import_without
 import_without(absent=[], unused=["asyncio"], modules=["structlog"])
 import structlog, asyncio
 structlog.configure(processors=[lambda _logger, _name, event: event["event"]])
@@ -38,7 +38,7 @@ asyncio.run(say())
 def test_modules_that_are_loaded_already_stay() -> None:
     program = """
 import sys, rich
-from agent.host.memory import import_without
+from agent.device.memory import import_without
 import_without(absent=["rich"], unused=[], modules=["structlog"])
 print(sys.modules["rich"] is rich)
 """

@@ -4,7 +4,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from agent.host.inotify import Inode, watched
+from agent.device.inotify import Inode, watched
 
 IN_CREATE = 0x100
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent import app
-from agent.app import Daemon, read_config
+from agent import daemon as daemon_module
+from agent.daemon import Daemon, read_config
 from agent.intake.loop import Intake
 from simulator.recorder import recording
 from tests.support.daemon import PASSWORD, DaemonProcess
@@ -52,8 +52,8 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 @pytest.fixture
 def daemon(tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
     """The place of a daemon that, left alone, looks at nothing for an hour."""
-    monkeypatch.setattr(app, "ALIVE_SECONDS", 3600.0)
-    monkeypatch.setattr(app, "HUNG_SECONDS", 3 * 3600.0)
+    monkeypatch.setattr(daemon_module, "ALIVE_SECONDS", 3600.0)
+    monkeypatch.setattr(daemon_module, "HUNG_SECONDS", 3 * 3600.0)
     monkeypatch.setenv("VISION_INGEST_PASSWORD", PASSWORD)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield DaemonProcess(tmp_path, NOWHERE)

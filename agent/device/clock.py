@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from agent.clip import CLOCK_STEP_SECONDS
+from agent.model import CLOCK_STEP_SECONDS
 
 log = structlog.get_logger()
 

@@ -14,17 +14,17 @@ from typing import Any
 import structlog
 
 from agent import __version__
-from agent.clip import State
 from agent.config import Config, load, secrets_of, surroundings
 from agent.delivery.dispatcher import Dispatcher
+from agent.device import logs
+from agent.device.bell import Bell
+from agent.device.clock import Clock
+from agent.device.control import ControlServer
+from agent.device.service import ServiceManager
 from agent.errors import ConfigError
-from agent.host import logs
-from agent.host.bell import Bell
-from agent.host.clock import Clock
-from agent.host.control import ControlServer
-from agent.host.service import ServiceManager
 from agent.intake.loop import Intake
 from agent.intake.presets import PRESETS
+from agent.model import State
 from agent.spool import Spool
 from agent.vision.client import VisionClient
 

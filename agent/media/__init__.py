@@ -1,0 +1,1 @@
+"""Media files: reading, checking and cutting them. Knows files, and no policy."""
