@@ -1,1 +1,1 @@
-"""A Vision API for the bench: what the contract says, and faults on demand. The daemon never imports it."""
+"""A simulated Vision API with fault injection, a simulated camera, and the demo. `agent` never imports this package."""

@@ -1,4 +1,4 @@
-"""Reads upload bodies without holding them: fields at once, files only when they are asked for."""
+"""Parses upload bodies from disk: fields at once, embedded files only on demand, so that memory stays small."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _FILE = "video_file"
 
 
 class BodyError(Exception):
-    """The body is not of a form that the contract knows."""
+    """The body has none of the formats of the contract."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFile:
-    """A file within a body.
+    """A file inside a request body.
 
     Args:
         body: the whole body.
-        start, end: where the file stands in it.
-        is_base64: whether it stands there as base64 in a JSON string.
+        start, end: offsets of the file in the body, in bytes.
+        is_base64: whether the file is base64 in a JSON string.
     """
 
     body: mmap.mmap
@@ -37,16 +37,16 @@ class EmbeddedFile:
     is_base64: bool
 
     def read(self) -> bytes:
-        """The file's bytes.
+        """The decoded bytes of the file.
 
         Raises:
-            BodyError: what stands there is not base64.
+            BodyError: it is not valid base64.
         """
         content = self.body[self.start : self.end]
         if not self.is_base64:
             return content
         try:
-            # JSON may write a slash as "\/", and PHP does.
+            # JSON allows "\/" for a slash, and PHP writes it so.
             return base64.b64decode(content.replace(b"\\/", b"/"), validate=True)
         except binascii.Error as exc:
             raise BodyError(f"the file is not base64: {exc}") from exc
@@ -54,7 +54,7 @@ class EmbeddedFile:
 
 @dataclass(slots=True)
 class Part:
-    """One record of an upload: its fields as they came, and the file."""
+    """One record of an upload: its fields as strings, and its file."""
 
     fields: dict[str, str] = field(default_factory=dict)
     video: EmbeddedFile | None = None
@@ -65,7 +65,8 @@ class Bulk:
     """A bulk upload.
 
     Args:
-        outside: the fields beside `data`.
+        parts: the records, in order.
+        other_fields: the top-level fields other than `data`.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -73,7 +74,7 @@ class Bulk:
 
 
 def read_bulk(file: BinaryIO, content_type: str) -> Bulk:
-    """The records of a bulk upload in either encoding. The file may be closed afterwards.
+    """Parse a bulk upload in either encoding. The caller may close the file afterwards.
 
     Raises:
         BodyError: neither JSON of the form `{"data": [...]}` nor multipart/form-data.
@@ -83,7 +84,7 @@ def read_bulk(file: BinaryIO, content_type: str) -> Bulk:
 
 
 def read_single(file: BinaryIO, content_type: str) -> Part:
-    """The one record of a single upload. The file may be closed afterwards.
+    """Parse a single upload. The caller may close the file afterwards.
 
     Raises:
         BodyError: not multipart/form-data.
@@ -118,10 +119,10 @@ def _read_json(body: mmap.mmap) -> Bulk:
 
 
 def _extract_files(body: mmap.mmap) -> tuple[bytes, dict[str, EmbeddedFile]]:
-    """The JSON with a number in place of each file: parsing gigabytes of base64 would take a minute.
+    """Replace each file in the JSON by a placeholder: parsing gigabytes of base64 would take a minute.
 
     Returns:
-        What is left, and the files by the numbers that stand for them.
+        The remaining JSON, and the files by their placeholders.
     """
     files: dict[str, EmbeddedFile] = {}
     left: list[bytes] = []
@@ -139,7 +140,7 @@ def _extract_files(body: mmap.mmap) -> tuple[bytes, dict[str, EmbeddedFile]]:
 
 
 def _as_texts(record: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that are texts or numbers, as texts."""
+    """The fields that are strings or numbers, as strings."""
     return {
         name: str(value)
         for name, value in record.items()
@@ -148,7 +149,7 @@ def _as_texts(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_multipart(body: mmap.mmap, content_type: str) -> Bulk:
-    """The records of `data[0][registration]=…`, in the order of their first fields."""
+    """Parse fields such as `data[0][registration]`; records are in the order of their first fields."""
     other_fields: dict[str, str] = {}
     parts: dict[int, Part] = {}
     for name, value in _form_fields(body, content_type):
@@ -172,7 +173,7 @@ def _decode(value: EmbeddedFile) -> str:
 
 
 def _form_fields(body: mmap.mmap, content_type: str) -> Iterator[tuple[str, EmbeddedFile]]:
-    """The fields of multipart/form-data (RFC 7578) by name, in order."""
+    """The names and values of multipart/form-data (RFC 7578), in order."""
     boundary = _parameters(content_type).get("boundary")
     if not boundary:
         raise BodyError("the content type names no boundary")

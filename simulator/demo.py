@@ -1,9 +1,9 @@
-"""Shows the whole journey of clips on this computer, in under a minute, without a camera or an account.
+"""Shows the complete journey of clips on this computer, in under a minute, without a camera or an account.
 
-A pretend camera writes recordings, the real daemon delivers them to a simulated API. One recording is cut by a power
-failure, one clip fails at the server once, and the link drops once. Where ffmpeg is installed, a recording of three
-minutes is too large for the API and is cut. At the end each clip's fate is shown, and the proof that the bytes that
-arrived are the bytes that were recorded.
+A simulated camera writes recordings, and the real daemon delivers them to a simulated API. Power fails during one
+recording, one clip fails at the server once, and the link drops once. If ffmpeg is installed, a recording of three
+minutes is too large for the API and is cut. At the end you see what became of each recording, with the proof that the
+bytes that arrived are the bytes that were recorded.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from agent.cli.tables import size
+from agent.cli import DONE, FAILED, USAGE
+from agent.cli.tables import COLOURS, clip_table, console, size
 from agent.errors import SpoolError
+from agent.intake.conform import process
 from agent.model import State
 from agent.spool.ledger import open_ledger
-from simulator import demo_long
+from simulator.faults import Fault
+from simulator.recorder import RecordedFile, Recorder
 from simulator.simulate import MISSING, is_installed
-
-__all__ = ["HELP", "arguments", "is_installed", "run"]
+from simulator.store import clip_name
 
 if TYPE_CHECKING:
     from agent.spool.records import Record
-    from simulator.recorder import RecordedFile
     from simulator.server import Simulator
 
+__all__ = ["HELP", "arguments", "is_installed", "run"]
+
 HELP = "see it work on this computer, without camera or account"
+FFMPEG_MISSING = "With ffmpeg (sudo apt install ffmpeg) this also shows a recording of three minutes, which is cut."
 
 REGISTRATION = "DEMO123X"
 MOMENTS = 4
@@ -46,7 +50,11 @@ CAMERAS = (1, 2)
 CLIP_SECONDS = 60.0
 CLIP_BYTES = 400_000
 WRITING_SECONDS = 1.2
-PATIENCE_SECONDS = 150.0
+# Five seconds are encoded and repeated: as many bytes as a camera writes, at a fraction of the work.
+LONG_SECONDS = 180
+SCENE_SECONDS = 5
+SCENE_BYTES = 1_750_000
+TIMEOUT_SECONDS = 150.0
 FINAL = (State.DELIVERED, State.REFUSED, State.LOST)
 
 CONFIG = """\
@@ -82,8 +90,8 @@ class Journey:
     """What the camera recorded, and what became of it.
 
     Args:
-        sums: the SHA-256 of each received file by the clip's name at the API.
-        split: the names of recordings that were cut and whose every picture arrived.
+        sums: the SHA-256 of each received file, by the clip's name at the API.
+        split: the names of recordings that were cut and of which every frame arrived.
     """
 
     recorded: Sequence[RecordedFile]
@@ -97,84 +105,80 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE, FAILED, USAGE
-
     if not is_installed():
         print(MISSING, file=sys.stderr)
         return USAGE
-    with _workplace(args.keep) as place:
-        journey = _journey(place)
-    proven = _show_fates(journey)
+    with _work_folder(args.keep) as folder:
+        journey = _run_journey(folder)
+    proven = _show_results(journey)
     if not journey.split:
-        print(demo_long.MISSING)
+        print(FFMPEG_MISSING)
     return DONE if proven else FAILED
 
 
 @contextmanager
-def _workplace(keep: Path | None) -> Iterator[Path]:
+def _work_folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True)
         yield keep.absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="vision-ingest-demo-") as place:
-        yield Path(place)
+    with tempfile.TemporaryDirectory(prefix="vision-ingest-demo-") as folder:
+        yield Path(folder)
 
 
-def _journey(place: Path) -> Journey:
-    """Everything runs: simulator, camera and daemon."""
+def _run_journey(folder: Path) -> Journey:
+    """Run the simulator, the camera and the daemon."""
     from simulator.server import Simulator
 
-    kept = place / "received"
+    received = folder / "received"
     recorded: list[RecordedFile] = []
-    with Simulator(keep_directory=kept) as simulator:
-        config = _configure(place, simulator.base_url)
-        with _daemon(place, config):
-            camera = threading.Thread(target=_film, args=(place / "footage", simulator, recorded), daemon=True)
+    with Simulator(keep_directory=received) as simulator:
+        config = _configure(folder, simulator.base_url)
+        with _daemon(folder, config):
+            camera = threading.Thread(target=_record, args=(folder / "footage", simulator, recorded), daemon=True)
             camera.start()
-            records = _follow(place / "spool", camera, recorded)
+            records = _follow(folder / "spool", camera, recorded)
         sums = {video.name: video.sha256 for video in simulator.received}
-        # What the simulator claims is not taken on trust: the files that it kept are read again.
-        on_disk = {hashlib.sha256(file.read_bytes()).hexdigest() for file in kept.glob("*.mp4")}
+    # Do not rely on the simulator's word: hash the files that it stored.
+    on_disk = {hashlib.sha256(file.read_bytes()).hexdigest() for file in received.glob("*.mp4")}
     sums = {name: sha256 for name, sha256 in sums.items() if sha256 in on_disk}
-    split = frozenset(one.path.name for one in recorded if _arrived_in_pieces(one, records, sums, kept))
+    split = frozenset(one.path.name for one in recorded if _arrived_in_clips(one, records, sums, received))
     return Journey(recorded, records, sums, split)
 
 
-def _arrived_in_pieces(one: RecordedFile, records: Sequence[Record], sums: dict[str, str], kept: Path) -> bool:
-    """Whether a recording was cut and each of its pictures received, as it was and in order."""
-    pieces = sorted((r for r in records if r.footage.path == one.path), key=lambda record: record.piece)
-    if len(pieces) < 2 or not all(piece.state is State.DELIVERED for piece in pieces):
+def _arrived_in_clips(one: RecordedFile, records: Sequence[Record], sums: dict[str, str], received: Path) -> bool:
+    """Whether a recording was cut and all its frames arrived unchanged and in order."""
+    clips = sorted((r for r in records if r.footage.path == one.path), key=lambda record: record.piece)
+    if len(clips) < 2 or not all(clip.state is State.DELIVERED for clip in clips):
         return False
-    received = [kept / f"{sums[_clip_name(piece)]}.mp4" for piece in pieces if _clip_name(piece) in sums]
-    return demo_long.pictures_of(received) == demo_long.pictures_of([one.path])
+    files = [received / f"{sums[_api_name(clip)]}.mp4" for clip in clips if _api_name(clip) in sums]
+    return _frame_hashes(files) == _frame_hashes([one.path])
 
 
-def _clip_name(record: Record) -> str:
-    """A clip's name at the simulated API."""
-    from simulator.store import clip_name
-
+def _api_name(record: Record) -> str:
+    """The clip's name at the simulated API."""
     key = record.key
     return clip_name(key.registration, str(key.camera), f"{key.start:%Y-%m-%d %H:%M:%S}") if key else ""
 
 
-def _configure(place: Path, base_url: str) -> Path:
-    (place / "footage").mkdir()
-    password = place / "password"
+def _configure(folder: Path, base_url: str) -> Path:
+    (folder / "footage").mkdir()
+    password = folder / "password"
     password.touch(mode=0o600)
     password.write_text("bench\n")
-    config = place / "config.toml"
+    config = folder / "config.toml"
     config.write_text(
-        CONFIG.format(base_url=base_url, password=password, footage=place / "footage", spool=place / "spool")
+        CONFIG.format(base_url=base_url, password=password, footage=folder / "footage", spool=folder / "spool")
     )
     return config
 
 
 @contextmanager
-def _daemon(place: Path, config: Path) -> Iterator[None]:
-    """The daemon as a process of its own, as the service manager would run it."""
+def _daemon(folder: Path, config: Path) -> Iterator[None]:
+    """Run the daemon as a process of its own, as the service manager does."""
     environ = {name: value for name, value in os.environ.items() if name != "CREDENTIALS_DIRECTORY"}
-    with (place / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(  # noqa: S603  # our own program, with our own arguments
+    with (folder / "daemon.log").open("wb") as log:
+        daemon = subprocess.Popen(  # noqa: S603  # our own program and arguments
             [sys.executable, "-m", "agent.cli", "run", "--config", str(config)], stderr=log, env=environ
         )
         try:
@@ -184,11 +188,8 @@ def _daemon(place: Path, config: Path) -> Iterator[None]:
             daemon.wait(timeout=10)
 
 
-def _film(folder: Path, simulator: Simulator, recorded: list[RecordedFile]) -> None:
-    """Two channels record minute after minute; things go wrong on the way."""
-    from simulator.faults import Fault
-    from simulator.recorder import Recorder
-
+def _record(folder: Path, simulator: Simulator, recorded: list[RecordedFile]) -> None:
+    """Record minute after minute on two channels, with some faults on the way. Runs in a thread of its own."""
     start = datetime.now(tz=timezone.utc).replace(microsecond=0) - timedelta(minutes=10)
     failing = start + timedelta(seconds=CLIP_SECONDS)
     simulator.faults.add(
@@ -198,8 +199,8 @@ def _film(folder: Path, simulator: Simulator, recorded: list[RecordedFile]) -> N
             content="Temporary failure of the storage, try again.",
         )
     )
-    long_start = start - timedelta(seconds=demo_long.SECONDS)
-    long = demo_long.record(folder.parent, folder / f"{REGISTRATION}_3_{long_start:%Y%m%d_%H%M%S}.mp4")
+    long_start = start - timedelta(seconds=LONG_SECONDS)
+    long = record_long(folder.parent, folder / f"{REGISTRATION}_3_{long_start:%Y%m%d_%H%M%S}.mp4")
     recorded += [long] if long else []
     recorder = Recorder(folder, REGISTRATION)
     for minute in range(MOMENTS):
@@ -220,13 +221,56 @@ def _film(folder: Path, simulator: Simulator, recorded: list[RecordedFile]) -> N
             )
 
 
+def record_long(work: Path, target: Path) -> RecordedFile | None:
+    """Write a recording of three minutes and over 60 MB, too large for the API.
+
+    Args:
+        work: a folder for intermediate files.
+        target: appears when it is complete, as with a camera that renames its files.
+
+    Returns:
+        What was written; None if ffmpeg is not installed or cannot encode H.264.
+    """
+    if not process.is_installed():
+        return None
+    scene, whole = work / "scene.mp4", work / "whole.mp4"
+    kilobits = SCENE_BYTES * 8 // SCENE_SECONDS // 1000
+    encode = (
+        f"-f lavfi -i testsrc2=duration={SCENE_SECONDS}:size=640x360:rate=25 -vf noise=alls=60:allf=t -c:v libx264"
+        f" -preset ultrafast -pix_fmt yuv420p -g 25 -b:v {kilobits}k -minrate {kilobits}k -maxrate {kilobits}k"
+        f" -bufsize {kilobits}k -x264-params nal-hrd=cbr"
+    )
+    ffmpeg = ["ffmpeg", "-v", "error", "-nostdin", "-y"]
+    try:
+        _output(*ffmpeg, *encode.split(), scene)
+    except subprocess.CalledProcessError:
+        return None
+    _output(*ffmpeg, "-stream_loop", LONG_SECONDS // SCENE_SECONDS - 1, "-i", scene, "-c", "copy", whole)
+    digest = hashlib.sha256()
+    with whole.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    size_bytes = whole.stat().st_size
+    whole.rename(target)
+    return RecordedFile(target, size_bytes, digest.hexdigest(), whole=True)
+
+
+def _frame_hashes(files: Iterable[Path]) -> list[str]:
+    """A hash of each stored frame of some files, in order."""
+    words = "ffprobe -v error -select_streams v -show_data_hash MD5 -show_entries packet=data_hash -of csv=p=0"
+    return [frame for file in files for frame in _output(*words.split(), file).split()]
+
+
+def _output(*command: object) -> str:
+    words = [str(word) for word in command]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout  # noqa: S603  # our own arguments
+
+
 def _follow(spool: Path, camera: threading.Thread, recorded: list[RecordedFile]) -> list[Record]:
-    """A live view until each recording has its fate."""
+    """Show a live table until every recording has a final state."""
     from rich.live import Live
 
-    from agent.cli.tables import clip_table, console
-
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     records: list[Record] = []
     with Live(console=console(), refresh_per_second=5) as live:
         while time.monotonic() < deadline:
@@ -237,7 +281,7 @@ def _follow(spool: Path, camera: threading.Thread, recorded: list[RecordedFile])
             if all_final and not camera.is_alive():
                 break
             time.sleep(0.2)
-        # What stays on the screen is the table at the end, which says more.
+        # Clear it: the table of the results follows.
         live.update("")
     return records
 
@@ -250,65 +294,64 @@ def _records(spool: Path) -> list[Record]:
         return []
 
 
-def _show_fates(journey: Journey) -> bool:
-    """The fate of every recording, and whether what arrived is what was recorded.
+def _show_results(journey: Journey) -> bool:
+    """Show what became of every recording.
 
     Returns:
-        Whether each recording was delivered with identical bytes or, if it was cut, identical pictures; or refused
+        Whether each recording was delivered with identical bytes or, if it was cut, identical frames; or refused
         because it was damaged.
     """
     from rich import box
     from rich.table import Table
 
-    from agent.cli.tables import COLOURS, console
-
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("recording", "bytes", "fate", "story", "proof"):
+    for heading in ("recording", "bytes", "state", "history", "proof"):
         table.add_column(heading, overflow="fold")
     proven = True
     for one in journey.recorded:
-        pieces = [record for record in journey.records if record.footage.path.name == one.path.name]
-        if not pieces:
+        clips = [record for record in journey.records if record.footage.path.name == one.path.name]
+        if not clips:
             proven = False
             table.add_row(one.path.name, f"{one.size_bytes:,}", "[red]unknown", "", "")
             continue
-        proof = _proof(one, pieces, journey)
+        proof = _proof(one, clips, journey)
         proven &= proof is not None
         table.add_row(
             one.path.name,
             f"{one.size_bytes:,}",
-            f"[{COLOURS[pieces[0].state]}]{pieces[0].state.value}",
-            _story(pieces),
+            f"[{COLOURS[clips[0].state]}]{clips[0].state.value}",
+            _history(clips),
             proof or "[red]FAILED",
         )
     screen = console()
     screen.print(table)
     refused = sum(record.state is not State.DELIVERED for record in journey.records)
     delivered = len(journey.recorded) - refused - len(journey.split)
-    split = f"{len(journey.split)} cut into clips with every picture as it was, " if journey.split else ""
-    verdict: dict[bool, Any] = {
-        True: f"[green]All as it should be:[/] {delivered} delivered byte for byte, {split}"
-        f"{refused} refused with a reason, none lost.",
-        False: "[red]Not as it should be: see the table.[/]",
-    }
-    screen.print(verdict[proven])
+    split = f"{len(journey.split)} cut into clips with every frame unchanged, " if journey.split else ""
+    if proven:
+        screen.print(
+            f"[green]As expected:[/] {delivered} delivered byte for byte, {split}"
+            f"{refused} refused with a reason, none lost."
+        )
+    else:
+        screen.print("[red]Not as expected: see the table.[/]")
     return proven
 
 
-def _proof(one: RecordedFile, pieces: Sequence[Record], journey: Journey) -> str | None:
-    """How it is known that all is as it should be; None if it is not."""
+def _proof(one: RecordedFile, clips: Sequence[Record], journey: Journey) -> str | None:
+    """The evidence that a recording was handled correctly; None if it was not."""
     if not one.whole:
-        return "not sent" if pieces[0].state is State.REFUSED else None
+        return "not sent" if clips[0].state is State.REFUSED else None
     if one.path.name in journey.split:
-        return f"pictures received = pictures recorded, in {len(pieces)} clips"
-    if pieces[0].state is State.DELIVERED and journey.sums.get(_clip_name(pieces[0])) == one.sha256:
+        return f"frames received = frames recorded, in {len(clips)} clips"
+    if clips[0].state is State.DELIVERED and journey.sums.get(_api_name(clips[0])) == one.sha256:
         return f"received = recorded, SHA-256 {one.sha256[:12]}…"
     return None
 
 
-def _story(pieces: Sequence[Record]) -> str:
-    reasons = [change.reason for change in pieces[0].history if change.reason]
-    if len(pieces) > 1:
-        sizes = ", ".join(size(piece.stored.size_bytes) for piece in pieces if piece.stored)
+def _history(clips: Sequence[Record]) -> str:
+    reasons = [change.reason for change in clips[0].history if change.reason]
+    if len(clips) > 1:
+        sizes = ", ".join(size(clip.stored.size_bytes) for clip in clips if clip.stored)
         reasons.insert(0, f"cut without encoding: {sizes}")
     return "; then ".join(reasons)

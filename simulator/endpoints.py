@@ -1,4 +1,4 @@
-"""The endpoints of the contract, and the faults that may befall a request."""
+"""The endpoints of the contract, with fault injection."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class LoggedRequest:
-    """One request, as it was answered; status 0 if the connection was cut."""
+    """One request and how it was answered; status 0 if the connection was reset."""
 
     method: str
     path: str
@@ -49,18 +49,19 @@ class LoggedRequest:
     body_bytes: int = 0
 
 
-# Of the request that is being answered. Keys of the request itself differ between the versions of aiohttp.
+# State of the current request. Not stored on the request: its keys differ between versions of aiohttp.
 _logged: ContextVar[LoggedRequest] = ContextVar("_logged")
 _fault: ContextVar[Fault | None] = ContextVar("_fault")
 
 
 class Server:
-    """The handlers, and what they share.
+    """The request handlers and their shared state. Used only by the thread of the event loop, unless stated otherwise.
 
     Args:
-        store: the account's videos.
-        faults: what is to go wrong.
-        tell: called with one sentence for a person, per request and per video.
+        settings: the account; may be replaced at any time, by any thread.
+        store: the videos of the account.
+        faults: the faults to inject.
+        log: called with one line per request and per video.
     """
 
     def __init__(self, settings: Settings, store: Store, faults: Faults, log: Callable[[str], None]) -> None:
@@ -76,7 +77,7 @@ class Server:
 
     @property
     def webhook_calls(self) -> list[dict[str, Any]]:
-        """The webhook calls that were made, in order: url, signature, body, and status or error."""
+        """The completed webhook calls, in order: url, signature, body, and status or error."""
         return self._webhooks.made
 
     def application(self) -> web.Application:
@@ -104,7 +105,7 @@ class Server:
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What precedes every endpoint: faults, the rate limit, credentials, the option, the size of the body."""
+        """Run before every endpoint: faults, rate limit, credentials, the option, the size of the body."""
         if request.path.startswith("/_simulator/"):
             return await handler(request)
         logged = LoggedRequest(request.method, request.path)
@@ -119,13 +120,13 @@ class Server:
             return abort_connection(request)
         try:
             response = await self._handle(request, handler)
-        except ConnectionError:  # the client is gone
+        except ConnectionError:  # the client has disconnected
             response = abort_connection(request)
         if request.transport is None or request.transport.is_closing():
-            self._log(f"{request.method} {request.path} → cut")
+            self._log(f"{request.method} {request.path} -> reset")
             return response
         logged.status = response.status
-        self._log(f"{request.method} {request.path} → {response.status}")
+        self._log(f"{request.method} {request.path} -> {response.status}")
         return response
 
     async def _handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -137,8 +138,8 @@ class Server:
             response = error(422, str(exc))
         except _FaultInjected as injected:
             response = injected.response
-        # What was sent together with its headers: were it left unread, the connection would be reset when it closes,
-        # and the client might never see the answer.
+        # Closing a connection with unread data resets it, and the client might never see the response. So read what
+        # was sent together with the headers.
         if request.content_length is not None and request.content_length <= SMALL_BODY_BYTES:
             await request.read()
         return response
@@ -148,7 +149,7 @@ class Server:
         takes_files = request.path.startswith(f"{BASE}/vision/video/")
         if fault is not None and fault.action != "slow" and (fault.after_bytes == 0 or not takes_files):
             return await self._inject_fault(request, fault)
-        # Not `or`: an answer is a mapping, and an empty one counts as false.
+        # Not `or`: a response is a mapping, and an empty one is falsy.
         refusal = self._refusal(request)
         return await handler(request) if refusal is None else refusal
 
@@ -197,7 +198,7 @@ class Server:
         outcomes = [await asyncio.to_thread(self._process_part, part, "bulk-upload") for part in bulk.parts]
         form = self.settings.answer
         if url := bulk.other_fields.get("webhook_url"):
-            # The form of a webhook's body is published, unlike that of the answer.
+            # The format of a webhook's body is published, unlike that of the response.
             results = format_results(outcomes, replace(form, grouping="grouped", key=None))
             self._webhooks.call(url, results, self.settings.api_key)
         told = [o for o in outcomes if self._faults.take(("omit_result",), request.path, [_outcome_name(o)]) is None]
@@ -263,7 +264,7 @@ class Server:
         return web.json_response({"data": rows})
 
     async def _receive(self, request: web.Request, file: BinaryIO) -> None:
-        """Reads the body into a file, as well as the fault lets it."""
+        """Read the body into a file, as far as the injected fault allows."""
         fault = _fault.get()
         logged = _logged.get()
         started = time.monotonic()
@@ -277,7 +278,7 @@ class Server:
         file.flush()
 
     async def _after_body(self, request: web.Request, parts: Iterable[Part]) -> None:
-        """The faults that strike when the body was read: those of the request, and those of a clip in it."""
+        """Inject the faults that apply after the body was read: those of the request, and those of a clip in it."""
         fault = _fault.get()
         if fault is None or fault.action == "slow":
             names = [_clip_name(part) for part in parts]
@@ -298,11 +299,11 @@ class Server:
         return abort_connection(request)
 
     def _process_part(self, part: Part, endpoint: str) -> Outcome:
-        """Looks at one file and takes it, or says what is wrong with it; runs beside the event loop."""
+        """Store one file or reject it. Runs in a worker thread."""
         fields = part.fields
         fault = self._faults.take(("reject",), endpoint, [_clip_name(part)])
         request_id, wrong = (None, fault.content) if fault is not None else self._check_and_store(part, endpoint)
-        self._log(f"  {_clip_name(part)}: {wrong or f'taken as {request_id}'}")
+        self._log(f"  {_clip_name(part)}: {wrong or f'stored as {request_id}'}")
         return Outcome(
             fields["registration"],
             int(fields["camera"]),
@@ -313,7 +314,7 @@ class Server:
         )
 
     def _check_and_store(self, part: Part, endpoint: str) -> tuple[int | None, str | None]:
-        """The request_id, or what is wrong."""
+        """The request_id, or why the file was rejected."""
         try:
             video = part.video.read() if part.video is not None else b""
         except BodyError:
@@ -325,12 +326,12 @@ class Server:
 
 
 @dataclass
-class _FaultInjected(Exception):  # not an error: the way out of a handler that a fault has struck
+class _FaultInjected(Exception):  # not an error: leaves a handler with the response of a fault
     response: web.StreamResponse
 
 
 async def _json_object(request: web.Request) -> dict[str, Any]:
-    """The body of a small request.
+    """The JSON body of a small request.
 
     Raises:
         BodyError: it is not a JSON object.
@@ -354,10 +355,10 @@ def _outcome_name(outcome: Outcome) -> str:
 
 
 class RateLimit:
-    """Counts admitted requests; a refused one does not count.
+    """Counts the admitted requests in a sliding window; a refused request does not count.
 
     Args:
-        span_seconds: the length of the sliding span.
+        span_seconds: length of the window.
     """
 
     def __init__(self, span_seconds: float) -> None:
@@ -365,11 +366,11 @@ class RateLimit:
         self._admitted: deque[float] = deque()
 
     def admit(self, now_seconds: float, limit: int) -> float:
-        """Admit a request, or say how long to wait.
+        """Admit a request if the window has room.
 
         Args:
-            now_seconds: a monotonic clock's reading.
-            limit: how many requests the span may hold; at least 1.
+            now_seconds: monotonic time.
+            limit: how many requests the window holds; at least 1.
 
         Returns:
             0 if the request is admitted, else the seconds until one would be.

@@ -1,4 +1,4 @@
-"""What goes wrong on demand: links that break, servers that fail, clips that are complained about."""
+"""Fault injection: broken links, failing servers, rejected clips."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ _TYPES: Mapping[str, type | UnionType] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, for the next requests that it fits.
+    """A fault that is injected into the next matching requests.
 
     Args:
-        action: "reset" the connection; "stall": stop for `seconds`; "slow": read `bytes_per_second`; "answer" with
-            `status`, `headers` and `content`; "reject" about clips with the words `content`; "omit_result": say nothing
-            of clips; "drop": refuse and cut all connections for `seconds`.
-        times: for so many requests (for "reject" and "omit_result": clips); 0 for always.
-        path: only requests whose path contains this.
-        clip: only requests with a clip whose "registration camera start" contains this; known only after the body
-            was read.
-        after_bytes: reset, stall or answer when so many bytes of an upload were read; None: after the whole body.
-            Requests that upload nothing are struck at once.
+        action: "reset": reset the connection; "stall": stop for `seconds`, then reset; "slow": read at
+            `bytes_per_second`; "answer": respond with `status`, `headers` and `content`; "reject": reject clips with
+            the error `content`; "omit_result": store clips, but leave them out of the response; "drop": reset this and
+            all further connections for `seconds`.
+        times: number of requests ("reject" and "omit_result": of clips) to affect; 0 for no limit.
+        path: match only requests whose path contains this.
+        clip: match only requests with a clip whose "registration camera start" contains this, which is known only
+            after the body was read.
+        after_bytes: reset, stall or answer after this many bytes of an upload; None: after the whole body. Requests
+            that upload nothing are affected at once.
     """
 
     action: Action
@@ -58,10 +59,10 @@ class Fault:
 
     @classmethod
     def from_json(cls, value: Any) -> Fault:
-        """A fault as the command's user posts it.
+        """A fault posted over HTTP.
 
         Raises:
-            TypeError, ValueError: with what is wrong, and what is allowed.
+            TypeError, ValueError: what is wrong, and what is allowed.
         """
         if not isinstance(value, Mapping):
             raise TypeError('a fault is a JSON object such as {"action": "reset"}')
@@ -83,7 +84,7 @@ class Fault:
 
 
 class Faults:
-    """The faults that are armed, in order; any thread may add some."""
+    """The armed faults, in order. Thread-safe: `_lock` guards `_armed`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -98,9 +99,11 @@ class Faults:
             self._armed.clear()
 
     def take(self, actions: Iterable[Action], path: str, clips: Iterable[str] | None) -> Fault | None:
-        """The next fault of these kinds that fits a request, counted down; None if there is none.
+        """Take one use of the first armed fault that matches a request; None if none does.
 
         Args:
+            actions: only faults with one of these actions.
+            path: the path of the request.
             clips: "registration camera start" of each clip in the request; None before the body was read.
         """
         names = list(clips) if clips is not None else None

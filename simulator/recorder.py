@@ -1,4 +1,4 @@
-"""A pretend camera: real H.264 recordings of any length and size, written as a dashcam writes them."""
+"""A simulated camera: real H.264 recordings of any duration and size, written as a dashcam writes them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-# sample.mp4: 20 pictures in 2 s, made from an artificial test picture; movie timescale 1000, track timescale 20000.
-# One millisecond of the whole is one tick of each picture, so every length in milliseconds comes out exactly.
-_PICTURES = 20
-_SECONDS_LIMIT = 200_000  # The headers' 32 bits hold 59 hours in 20000 ticks a second.
+# sample.mp4: 20 frames in 2 s of a synthetic test picture; movie timescale 1000, track timescale 20000. One millisecond
+# of the movie is one tick per frame, so every duration in milliseconds is exact.
+_FRAMES = 20
+_MAX_SECONDS = 200_000  # 32-bit header fields hold 59 hours at 20000 ticks per second
 _BLOCK_BYTES = 64 * 1024
 _BOX_HEADER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFile:
-    """What the camera wrote.
+    """A file that the camera wrote.
 
     Args:
-        path: the file.
-        size_bytes, sha256: of the bytes that are in the file.
+        size_bytes, sha256: of the bytes in the file.
         whole: False if power failed before the recording was complete.
     """
 
@@ -36,13 +35,13 @@ class RecordedFile:
 
 
 class Recorder:
-    """Writes files as a dashcam does: under the final name, piece by piece, the index last, then closes them.
+    """Writes files as a dashcam does: under the final name, in chunks, the index last.
 
     Args:
-        folder: where the files go; created if it is missing.
-        registration: the vehicle that the names carry.
-        wait: called with a number of seconds between two pieces; when it returns a true value, power fails.
-        piece_bytes: how much is written at once.
+        folder: where the files are written; created if missing.
+        registration: the vehicle registration in the file names.
+        wait: called with a number of seconds between two chunks; if it returns a true value, power fails.
+        piece_bytes: size of a chunk.
     """
 
     def __init__(
@@ -69,16 +68,16 @@ class Recorder:
         writing_seconds: float = 0.0,
         power_fails_at: float = 1.0,
     ) -> RecordedFile:
-        """Write one recording, named as `REGISTRATION_CAMERA_YYYYmmdd_HHMMSS[_event].mp4`.
+        """Write one recording, named `REGISTRATION_CAMERA_YYYYmmdd_HHMMSS[_event].mp4`.
 
         Args:
             camera: the channel.
-            start: by the camera's own clock; a zone is not written, as cameras write none.
-            seconds: how long the recording lasts by its headers.
-            size_bytes: how large the file becomes; None for the smallest.
+            start: by the camera's clock; written without a time zone, as cameras do.
+            seconds: duration according to the headers.
+            size_bytes: size of the file; None for the smallest possible.
             event: whether the name marks an event.
-            writing_seconds: how long the writing takes.
-            power_fails_at: the part of the file, 0.0 to 1.0, that is on disk when power fails; 1.0 for a whole one.
+            writing_seconds: how long writing takes.
+            power_fails_at: fraction of the file, 0.0 to 1.0, that is on disk when power fails; 1.0 for no failure.
         """
         name = f"{self._registration}_{camera}_{start:%Y%m%d_%H%M%S}{'_event' if event else ''}.mp4"
         size = len(recording(seconds, seed=name)) if size_bytes is None else size_bytes
@@ -99,23 +98,23 @@ class Recorder:
 
 
 def recording(seconds: float, *, size_bytes: int | None = None, seed: str = "") -> bytes:
-    """A whole MP4 in memory; see `recording_blocks`."""
+    """A complete MP4 in memory; see `recording_blocks`."""
     return b"".join(recording_blocks(seconds, size_bytes=size_bytes, seed=seed))
 
 
 def recording_blocks(seconds: float, *, size_bytes: int | None = None, seed: str = "") -> Iterator[bytes]:
-    """A whole MP4 with H.264, index last, in blocks of at most 64 KiB: the same arguments give the same bytes.
+    """A complete MP4 with H.264, index last, in blocks of at most 64 KiB. The same arguments give the same bytes.
 
     Args:
-        seconds: how long it lasts by all its headers, to the millisecond.
-        size_bytes: its size; None for the smallest. What the pictures do not fill is noise in a `free` box.
+        seconds: duration in all headers, with millisecond precision.
+        size_bytes: total size; None for the smallest possible. A `free` box with noise fills the difference.
         seed: makes the bytes distinct.
 
     Raises:
-        ValueError: nothing can last so long, or the size is too small.
+        ValueError: the duration is out of range, or the size is too small.
     """
-    if not 0 <= seconds <= _SECONDS_LIMIT:
-        raise ValueError(f"a recording of {seconds} s is impossible: 0 to {_SECONDS_LIMIT} s")
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise ValueError(f"a recording of {seconds} s is impossible: 0 to {_MAX_SECONDS} s")
     media, index = _sample()
     index = _with_duration(index, round(seconds * 1000))
     label = f"vision-ingest test recording {seed}".encode(errors="surrogateescape")
@@ -142,20 +141,20 @@ def _pieces(blocks: Iterator[bytes], piece_bytes: int) -> Iterator[bytes]:
 
 @cache
 def _sample() -> tuple[bytes, bytes]:
-    """The sample's pictures and what stands before them; its index (moov)."""
+    """The sample's frames with everything before them, and its index (moov)."""
     data = Path(__file__).with_name("sample.mp4").read_bytes()
     index_at = data.rindex(b"moov") - 4
     return data[:index_at], data[index_at:]
 
 
 def _with_duration(index: bytes, milliseconds: int) -> bytes:
-    """The index with every duration in it changed; each of these boxes stands in it once."""
+    """The index with every duration in it replaced; it contains each of these boxes once."""
     patched = bytearray(index)
     for kind, fields_at, ticks in (
         (b"mvhd", 20, milliseconds),
         (b"tkhd", 24, milliseconds),
         (b"elst", 12, milliseconds),
-        (b"mdhd", 20, milliseconds * _PICTURES),
+        (b"mdhd", 20, milliseconds * _FRAMES),
         (b"stts", 16, milliseconds),
     ):
         struct.pack_into(">I", patched, index.index(kind) + fields_at, ticks)

@@ -1,4 +1,4 @@
-"""The bodies of answers: errors in the API's form, and the results of single files in the shapes they may have."""
+"""Response bodies: errors in the API's format, and per-file results in each format that a client must understand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.settings import AnswerShape
 
 
 def abort_connection(request: web.Request) -> web.Response:
-    """Resets the connection; the response that is returned goes nowhere."""
+    """Reset the connection. The returned response is never sent."""
     transport = request.transport
     if transport is not None:
         transport.abort()
@@ -40,7 +40,7 @@ def unprocessable(errors: dict[str, list[str]]) -> web.Response:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file of a request; exactly one of request_id and error is set."""
+    """The result for one file of a request; exactly one of `request_id` and `error` is set."""
 
     registration: str
     camera: int
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def format_results(outcomes: Sequence[Outcome], form: AnswerShape) -> Any:
-    """The value of `data`."""
+    """The value of `data` in the response."""
     if form.grouping == "none":
         return {}
     results: list[dict[str, Any]] = []

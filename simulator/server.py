@@ -1,4 +1,4 @@
-"""The simulated Vision API as a server in a thread of its own."""
+"""The simulated Vision API as a server in its own thread."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from simulator.store import ReceivedVideo, Store
 
 
 class Simulator:
-    """Serves the contract until it is left (`with Simulator() as simulator:`).
+    """A context manager that serves the API (`with Simulator() as simulator:`).
+
+    Its attributes may be used from any thread.
 
     Args:
-        settings: the account; may be replaced while it runs.
+        settings: the account; may be replaced while the server runs.
         host: a loopback address.
-        port: 0 for any that is free.
-        tls: with it, https.
-        keep_directory: where the bytes of videos are kept, as SHA256.mp4; None to keep only their SHA-256.
-        tell: called with a sentence per request and per video.
+        port: 0 for any free port.
+        tls: serve https with this context; None for http.
+        keep_directory: store received videos there, as SHA256.mp4; None to keep only their SHA-256.
+        log: called with one line per request and per video, from threads of the server.
 
     Raises:
-        OSError: the port is taken.
+        OSError: on entering: the port is taken.
     """
 
     def __init__(
@@ -83,12 +85,12 @@ class Simulator:
 
     @property
     def received(self) -> list[ReceivedVideo]:
-        """The videos that the account holds, uploaded ones and requested ones."""
+        """The videos of the account: uploaded and requested ones."""
         return self._store.videos
 
     @property
     def requests(self) -> list[LoggedRequest]:
-        """The requests so far, in order."""
+        """The requests so far, in order of arrival."""
         return list(self._server.requests)
 
     @property
@@ -101,7 +103,7 @@ class Simulator:
         self._loop.close()
 
     async def _serve(self) -> None:
-        # No lingering: an early answer (413, 401) must leave the body unread, as a real server may.
+        # No lingering: after an early response (413, 401) the rest of the body must stay unread, as with a real server.
         runner = web.AppRunner(self._server.application(), access_log=None, lingering_time=0.0, shutdown_timeout=0.2)
         await runner.setup()
         try:

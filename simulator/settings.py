@@ -1,4 +1,4 @@
-"""What the simulated account and server are like; replaced as a whole while the simulator runs."""
+"""Settings of the simulated account and server. Immutable: replace them as a whole while the simulator runs."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ EXPLANATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class StatusTimeline:
-    """The way of one request: pending, in progress, then final, one step after the other.
+    """The states of one video request over time: pending, in progress, final.
 
     Args:
         step_seconds: how long each of the first two states lasts; 0 means final at once.
-        final: the state it ends in.
+        final: the last state.
     """
 
     step_seconds: float = 0.0
     final: Status = Status.COMPLETE
 
     def status(self, age_seconds: float) -> Status:
-        """The state that a request of this age is in."""
+        """The state of a request of this age."""
         if age_seconds >= 2 * self.step_seconds:
             return self.final
         return Status.IN_PROGRESS if age_seconds >= self.step_seconds else Status.PENDING
 
     def last_change_seconds(self, age_seconds: float) -> float:
-        """How old a request of this age was when it last changed its state."""
+        """The age at which a request of this age last changed its state."""
         changes = (age_seconds >= self.step_seconds) + (age_seconds >= 2 * self.step_seconds)
         return changes * self.step_seconds
 
@@ -59,14 +59,14 @@ ErrorsForm = Literal["text", "list", "mapping"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerShape:
-    """How the results of single files stand in an answer; the reference shows one example and promises no form.
+    """The format of per-file results in a response. The API reference shows one example and guarantees no format.
 
     Args:
-        grouping: "grouped" by registration with `videos` inside, "flat" records that carry their registration, or
-            "none": the answer tells nothing about single files, so that the client must ask for the list.
-        key: the results stand under this key of `data`; None means that `data` is the results.
-        camera: the camera as a number or as a string.
-        errors: `errors` as one text, a list of texts, or a mapping of field to texts.
+        grouping: "grouped": by registration, with `videos` inside; "flat": records with a registration each; "none":
+            no per-file results, so that the client must query the list.
+        key: the key of `data` that holds the results; None if `data` itself is the results.
+        camera: format of the camera number.
+        errors: format of `errors`: one string, a list of strings, or a mapping from field to strings.
     """
 
     grouping: Grouping = "grouped"
@@ -77,21 +77,22 @@ class AnswerShape:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The account, its limits and its answers. The defaults are those of the published contract.
+    """The account, its limits and the format of responses. The defaults are those of the published contract.
 
     Args:
-        api_key: the key of the webhook signature.
-        option_active: False answers 403 to every Vision request.
-        registrations: those on an active contract; None means that every registration is.
-        offline: registrations whose recorder is not online: no livestream, and requests for footage time out.
-        health_interval_seconds: one health request is allowed in this time.
-        max_body_bytes: a larger request is answered with 413 before its body is read.
-        upload_life: the states of an uploaded video.
-        request_life: the states of a request for footage of a camera.
+        api_key: key of the webhook signature.
+        option_active: if False, every Vision request gets 403.
+        registrations: registrations with an active contract; None for any.
+        offline: registrations whose recorder is offline: no livestream, and footage requests time out.
+        health_interval_seconds: at most one health request is allowed per interval.
+        max_body_bytes: a larger request gets 413 before its body is read.
+        answer: format of per-file results.
+        upload_timeline: states of an uploaded video.
+        request_timeline: states of a request for footage from a camera.
     """
 
     username: str = "bench"
-    password: str = "bench"  # noqa: S105 - the account is pretended
+    password: str = "bench"  # noqa: S105  # a simulated account
     api_key: str = "bench-key"
     option_active: bool = True
     registrations: frozenset[str] | None = None

@@ -1,11 +1,11 @@
-"""Serves a Vision API on this computer, to try a camera or an installation without an account.
+"""Serves a simulated Vision API on this computer, to try a camera or an installation without an account.
 
-It keeps the SHA-256 of what it receives, checks files as the contract says, and breaks on demand:
+It validates uploads as the API does, keeps the SHA-256 of each file, and injects faults on request:
 
   curl -X POST http://127.0.0.1:8480/_simulator/faults -d '{"action": "answer", "status": 500, "times": 3}'
   curl http://127.0.0.1:8480/_simulator/received
 
-Actions: reset, stall, slow, answer, reject, omit_result, drop. It needs: pip install 'vision-ingest[simulator]'
+Actions: reset, stall, slow, answer, reject, omit_result, drop. Needs: pip install 'vision-ingest[simulator]'
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ import sys
 import threading
 from pathlib import Path
 
-HELP = "a Vision API on this computer, to try things"
-MISSING = "the simulator needs one more library: pip install 'vision-ingest[simulator]'"
+from agent.cli import DONE, FAILED, USAGE
+from simulator.settings import AnswerShape, Settings
+
+HELP = "serve a simulated Vision API on this computer"
+MISSING = "the simulator needs another library: pip install 'vision-ingest[simulator]'"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,33 +31,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--username", default="bench", help="the account's username (default: bench)")
     parser.add_argument("--password", default="bench", help="the account's password (default: bench)")
     parser.add_argument("--api-key", default="bench-key", help="key of the webhook signature (default: bench-key)")
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate: serve https")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="the certificate's key")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve https with this certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of the certificate")
     parser.add_argument(
         "--results",
         choices=("grouped", "flat", "none"),
         default="grouped",
-        help="how answers tell of single files; none makes the agent ask for the list (default: grouped)",
+        help="format of per-file results; none makes the agent query the list (default: grouped)",
     )
-    parser.add_argument("--without-option", action="store_true", help="as if the Vision API option were not active")
+    parser.add_argument("--without-option", action="store_true", help="as if the account lacked the Vision API option")
     parser.add_argument("--requests-per-minute", type=int, default=1000, metavar="N", help="rate limit (default: 1000)")
     parser.add_argument("--offline", action="append", default=[], metavar="REGISTRATION", help="its camera is offline")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the videos there, as SHA256.mp4")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="store received videos there, as SHA256.mp4")
 
 
 def is_installed() -> bool:
-    """Whether the simulator's own library is there."""
+    """Whether the extra `simulator` is installed."""
     return importlib.util.find_spec("aiohttp") is not None
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE, FAILED, USAGE
-
     if not is_installed():
         print(MISSING, file=sys.stderr)
         return USAGE
     from simulator.server import Simulator
-    from simulator.settings import AnswerShape, Settings
 
     settings = Settings(
         username=args.username,
@@ -75,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
             port=args.port,
             tls=_tls(args),
             keep_directory=args.keep,
-            log=lambda sentence: print(sentence, flush=True),
+            log=lambda line: print(line, flush=True),
         ) as simulator:
             print(f'[api]\nbase_url = "{simulator.base_url}"\nusername = "{args.username}"')
-            print("# and the password in a file of its own, named by password_file\n", flush=True)
+            print("# put the password into a file, and its path into password_file\n", flush=True)
             finish.wait()
     except OSError as exc:
         print(f"cannot serve on {args.host}:{args.port}: {exc.strerror}", file=sys.stderr)

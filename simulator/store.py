@@ -1,4 +1,4 @@
-"""What the simulated account holds: every video that came, with its SHA-256, and the list that clients may query."""
+"""The videos of the simulated account: validation, storage, and the list that clients query."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ CODECS = ("avc1", "avc3")
 
 @dataclass(frozen=True, slots=True)
 class ReceivedVideo:
-    """A video that the account holds.
+    """A video of the account.
 
     Args:
-        updates: how often the same registration, camera and times came again after the first time.
-        asked_at: monotonic seconds when it came; its status follows from its age.
+        endpoint: the endpoint that created it: "upload", "bulk-upload" or "requests".
+        requested_at: monotonic seconds of its arrival; its status follows from its age.
+        timeline: its states over time.
+        updates: how often the same registration, camera and times arrived again.
     """
 
     request_id: int
@@ -48,18 +50,18 @@ class ReceivedVideo:
 
     @property
     def name(self) -> str:
-        """By which faults pick clips."""
+        """The name by which faults match clips."""
         return clip_name(self.registration, str(self.camera), self.start)
 
     def status(self) -> int:
         return int(self.timeline.status(self._age_seconds()))
 
     def requested(self) -> str:
-        """When it came, as the API writes instants."""
+        """The time of its arrival, as an API timestamp."""
         return _ago(self._age_seconds())
 
     def updated(self) -> str:
-        """When its status last changed, as the API writes instants."""
+        """The time of its last change of status, as an API timestamp."""
         age = self._age_seconds()
         return _ago(age - self.timeline.last_change_seconds(age))
 
@@ -76,7 +78,7 @@ def clip_name(registration: str, camera: str, start: str) -> str:
 
 
 class Store:
-    """The videos of the account; any thread may read."""
+    """The videos of the account. Thread-safe: `_lock` guards `_videos` and `_next_id`."""
 
     def __init__(self, keep_directory: Path | None = None) -> None:
         self._lock = threading.Lock()
@@ -90,7 +92,7 @@ class Store:
             return list(self._videos.values())
 
     def take(self, values: Mapping[str, str], video: bytes, endpoint: str, settings: Settings) -> ReceivedVideo:
-        """Takes an uploaded video that `rejection_reason` found nothing wrong with; the same one again is an update."""
+        """Store an uploaded video that passed `rejection_reason`; the same clip again is an update."""
         received = ReceivedVideo(
             0,
             values["registration"],
@@ -112,7 +114,7 @@ class Store:
     def request(
         self, registration: str, camera: int, times: tuple[str, str], comments: str, timeline: StatusTimeline
     ) -> ReceivedVideo:
-        """Enters a request for footage of a vehicle's camera."""
+        """Store a request for footage from a camera."""
         requested = ReceivedVideo(
             0, registration, camera, *times, comments, 0, "", "requests", time.monotonic(), timeline
         )
@@ -132,7 +134,7 @@ class Store:
 
 
 def rejection_reason(fields: Mapping[str, str], video: bytes, settings: Settings) -> str | None:
-    """What the API would say against a file; None if it takes it."""
+    """Why the API would reject a file; None if it accepts it."""
     if settings.registrations is not None and fields["registration"] not in settings.registrations:
         return "The registration does not exist or has no active contract."
     if len(video) > settings.max_file_bytes:
@@ -150,7 +152,12 @@ def rejection_reason(fields: Mapping[str, str], video: bytes, settings: Settings
 
 
 def validation_errors(part: Part, index: int | None) -> dict[str, list[str]]:
-    """The fields of a record that are missing or of a wrong form, as a validation error names them."""
+    """The missing and malformed fields of a record, as in the API's validation errors.
+
+    Args:
+        part: the record.
+        index: its position in a bulk upload; None for a single upload.
+    """
     prefix = "" if index is None else f"data.{index}."
     wrong = {f"{prefix}{name}": [f"The {name} field is required."] for name in REQUIRED if not part.fields.get(name)}
     if part.video is None:
@@ -169,10 +176,10 @@ _FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 def parse_timestamp(text: str) -> datetime:
-    """The instant that `text` names, aware UTC.
+    """Parse an API timestamp, `YYYY-MM-DD HH:MM:SS` without a zone, as aware UTC.
 
     Raises:
-        ValueError: it is not of exactly this form (strptime alone would take "2026-1-1 0:0:0").
+        ValueError: the format differs in any way (strptime alone accepts "2026-1-1 0:0:0").
     """
     instant = datetime.strptime(text, _FORMAT).replace(tzinfo=timezone.utc)
     if format_timestamp(instant) != text:
@@ -181,7 +188,7 @@ def parse_timestamp(text: str) -> datetime:
 
 
 def format_timestamp(instant: datetime) -> str:
-    """The API's text for an aware instant."""
+    """Format an aware datetime as an API timestamp."""
     return instant.astimezone(timezone.utc).strftime(_FORMAT)
 
 
@@ -189,10 +196,10 @@ PAGE_ITEMS = 15
 
 
 def list_page(videos: Sequence[ReceivedVideo], query: MultiMapping[str]) -> dict[str, Any]:
-    """The answer's body: one page of the videos that pass the query's filters.
+    """The response body of `GET /vision/videos/requests`: one page of the videos that match the query's filters.
 
     Raises:
-        ValueError: `page` or `limit` is not a whole number from 1 on.
+        ValueError: `page` or `limit` is not an integer >= 1.
     """
     page, limit = _positive(query, "page", 1), _positive(query, "limit", PAGE_ITEMS)
     found = [video for video in videos if _matches(video, query)]
@@ -210,7 +217,7 @@ def list_page(videos: Sequence[ReceivedVideo], query: MultiMapping[str]) -> dict
 
 
 def list_item(video: ReceivedVideo) -> dict[str, Any]:
-    """An item of the list."""
+    """One item of the list."""
     status = video.status()
     start, end = parse_timestamp(video.start), parse_timestamp(video.end)
     return {
@@ -234,7 +241,7 @@ def _positive(query: MultiMapping[str], name: str, default: int) -> int:
 
 
 def _matches(video: ReceivedVideo, query: MultiMapping[str]) -> bool:
-    """Whether a video passes the filters of the query; timestamps of this form compare as text."""
+    """Whether a video matches the filters of the query. API timestamps sort as strings."""
     ids = query.getall("filter[request_id][]", [])
     exact = {
         "filter[registration]": video.registration,

@@ -1,4 +1,4 @@
-"""Calls the webhook of an upload with the results, signed; only on this computer."""
+"""Posts the results of an upload to its webhook, signed; only to loopback addresses."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PATIENCE_SECONDS = 30.0
 
 
 class Webhooks:
-    """The calls that are under way, and those that were made.
+    """Pending and completed webhook calls. Used only by the thread of the event loop.
 
     Args:
-        tell: called with a sentence for a person when an address is not called.
+        log: called with a message when a webhook is skipped.
     """
 
     def __init__(self, log: Callable[[str], None]) -> None:
@@ -29,20 +29,22 @@ class Webhooks:
         self._pending: set[asyncio.Task[None]] = set()
 
     def call(self, url: str, results: Any, api_key: str) -> None:
-        """Posts results in the background.
+        """Post the results in the background.
 
         Args:
-            api_key: the key of the signature (HMAC-SHA256 of the body as it is sent).
+            url: the webhook; skipped if it is not a loopback address.
+            results: sent as JSON.
+            api_key: key of the signature (HMAC-SHA256 of the body as sent).
         """
         if not _is_loopback(url):
-            self._log(f"  webhook {url} is not called: only addresses on this computer are")
+            self._log(f"  webhook {url} is skipped: not a loopback address")
             return
         task = asyncio.get_running_loop().create_task(self._post(url, json.dumps(results).encode(), api_key))
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
     async def close(self) -> None:
-        """Gives up what is under way."""
+        """Cancel the pending calls."""
         for task in self._pending:
             task.cancel()
         await asyncio.gather(*self._pending, return_exceptions=True)
@@ -53,7 +55,7 @@ class Webhooks:
         call: dict[str, Any] = {"url": url, "signature": signature, "body": body.decode()}
         try:
             timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
-            # A redirect could lead off this computer.
+            # A redirect could lead to another host.
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.post(url, data=body, headers=headers, allow_redirects=False) as answer,

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from simulator import demo_long
+from simulator.demo import record_long
 from tests.benchmarks.figures import Figure, ratio
 from tests.support.ffmpeg import ffmpeg
 
@@ -81,7 +81,7 @@ def measure(rounds: int) -> Iterable[Figure]:
 
 
 def _recording(place: Path) -> Path:
-    scene = demo_long.record(place, place / "scene.mp4")
+    scene = record_long(place, place / "scene.mp4")
     if scene is None:
         raise RuntimeError("ffmpeg is needed: sudo apt install ffmpeg")
     source = place / "recording.mp4"

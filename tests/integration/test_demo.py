@@ -21,7 +21,7 @@ def test_the_demo_proves_that_what_arrived_is_what_was_recorded(tmp_path: Path) 
         check=False,
     )
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    cut = "1 cut into clips with every picture as it was, " if shutil.which("ffmpeg") else ""
+    cut = "1 cut into clips with every frame unchanged, " if shutil.which("ffmpeg") else ""
     said = " ".join(demo.stdout.split())
     assert f"7 delivered byte for byte, {cut}1 refused with a reason, none lost" in said
     log = (place / "daemon.log").read_text()
