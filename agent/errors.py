@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+def printable(text: str) -> str:
+    """The text with undecodable bytes and control characters escaped, fit for a message, a terminal and UTF-8."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
 class VisionIngestError(Exception):
     """The base of all errors that this program raises on purpose; its text is written for a technician."""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from agent.config import Limits
-from agent.errors import FootageRefused
-from agent.intake.naming import printable
+from agent.errors import FootageRefused, printable
 from agent.intake.recording import Media, Recording
 from agent.model import Clip, ClipKey
 

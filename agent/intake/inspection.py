@@ -16,10 +16,10 @@ import structlog
 
 from agent import __version__
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
-from agent.errors import FootageGone, FootageIncomplete, FootageRefused
+from agent.errors import FootageGone, FootageIncomplete, FootageRefused, printable
 from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
 from agent.intake.fitting import MP4, as_it_is
-from agent.intake.naming import Naming, printable, read_name, unusable
+from agent.intake.naming import Naming, read_name, unusable
 from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar

@@ -10,6 +10,7 @@ from typing import Any
 
 from agent.config import FootageFolder
 from agent.config.values import HIGHEST_CAMERA
+from agent.errors import printable
 from agent.intake.marks import EVENT, Mark, mark_of_folder
 from agent.intake.preset import Preset
 from agent.intake.presets import ANY_COPIES, AUTO, PRESETS, UNUSABLE
@@ -81,11 +82,6 @@ def is_copy(name: str, folder: FootageFolder) -> bool:
 def unusable(relative: str) -> str | None:
     """Why a file of this name can never be used, whatever it holds, and what to change; None if nothing is known."""
     return next((preset.refused for preset in UNUSABLE if preset.pattern.search(relative)), None)
-
-
-def printable(text: str) -> str:
-    """The text with undecodable bytes and control characters escaped, fit for a terminal, a log and UTF-8."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _matches(relative: str, folder: FootageFolder) -> Iterator[tuple[Preset, re.Match[str]]]:

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from agent.errors import FootageGone, FootageRefused
-from agent.intake.naming import printable
+from agent.errors import FootageGone, FootageRefused, printable
 
 # What keeps a file from being read (permissions, a bad contact, a missing sidecar) can be mended without a change to
 # the file itself: only time can bring it back.

@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.config.values import HIGHEST_CAMERA
-from agent.errors import FootageGone, FootageRefused
+from agent.errors import FootageGone, FootageRefused, printable
 from agent.intake.marks import EVENT, Mark
-from agent.intake.naming import printable
 from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.times import parse_iso
 

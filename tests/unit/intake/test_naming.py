@@ -10,8 +10,9 @@ from types import MappingProxyType
 import pytest
 
 from agent.config import FootageFolder
+from agent.errors import printable
 from agent.intake.marks import EVENT, LOCKED, PARKING, mark_of_folder
-from agent.intake.naming import Naming, printable, read_name
+from agent.intake.naming import Naming, read_name
 from agent.intake.preset import Created, Preset
 from agent.intake.presets import PRESETS
 
