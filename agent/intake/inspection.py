@@ -16,11 +16,11 @@ import structlog
 
 from agent import __version__
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
+from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, printable
 from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
 from agent.intake.fitting import MP4, as_it_is
 from agent.intake.naming import Naming, read_name, unusable
-from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar
 from agent.intake.times import Instant, check_recording_time, comes_twice, to_utc
@@ -223,7 +223,7 @@ def read_mp4(path: Path) -> tuple[Footage, Media]:
     Raises:
         FootageIncomplete, FootageRefused, FootageGone: as `Inspector.inspect`.
     """
-    with opened(path) as file:
+    with open_regular_file(path) as file:
         footage = Footage.from_stat(path, os.fstat(file.fileno()))
         try:
             movie = mp4.read(file)

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from agent.config.values import HIGHEST_CAMERA
+from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageGone, FootageRefused, printable
 from agent.intake.marks import EVENT, Mark
-from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.times import parse_iso
 
 MAX_BYTES = 64 * 1024
@@ -50,7 +50,7 @@ def read_sidecar(footage: Path) -> Sidecar:
     """
     path = footage.with_suffix(".json")
     try:
-        with opened(path) as file:
+        with open_regular_file(path) as file:
             content = file.read(MAX_BYTES + 1)
     except FootageGone:
         return Sidecar()

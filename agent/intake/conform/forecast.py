@@ -7,6 +7,7 @@ import math
 import structlog
 
 from agent.config import Conform, Limits
+from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageRefused
 from agent.intake.conform import damage
 from agent.intake.conform.media import needs_ffmpeg
@@ -15,7 +16,6 @@ from agent.intake.conform.probe import Source, packets, read_facts
 from agent.intake.conform.process import Watch, is_installed
 from agent.intake.conform.work import MP4_FAMILY, Job, clips_of
 from agent.intake.fitting import MP4, is_h264
-from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Recording
 from agent.model import Clip
 
@@ -52,7 +52,7 @@ def forecast(recording: Recording, limits: Limits, watch: Watch, *, exactly: boo
     """
     if not exactly or not is_h264(recording.media.codec or ""):
         return clips_of(recording, _alike(recording, limits), "as far as can be told without reading it all", ())
-    with opened(recording.footage.path) as file:
+    with open_regular_file(recording.footage.path) as file:
         source = Source(file.fileno(), recording.media.container)
         found = packets(source, read_facts(source, watch), watch)
         pieces = plan(groups(damage.mark(found, file) if source.container in MP4_FAMILY else found), limits)
@@ -86,5 +86,5 @@ def _misfit(recording: Recording, limits: Limits) -> str | None:
         return f"it has {recording.footage.size_bytes:,} bytes, more than limits.max_bytes"
     if round(recording.media.duration_seconds) > limits.max_seconds:
         return f"it lasts {recording.media.duration_seconds:,.0f} s, more than limits.max_seconds"
-    with opened(recording.footage.path) as file:
+    with open_regular_file(recording.footage.path) as file:
         return _ZEROS if damage.holds_zeros(file) else None

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from agent.config import Conform
+from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.conform import damage
 from agent.intake.conform.probe import Source, container_of, read_facts
 from agent.intake.conform.process import Watch, is_installed
 from agent.intake.fitting import MP4
 from agent.intake.inspection import MAX_DURATION_SECONDS, read_mp4
-from agent.intake.opening import RETRY_REFUSED_SECONDS, opened
 from agent.intake.recording import Media
 from agent.model import Footage
 
@@ -40,7 +40,7 @@ class MediaReader:
             FootageGone: it vanished, or changed while it was read.
             Cancelled: the daemon is to stop.
         """
-        with opened(path) as file:
+        with open_regular_file(path) as file:
             container = container_of(file) if self._conform.enabled else None
         return read_mp4(path) if container is None else self._probed(path, container, f"it is {container}")
 
@@ -51,7 +51,7 @@ class MediaReader:
             FootageRefused: nothing of it can be saved; the reason is the likely cause.
             FootageGone, Cancelled: as `read`.
         """
-        with opened(path) as file:
+        with open_regular_file(path) as file:
             if not damage.has_index(file):
                 raise FootageRefused(damage.cause(file))
         if not self._conform.enabled:
@@ -61,7 +61,7 @@ class MediaReader:
     def _probed(self, path: Path, container: str, why: str) -> tuple[Footage, Media]:
         if not is_installed():
             raise FootageRefused(needs_ffmpeg(why), RETRY_REFUSED_SECONDS)
-        with opened(path) as file:
+        with open_regular_file(path) as file:
             footage = Footage.from_stat(path, os.fstat(file.fileno()))
             facts = read_facts(Source(file.fileno(), container), self._watch)
             if Footage.from_stat(path, os.fstat(file.fileno())) != footage:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import structlog
 
 from agent.config import Conform, Limits, SpoolSettings
+from agent.device.safe_open import open_regular_file
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform import damage
 from agent.intake.conform.cut import PieceTooLarge, cut, reencode
@@ -21,7 +22,6 @@ from agent.intake.conform.probe import Facts, Source, packets, read_facts
 from agent.intake.conform.process import Watch
 from agent.intake.fitting import MP4, as_it_is, is_h264, refusal_of
 from agent.intake.inspection import MAX_DURATION_SECONDS
-from agent.intake.opening import opened
 from agent.intake.recording import Recording
 from agent.model import Clip, ClipKey, Footage
 
@@ -86,7 +86,7 @@ def conform(job: Job, rules: Rules, folder: Path, watch: Watch) -> list[tuple[Cl
         Cancelled: `watch` says stop.
     """
     footage = job.recording.footage
-    with opened(footage.path) as file:
+    with open_regular_file(footage.path) as file:
         _check_unchanged(footage, file)
         work = _Work(job, rules, folder, watch, file)
         made = work.made()

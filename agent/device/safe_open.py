@@ -24,7 +24,7 @@ _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def open_regular_file(path: Path) -> Iterator[BinaryIO]:
     """A regular file, open for reading: links are not followed, and a pipe without a writer does not block.
 
     Raises:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.device.safe_open import open_regular_file
 from agent.errors import FootageGone, FootageRefused
-from agent.intake.opening import opened
 
 NOBODY = 65534
 
@@ -40,7 +40,7 @@ def stranger() -> Iterator[None]:
 
 
 def refusal_of(path: Path) -> FootageRefused:
-    with pytest.raises(FootageRefused) as refused, opened(path):
+    with pytest.raises(FootageRefused) as refused, open_regular_file(path):
         pass
     return refused.value
 
@@ -48,7 +48,7 @@ def refusal_of(path: Path) -> FootageRefused:
 def test_a_file_is_read_and_closed(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"pictures")
-    with opened(path) as file:
+    with open_regular_file(path) as file:
         assert file.read() == b"pictures"
     assert file.closed
 
@@ -56,7 +56,7 @@ def test_a_file_is_read_and_closed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.mp4", "file/clip.mp4"])
 def test_a_file_that_is_not_there_is_gone(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FootageGone, match="no longer there"), opened(tmp_path / name):
+    with pytest.raises(FootageGone, match="no longer there"), open_regular_file(tmp_path / name):
         pass
 
 
@@ -93,7 +93,7 @@ def test_a_file_of_another_user_is_read_if_its_mode_allows(shared_folder: Path) 
     path = shared_folder / "clip.mp4"
     path.write_bytes(b"pictures")
     path.chmod(0o644)
-    with stranger(), opened(path) as file:
+    with stranger(), open_regular_file(path) as file:
         assert file.read() == b"pictures"
 
 
@@ -130,7 +130,10 @@ def test_a_folder_that_may_not_be_entered_is_named(shared_folder: Path) -> None:
 def test_a_failing_card_refuses_the_file_for_a_while(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.touch()
-    with pytest.raises(FootageRefused, match=r"cannot be read \(Input/output error\)") as refused, opened(path):
+    with (
+        pytest.raises(FootageRefused, match=r"cannot be read \(Input/output error\)") as refused,
+        open_regular_file(path),
+    ):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
     assert refused.value.retry_after_seconds == 600
 
