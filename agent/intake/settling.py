@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
-import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agent.device.safe_open import open_footage
+from agent.errors import FootageGone, FootageRefused
 from agent.model import Footage
 
 # A file that stood still but is no whole MP4 gets this many times settle_seconds before it is taken for damaged: a
@@ -64,23 +62,9 @@ def is_hopeless(pending: Pending, now: float, settle_seconds: float) -> bool:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether some process has the file open for writing, as far as the kernel may tell us.
-
-    The kernel grants a read lease only on a file that nobody has open for writing (fcntl(2), F_SETLEASE), and only to
-    the file's owner or root, and not on every filesystem: where it will not say, the answer is False.
-    """
+    """Whether some process has the file open for writing; see `OpenFootage.is_being_written`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+        with open_footage(path) as opened:
+            return opened.is_being_written()
+    except (FootageGone, FootageRefused):
         return False
-    try:
-        # A writer that comes while we hold the lease makes the kernel signal us. Its own choice, SIGIO, ends the
-        # process; SIGURG is ignored unless someone handles it.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as exc:
-        return exc.errno == errno.EAGAIN
-    finally:
-        os.close(fd)
-    return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.device.safe_open import open_regular_file
+from agent.device.safe_open import OpenFootage, open_footage, open_regular_file
 from agent.errors import FootageGone, FootageRefused
 
 NOBODY = 65534
@@ -152,3 +152,35 @@ def test_a_card_that_is_pulled_while_it_is_read_is_looked_at_again(
     assert refusal_of(path).retry_after_seconds == 600
     path.unlink()
     assert refusal_of(path).retry_after_seconds == 600
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[OpenFootage]:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"pictures")
+    with open_footage(path) as footage:
+        yield footage
+
+
+def test_an_open_file_stays_itself_when_its_name_is_given_to_another(opened: OpenFootage) -> None:
+    path = opened.footage.path
+    other = path.with_name("other.mp4")
+    other.write_bytes(b"other pictures")
+    other.replace(path)
+    opened.check_unchanged()
+    assert opened.file.read() == b"pictures"
+    with open_footage(path) as now:
+        assert (now.device, now.inode) != (opened.device, opened.inode)
+        assert now.footage.size_bytes == len(b"other pictures")
+
+
+def test_a_change_since_opening_makes_the_footage_gone(opened: OpenFootage) -> None:
+    opened.footage.path.write_bytes(b"longer than before")
+    with pytest.raises(FootageGone, match="changed while it was read"):
+        opened.check_unchanged()
+
+
+def test_open_footage_may_be_closed_twice(opened: OpenFootage) -> None:
+    opened.close()
+    opened.close()
+    assert opened.file.closed
