@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from agent.cli.spool_access import act_as_owner
 from agent.cli.tables import console
 from agent.config import Config
-from agent.delivery.activity import Activity
 from agent.delivery.dispatcher import Dispatcher
+from agent.delivery.progress import Activity
 from agent.device.control import NoDaemon, ask
 from agent.errors import SpoolLocked, VisionIngestError
 from agent.model import State

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from agent.cli.tables import console
 from agent.device.logs import harmless
 from agent.errors import LinkDown, RateLimited
-from agent.vision.readings import STATUSES
+from agent.vision.assumptions import STATUSES
 
 if TYPE_CHECKING:
     from agent.vision.client import VideoRequest, VisionClient

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from agent.delivery.verdicts import CONFIRM_WITHIN_SECONDS, Policy, own_failure
+from agent.delivery.decisions import CONFIRM_WITHIN_SECONDS, Policy, own_failure
 from agent.model import State, Verdict
 from agent.spool.records import Record
+from agent.vision.assumptions import COMPLETE, FINAL_FAILURES, PENDING, Named, same_video
 from agent.vision.client import VideoRequest
-from agent.vision.readings import COMPLETE, FINAL_FAILURES, PENDING, Named, same_video
 
 # The contract: every 30 to 60 s. At random within, as the limit of requests is shared by all vehicles of the account.
 POLL_SECONDS = (30.0, 60.0)

@@ -12,15 +12,15 @@ from dataclasses import replace
 import structlog
 
 from agent.config import UploadSettings
-from agent.delivery.activity import Activity
 from agent.delivery.backoff import LINK_QUICK_FAILURES
+from agent.delivery.batch_size import Pacing
 from agent.delivery.batching import BatchLimits, fill
 from agent.delivery.confirmation import POLL_SECONDS
-from agent.delivery.pacing import Pacing
+from agent.delivery.decisions import Cause, Decision, Pause, Policy, decide_failure, decide_results
+from agent.delivery.fair_share import Tempo, link_seconds, poll_seconds
+from agent.delivery.poison import Suspicion
 from agent.delivery.polling import Poller
-from agent.delivery.suspicion import Suspicion
-from agent.delivery.tempo import Tempo, link_seconds, poll_seconds
-from agent.delivery.verdicts import Cause, Decision, Pause, Policy, decide_failure, decide_results
+from agent.delivery.progress import Activity
 from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, SpoolFull
 from agent.model import State, Upload, Verdict
 from agent.spool import Spool

@@ -18,7 +18,7 @@ from agent.delivery.confirmation import (
     some_of,
     windows,
 )
-from agent.delivery.verdicts import Policy
+from agent.delivery.decisions import Policy
 from agent.errors import Cancelled, DeliveryError, RequestRejected
 from agent.model import State, Verdict
 from agent.spool import Spool

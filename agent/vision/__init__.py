@@ -1,6 +1,6 @@
-"""The Vision API: everything that is known of it, and everything that is guessed, is in this package and nowhere else.
+"""The Vision API: everything known about it, and everything assumed, is in this package and nowhere else.
 
-`client` has the endpoints, `bodies` what is sent, `answers`, `video_requests` and `rejections` what comes back,
-`readings` and `complaints` our guesses where the reference is silent, `transport`, `connections` and `link` the way
-there.
+`client` has the endpoints, `bodies` what is sent, `responses`, `video_requests` and `error_mapping` what comes back,
+`assumptions` and `error_classes` our guesses where the reference is silent, `transport`, `connection` and
+`stall_guard` the HTTP below.
 """

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 from agent.errors import Cancelled, ClipUnreadable, LinkDown
 from agent.model import Upload
-from agent.vision.readings import BULK, FILE, clean, fields
+from agent.vision.assumptions import BULK, FILE, clean, fields
 
 PIECE_BYTES = 256 * 1024
 

@@ -16,10 +16,19 @@ from urllib.parse import quote
 from agent.config import Api
 from agent.errors import CameraOffline, LinkDown
 from agent.model import Upload
-from agent.vision import rejections, video_requests
-from agent.vision.answers import FileResult, complaints, identifier, links, match, read_results, records, single_result
+from agent.vision import error_mapping, video_requests
+from agent.vision.assumptions import CAMERA, COMMENTS, DURATION, REGISTRATION, REQUEST_ID, START, clean, timestamp
 from agent.vision.bodies import JsonBulkBody, MultipartBulkBody, Progress, SingleBody, Stopping, never, no_progress
-from agent.vision.readings import CAMERA, COMMENTS, DURATION, REGISTRATION, REQUEST_ID, START, clean, timestamp
+from agent.vision.responses import (
+    FileResult,
+    complaints,
+    identifier,
+    links,
+    match,
+    read_results,
+    records,
+    single_result,
+)
 from agent.vision.transport import Reply, Transport
 from agent.vision.video_requests import RequestPage, VideoRequest
 
@@ -153,8 +162,8 @@ class VisionClient:
         path = f"/vision/livestream/{quote(clean(registration), safe='')}"
         reply = self._transport.exchange("POST", path, document={CAMERA: list(cameras)})
         payload = _json(reply)
-        if reply.status == 503 and rejections.is_api_error(payload):
-            raise CameraOffline(rejections.server_words(payload))
+        if reply.status == 503 and error_mapping.is_api_error(payload):
+            raise CameraOffline(error_mapping.server_words(payload))
         if 200 <= reply.status < 300 and isinstance(payload, list):
             return links(payload)  # "an array of links": perhaps a bare one
         return links(self._answered(reply)["data"])
@@ -168,7 +177,7 @@ class VisionClient:
         reply = self._transport.exchange("GET", "/health", authenticated=False)
         # What it says is not published; a login page is the one thing that it is not.
         if not 200 <= reply.status < 300 or "html" in reply.headers.get("Content-Type", "").lower():
-            raise rejections.decide(reply, _json(reply), self._now())
+            raise error_mapping.decide(reply, _json(reply), self._now())
 
     def abort(self) -> None:
         """End the request under way, at once, with Stopped; later ones end so too. For any thread."""
@@ -183,9 +192,9 @@ class VisionClient:
         payload = _json(reply)
         if 200 <= reply.status < 300 and isinstance(payload, Mapping) and "data" in payload:
             if isinstance(payload.get("error"), Mapping):
-                raise LinkDown(f"the API reports an error as if all were well: {rejections.server_words(payload)}")
+                raise LinkDown(f"the API reports an error as if all were well: {error_mapping.server_words(payload)}")
             return payload
-        raise rejections.decide(reply, payload, self._now())
+        raise error_mapping.decide(reply, payload, self._now())
 
 
 def _json(reply: Reply) -> object:

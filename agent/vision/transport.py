@@ -22,9 +22,9 @@ from urllib3.exceptions import HTTPError
 from agent import __version__
 from agent.config import Api
 from agent.errors import Cancelled, EndpointNotFound, LinkDown
-from agent.vision.connections import PatientAdapter
+from agent.vision.connection import PatientAdapter
 from agent.vision.diagnosis import diagnose, is_about_the_address
-from agent.vision.link import Link
+from agent.vision.stall_guard import Link
 
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 

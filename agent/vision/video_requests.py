@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 from zoneinfo import ZoneInfo
 
-from agent.vision.answers import identifier, number
-from agent.vision.readings import (
+from agent.vision.assumptions import (
     CAMERA,
     COMMENTS,
     COMPLETE,
@@ -26,6 +25,7 @@ from agent.vision.readings import (
     read_timestamp,
     timestamp,
 )
+from agent.vision.responses import identifier, number
 
 
 class Filters(TypedDict, total=False):

@@ -19,9 +19,9 @@ from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import LinkDown, RateLimited
 from agent.model import Upload
-from agent.vision.answers import FileResult
 from agent.vision.bodies import Progress, no_progress
 from agent.vision.client import Answer
+from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_least, at_most
 from tests.benchmarks.links import BASE64, taken
 from tests.benchmarks.simulated import Clock, MemorySpool, be_quiet, clips, dispatcher

@@ -14,9 +14,9 @@ from statistics import median
 from agent.config import UploadSettings
 from agent.errors import LinkDown
 from agent.model import Upload
-from agent.vision.answers import FileResult
 from agent.vision.bodies import Progress, no_progress
 from agent.vision.client import Answer
+from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_most
 from tests.benchmarks.roads import ROADS, Road, Stretch
 from tests.benchmarks.simulated import Clock, MemorySpool, be_quiet, clips, dispatcher

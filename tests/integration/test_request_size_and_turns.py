@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.delivery.tempo import turn_seconds
+from agent.delivery.fair_share import turn_seconds
 from agent.model import State
 from tests.support.delivery_bench import Bench, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip

@@ -30,10 +30,10 @@ from agent.media import mp4
 from agent.model import ClipKey, State, Upload
 from agent.spool import files
 from agent.spool.records import RowUnreadable, from_json
-from agent.vision import rejections
-from agent.vision.answers import item_errors, links, match, read_results, records, single_result, words
+from agent.vision import error_mapping
 from agent.vision.client import _json
-from agent.vision.complaints import about
+from agent.vision.error_classes import about
+from agent.vision.responses import item_errors, links, match, read_results, records, single_result, words
 from agent.vision.transport import Reply
 from agent.vision.video_requests import read_page
 from tests.support.hostile.documents import document, json_bytes, toml
@@ -135,9 +135,9 @@ def feed_answer(rng: random.Random) -> str:
     links(payload)
     for record in records(payload):
         read_page(record, UTC, 1)
-    decision = rejections.decide(reply, payload, START.timestamp())
-    wait = rejections.retry_after(reply, START.timestamp())
-    assert wait is None or 0 <= wait <= rejections.MAX_RETRY_SECONDS
+    decision = error_mapping.decide(reply, payload, START.timestamp())
+    wait = error_mapping.retry_after(reply, START.timestamp())
+    assert wait is None or 0 <= wait <= error_mapping.MAX_RETRY_SECONDS
     return type(decision).__name__
 
 

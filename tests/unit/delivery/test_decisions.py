@@ -11,7 +11,7 @@ import pytest
 
 from agent.delivery.backoff import clip_delay, link_delay, rate_delay, weak_link_delay
 from agent.delivery.batching import BatchLimits, fill
-from agent.delivery.verdicts import Cause, Decision, Policy, decide_failure, decide_results
+from agent.delivery.decisions import Cause, Decision, Policy, decide_failure, decide_results
 from agent.errors import (
     ClipUnreadable,
     CredentialsRejected,
@@ -24,7 +24,7 @@ from agent.errors import (
     TooLarge,
 )
 from agent.model import ClipKey, State, Upload
-from agent.vision.answers import FileResult
+from agent.vision.responses import FileResult
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 POLICY = Policy(attempts=3, confirm="auto")

@@ -11,13 +11,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.config import SpoolSettings
+from agent.delivery.decisions import Policy
 from agent.delivery.polling import Poller
-from agent.delivery.verdicts import Policy
 from agent.errors import RequestRejected
 from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Spool
+from agent.vision.assumptions import COMPLETE
 from agent.vision.client import VideoRequest
-from agent.vision.readings import COMPLETE
 
 START = datetime(2026, 7, 28, 6, tzinfo=timezone.utc)
 POLL = 60.0

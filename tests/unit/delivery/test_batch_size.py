@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.delivery.pacing import Pacing
+from agent.delivery.batch_size import Pacing
 
 
 def sent(pacing: Pacing, bytes_per_second: float, requests: int) -> None:

@@ -24,8 +24,8 @@ from agent.errors import (
 )
 from agent.model import State, Upload, Verdict
 from agent.spool.records import Record
-from agent.vision.answers import FileResult
-from agent.vision.complaints import About, about
+from agent.vision.error_classes import About, about
+from agent.vision.responses import FileResult
 
 # A batch that fails while the API answers is divided by this. By 8, a batch and its parts come to 2.2 times its bytes
 # until the clip to blame is alone; halving would make that more than 3.

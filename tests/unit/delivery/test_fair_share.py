@@ -8,7 +8,14 @@ from collections import Counter
 import pytest
 
 from agent.delivery.backoff import LINK_SECONDS, link_delay
-from agent.delivery.tempo import CROWD_SECONDS, REQUESTS_PER_MINUTE, Tempo, link_seconds, poll_seconds, turn_seconds
+from agent.delivery.fair_share import (
+    CROWD_SECONDS,
+    REQUESTS_PER_MINUTE,
+    Tempo,
+    link_seconds,
+    poll_seconds,
+    turn_seconds,
+)
 
 
 def tempo(vehicles: int) -> Tempo:

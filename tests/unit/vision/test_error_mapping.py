@@ -15,7 +15,7 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
-from agent.vision.rejections import MAX_RETRY_SECONDS, decide, retry_after
+from agent.vision.error_mapping import MAX_RETRY_SECONDS, decide, retry_after
 from agent.vision.transport import Reply
 
 NOW_SECONDS = 1_772_000_000.0

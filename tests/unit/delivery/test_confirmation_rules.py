@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.delivery.confirmation import MOST_QUERIES, PATIENCE_SECONDS, WINDOW, Waiting, confirm, some_of, windows
-from agent.delivery.verdicts import CONFIRM_WITHIN_SECONDS, Policy
+from agent.delivery.decisions import CONFIRM_WITHIN_SECONDS, Policy
 from agent.model import ClipKey, Footage, State, Verdict
 from agent.spool.records import Record
 from agent.vision.client import VideoRequest

@@ -21,7 +21,7 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
-from agent.vision.answers import item_errors, words
+from agent.vision.responses import item_errors, words
 from agent.vision.transport import Reply
 
 # The limit is counted by the minute. Longer waits than this come from a clock that is wrong, here or there.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from agent.delivery.activity import Activity
 from agent.delivery.dispatcher import Dispatcher
+from agent.delivery.progress import Activity
 from simulator.server import Simulator
 from tests.support.delivery_bench import bench, simulated
 

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.model import ClipKey
-from agent.vision.readings import read_timestamp, same_video, timestamp
+from agent.vision.assumptions import read_timestamp, same_video, timestamp
 
 UTC = ZoneInfo("UTC")
 LISBON = ZoneInfo("Europe/Lisbon")

@@ -26,7 +26,7 @@ from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConn
 from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.errors import Cancelled
-from agent.vision.link import Link, never_wait
+from agent.vision.stall_guard import Link, never_wait
 
 # The most that is read at once of an answer that comes early.
 EARLY_ANSWER_BYTES = 16 * 1024

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from agent.model import Upload
-from agent.vision.readings import (
+from agent.vision.assumptions import (
     BULK,
     CAMERA,
     END,

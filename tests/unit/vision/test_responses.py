@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.vision.answers import (
+from agent.vision.responses import (
     LONGEST_SENTENCE,
     MOST_SENTENCES,
     FileResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.delivery.suspicion import FRESH_SECONDS, Suspicion
+from agent.delivery.poison import FRESH_SECONDS, Suspicion
 from agent.model import ClipKey, Upload
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.vision.complaints import About, about
+from agent.vision.error_classes import About, about
 
 
 @pytest.mark.parametrize(

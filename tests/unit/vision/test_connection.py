@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import Cancelled, DeliveryError, LinkDown
 from agent.vision import transport as transport_module
-from agent.vision.connections import PatientConnection
+from agent.vision.connection import PatientConnection
 from agent.vision.transport import Transport
 from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
