@@ -29,7 +29,7 @@ from agent.cli.tables import COLOURS, clip_table, console, size
 from agent.errors import SpoolError
 from agent.intake.conform import process
 from agent.model import State
-from agent.spool.ledger import open_ledger
+from agent.spool.queries import open_ledger
 from simulator.faults import Fault
 from simulator.recorder import RecordedFile, Recorder
 from simulator.simulate import MISSING, is_installed

@@ -21,7 +21,7 @@ from agent.device.control import NoDaemon, ask
 from agent.errors import SpoolLocked, VisionIngestError
 from agent.model import State
 from agent.spool import Spool
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.queries import Ledger, open_ledger
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -17,7 +17,7 @@ from agent.device.control import NoDaemon, ask
 from agent.errors import SpoolError
 from agent.model import State
 from agent.spool import Spool
-from agent.spool.ledger import open_ledger
+from agent.spool.queries import open_ledger
 
 HELP = "send refused or held clips again"
 

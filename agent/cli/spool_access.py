@@ -13,7 +13,7 @@ from agent.daemon import read_config
 from agent.device.logs import harmless
 from agent.errors import VisionIngestError
 from agent.model import State
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.queries import Ledger, open_ledger
 from agent.spool.records import Record
 
 

@@ -16,7 +16,7 @@ from agent.device.control import NoDaemon, ask
 from agent.device.logs import harmless
 from agent.model import State
 from agent.spool import HOLDING
-from agent.spool.salvage import set_aside
+from agent.spool.rebuild import set_aside
 
 HELP = "what the daemon does and how many clips are in each state"
 

@@ -14,7 +14,7 @@ from agent.device.clock import Setting
 from agent.errors import FootageRefused
 from agent.intake.times import EARLIEST, check_recording_time
 from agent.model import Clip, UntrustedClock
-from agent.spool.retiming import put_right
+from agent.spool.time_correction import put_right
 
 # Recorded by this device's clock in an earlier boot, unnoticed until now.
 UNKNOWN_BOOT = "0" * 32

@@ -18,13 +18,13 @@ from pathlib import Path
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.model import Clip, Footage, State
 from agent.spool.clip_queue import ClipQueue
+from agent.spool.disk_budget import Space
+from agent.spool.duplicates import fate, same_recording
 from agent.spool.files import NO_SPACE, ClipFiles, name_for
-from agent.spool.ledger import Ledger
+from agent.spool.queries import Ledger
 from agent.spool.records import Record, Stored, video_key
 from agent.spool.recovery import HOLDING
-from agent.spool.retiming import WAITS_FOR_THE_CLOCK
-from agent.spool.space import Space
-from agent.spool.twins import fate, same_recording
+from agent.spool.time_correction import WAITS_FOR_THE_CLOCK
 
 # Syncs that are under way together share the journal's commits and the card's flushes.
 SYNCS_AT_ONCE = 4

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from agent.model import Clip, Footage, State, Upload, Verdict
-from agent.spool.ledger import (
+from agent.spool.queries import (
     COLUMNS,
     DEFERRED,
     DELIVERED,
@@ -27,7 +27,7 @@ from agent.spool.ledger import (
     tolerant,
 )
 from agent.spool.records import Record, RowUnreadable
-from agent.spool.table import ClipTable
+from agent.spool.store import ClipTable
 
 # No retry is ever set further ahead than this. A due time beyond it was written under a clock that has since been
 # set back, and would otherwise hold the clip for as long as the clock was wrong.

@@ -12,15 +12,15 @@ import structlog
 
 from agent.model import Footage, State
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.comparing import NameSums
+from agent.spool.duplicates import fate, same_recording
 from agent.spool.files import ClipFiles, StoredName, piece_of, read_name
-from agent.spool.ledger import UNKNOWN, content_of
+from agent.spool.maintenance import Upkeep
 from agent.spool.presence import can_start_anew, is_there
+from agent.spool.queries import UNKNOWN, content_of
 from agent.spool.records import Record, RowUnreadable, from_json, video_key
-from agent.spool.retiming import WAITS_FOR_THE_CLOCK
 from agent.spool.schema import ROW
-from agent.spool.twins import fate, same_recording
-from agent.spool.upkeep import Upkeep
+from agent.spool.set_diff import NameSums
+from agent.spool.time_correction import WAITS_FOR_THE_CLOCK
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from agent.errors import SpoolError
-from agent.spool.ledger import DELIVERED, LOST, READY, TABLE
+from agent.spool.queries import DELIVERED, LOST, READY, TABLE
 
 # Of `PRAGMA user_version`. A database without one is of before there were versions: 0.
 VERSION = 1

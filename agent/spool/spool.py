@@ -18,16 +18,16 @@ from agent.errors import SpoolError, SpoolFull
 from agent.model import Footage, State, Upload, Verdict
 from agent.spool.admission import Admission, Pieces, Taken, Trouble
 from agent.spool.clip_queue import ClipQueue
+from agent.spool.disk_budget import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
 from agent.spool.files import ClipFiles, make_directory
-from agent.spool.ledger import DATABASE
 from agent.spool.lock import SpoolLock
+from agent.spool.maintenance import Upkeep
 from agent.spool.presence import is_gone, is_there
+from agent.spool.queries import DATABASE
+from agent.spool.rebuild import Salvage, is_small, open_queue
 from agent.spool.records import Record, Stored
 from agent.spool.recovery import HOLDING, Recovery, Repair
-from agent.spool.retiming import Doubt, Retiming
-from agent.spool.salvage import Salvage, is_small, open_queue
-from agent.spool.space import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
-from agent.spool.upkeep import Upkeep
+from agent.spool.time_correction import Doubt, Retiming
 
 CLIPS_DIRECTORY = "clips"
 # After a year footage that is out of reach, with its card or its folder, is taken for gone.

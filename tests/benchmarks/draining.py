@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.model import State
-from agent.spool.ledger import open_ledger
+from agent.spool.queries import open_ledger
 from tests.benchmarks import curl
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_least, ratio

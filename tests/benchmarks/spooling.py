@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agent.model import State
 from agent.spool import schema
-from agent.spool.ledger import READY, TABLE, open_ledger
+from agent.spool.queries import READY, TABLE, open_ledger
 from simulator.recorder import recording, recording_blocks
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_least, at_most, ratio

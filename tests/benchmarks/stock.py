@@ -14,7 +14,7 @@ from pathlib import Path
 from agent.model import Clip, ClipKey, Footage, State
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import name_for
-from agent.spool.ledger import DELIVERED, READY, TABLE
+from agent.spool.queries import DELIVERED, READY, TABLE
 from agent.spool.records import Record, Stored
 from simulator.recorder import recording
 

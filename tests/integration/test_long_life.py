@@ -12,8 +12,8 @@ import pytest
 
 from agent.model import Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool.clip_queue import ClipQueue
+from agent.spool.maintenance import Upkeep
 from agent.spool.records import Record, Stored
-from agent.spool.upkeep import Upkeep
 from tests.conftest import Figure
 
 CYCLES = 1_000_000

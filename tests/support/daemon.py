@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from agent.errors import SpoolError
 from agent.model import State
-from agent.spool.ledger import open_ledger
+from agent.spool.queries import open_ledger
 from agent.spool.records import Record
 
 PASSWORD = "bench"

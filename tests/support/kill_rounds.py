@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from agent.model import State
-from agent.spool.ledger import DATABASE
+from agent.spool.queries import DATABASE
 from agent.spool.records import Record
 from simulator.faults import Fault
 from simulator.recorder import recording

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.cli import main
 from agent.model import State
-from agent.spool.ledger import DATABASE, open_ledger
+from agent.spool.queries import DATABASE, open_ledger
 
 SPOOL = Path("/data/spool")
 

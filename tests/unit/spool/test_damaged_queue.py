@@ -17,8 +17,8 @@ from agent.config import SpoolSettings
 from agent.errors import SpoolError
 from agent.model import State, Verdict
 from agent.spool import Spool, schema
-from agent.spool.ledger import open_ledger
-from agent.spool.salvage import KEPT, set_aside
+from agent.spool.queries import open_ledger
+from agent.spool.rebuild import KEPT, set_aside
 from tests.support.spooling import Clock, claim, make_clip, take, take_all
 
 Damage = Callable[[Path], None]
@@ -201,7 +201,7 @@ def test_a_large_queue_is_checked_whole_only_after_a_run_that_did_not_end_in_ord
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(settings, clock, tmp_path / "footage", clips=90)
-    monkeypatch.setattr("agent.spool.salvage.SMALL_BYTES", 0)
+    monkeypatch.setattr("agent.spool.rebuild.SMALL_BYTES", 0)
     with closing(sqlite3.connect(settings.directory / "clips.db")) as database:
         # An index vanishes and its pages do not: nothing but a check of the whole file can tell.
         database.execute("PRAGMA writable_schema = ON")

@@ -12,7 +12,7 @@ from agent.config import SpoolSettings
 from agent.errors import SpoolError
 from agent.model import State, Verdict
 from agent.spool import Spool, schema
-from agent.spool.salvage import set_aside
+from agent.spool.rebuild import set_aside
 from tests.support.spooling import Clock, claim, make_clip, take
 
 

@@ -20,7 +20,7 @@ from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, Spo
 from agent.model import EVENT_PRIORITY, ClipKey, Footage, State, Upload, Verdict
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
-from agent.spool.ledger import open_ledger
+from agent.spool.queries import open_ledger
 from agent.spool.records import Record, RowUnreadable, Stored, from_json, to_json
 from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take
 

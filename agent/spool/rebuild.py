@@ -21,9 +21,9 @@ from agent.errors import SpoolFull
 from agent.spool import schema
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import read_name, sync_directory
-from agent.spool.ledger import COLUMNS, DATABASE, READY, SENDING, TABLE, as_text, decode
+from agent.spool.maintenance import Upkeep
+from agent.spool.queries import COLUMNS, DATABASE, READY, SENDING, TABLE, as_text, decode
 from agent.spool.records import Record, RowUnreadable
-from agent.spool.upkeep import Upkeep
 
 log = structlog.get_logger()
 

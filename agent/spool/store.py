@@ -14,7 +14,7 @@ from persistqueue.serializers import json as json_serializer
 from agent.errors import SpoolFull
 from agent.model import State
 from agent.spool import schema
-from agent.spool.ledger import CODES, COLUMNS, DATABASE, DEFERRED, READY, TABLE, UNTIMED, Ledger, as_text, translated
+from agent.spool.queries import CODES, COLUMNS, DATABASE, DEFERRED, READY, TABLE, UNTIMED, Ledger, as_text, translated
 from agent.spool.records import Record, to_json, video_key
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from agent.config import SpoolSettings
 from agent.model import ClipKey, State, Verdict
-from agent.spool import Recovery, Spool, ledger
-from agent.spool.comparing import NameSums
+from agent.spool import Recovery, Spool, queries
+from agent.spool.maintenance import Upkeep
 from agent.spool.recovery import HOLDING
-from agent.spool.upkeep import Upkeep
+from agent.spool.set_diff import NameSums
 from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take_all
 
 
@@ -71,7 +71,7 @@ def test_only_rows_that_mean_a_file_name_it(spool: Spool, settings: SpoolSetting
     take_all(spool, [make_clip(tmp_path / "footage", number) for number in range(6)])
     with spool._queue.transaction() as db:
         for id, damage in enumerate(["identity = 'x'", "piece = 1", "data = 'text'", "data = x'00'", "bytes = 0"], 1):
-            db.execute(f"UPDATE {ledger.TABLE} SET {damage} WHERE _id = {id}")  # noqa: S608
+            db.execute(f"UPDATE {queries.TABLE} SET {damage} WHERE _id = {id}")  # noqa: S608
     names = list(Upkeep(spool._queue).stored_names(HOLDING))
     assert len(names) == 1
     assert names[0] in {file.name for file in stored(settings)}
@@ -80,8 +80,8 @@ def test_only_rows_that_mean_a_file_name_it(spool: Spool, settings: SpoolSetting
 def test_clips_of_some_states_come_oldest_first_over_all_pages(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "PAGE_ROWS", 2)
-    monkeypatch.setattr(ledger, "PAGE_IDS", 5)
+    monkeypatch.setattr(queries, "PAGE_ROWS", 2)
+    monkeypatch.setattr(queries, "PAGE_IDS", 5)
     take_all(spool, [make_clip(tmp_path / "footage", number, b"x" * (40 - number)) for number in range(23)])
     claim(spool, 23)
     spool.settle({id: Verdict(State.DELIVERED if id % 3 else State.HELD) for id in range(1, 21)})
@@ -103,7 +103,7 @@ def test_clips_of_some_states_come_oldest_first_over_all_pages(
 def test_reading_what_waits_costs_each_row_the_same_however_many_there_are(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "PAGE_ROWS", 10)
+    monkeypatch.setattr(queries, "PAGE_ROWS", 10)
     spool = Spool(replace(settings, max_bytes=1_000_000), clock)
 
     def steps() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.model import State
 from agent.spool import schema
-from agent.spool.ledger import (
+from agent.spool.queries import (
     ACCEPTED,
     COLUMNS,
     DEFERRED,
@@ -24,7 +24,7 @@ from agent.spool.ledger import (
     tolerant,
 )
 from agent.spool.records import Record, RowUnreadable, Stored
-from agent.spool.table import ClipTable
+from agent.spool.store import ClipTable
 
 # What holds bytes and is in nobody's hands.
 IDLE = (DEFERRED, READY, ACCEPTED, HELD, UNTIMED, REFUSED)

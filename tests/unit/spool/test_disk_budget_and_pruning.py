@@ -14,8 +14,8 @@ from agent.config import SpoolSettings
 from agent.errors import SpoolFull
 from agent.model import EVENT_PRIORITY, Clip, State, Verdict
 from agent.spool import Spool
-from agent.spool.ledger import PAGE_ROWS
-from agent.spool.space import RESERVE_BYTES
+from agent.spool.disk_budget import RESERVE_BYTES
+from agent.spool.queries import PAGE_ROWS
 from tests.support.spooling import Clock, claim, make_clip, reopen, stored, take, take_all
 
 FLOOR = 1_000_000

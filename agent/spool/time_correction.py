@@ -9,9 +9,9 @@ from datetime import datetime, timedelta, timezone
 from agent.device.clock import ClockStamp
 from agent.model import Clip, ClipKey, State, UntrustedClock
 from agent.spool.clip_queue import ClipQueue
+from agent.spool.duplicates import fate, same_recording
 from agent.spool.files import ClipFiles, read_name
 from agent.spool.records import Record, video_key
-from agent.spool.twins import fate, same_recording
 
 # Why a clip with these times cannot be right, in a technician's words; None if it can.
 Doubt = Callable[[ClipKey], "str | None"]
