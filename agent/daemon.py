@@ -151,7 +151,7 @@ class Daemon:
         self._reported_at = -ALIVE_SECONDS
         self._sent_bytes = 0
         self._waiting = 0
-        self._counted_changes = -1
+        self._counted_revision = -1
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._clock = clock or Clock(config.clock.trust)
@@ -272,11 +272,11 @@ class Daemon:
 
     def _sentence(self) -> str:
         activity = self._parts.dispatcher.activity
-        changes = self._spool.changes
-        if changes != self._counted_changes:
+        revision = self._spool.revision
+        if revision != self._counted_revision:
             # Counting reads the index of all that wait, and this may be asked for each second.
-            self._waiting = self._spool.ledger.tallies([State.WAITING])[State.WAITING].clips
-            self._counted_changes = changes
+            self._waiting = self._spool.ledger.counts([State.WAITING])[State.WAITING].clips
+            self._counted_revision = revision
         waiting = self._waiting
         doing = activity.doing
         if activity.batch_clips:

@@ -132,5 +132,5 @@ def _progress() -> Progress:
 
 
 def _left(ledger: Ledger) -> int:
-    tallies = ledger.tallies()
-    return sum(tallies[state].clips for state in OPEN)
+    counts = ledger.counts()
+    return sum(counts[state].clips for state in OPEN)

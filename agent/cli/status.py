@@ -15,7 +15,7 @@ from agent.cli.tables import COLOURS, console, size
 from agent.device.control import NoDaemon, ask
 from agent.device.logs import harmless
 from agent.model import State
-from agent.spool import HOLDING
+from agent.spool import STORED_STATES
 from agent.spool.rebuild import set_aside
 
 HELP = "what the daemon does and how many clips are in each state"
@@ -29,16 +29,16 @@ def run(args: argparse.Namespace) -> int:
     from agent.cli import DONE, FAILED
 
     with ledger_of(args) as (config, ledger):
-        tallies = ledger.tallies()
+        counts = ledger.counts()
         try:
             daemon = ask(config.spool.directory, {"ask": "status"})
         except NoDaemon:
             daemon = None
-        held_bytes = sum(tallies[state].size_bytes for state in HOLDING)
+        held_bytes = sum(counts[state].size_bytes for state in STORED_STATES)
         free_bytes = shutil.disk_usage(config.spool.directory).free
         damaged = [path.name for path in set_aside(config.spool.directory)]
     if args.json:
-        states = {state.value: {"clips": t.clips, "bytes": t.size_bytes} for state, t in tallies.items()}
+        states = {state.value: {"clips": t.clips, "bytes": t.size_bytes} for state, t in counts.items()}
         space = {
             "held_bytes": held_bytes,
             "max_bytes": config.spool.max_bytes,
@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
         screen.print(harmless(daemon["sentence"]), markup=False)
     screen.print()
-    for state, tally in tallies.items():
-        if tally.clips or state in (State.WAITING, State.DELIVERED):
-            screen.print(f"[{COLOURS[state]}]{state.value:>10}[/]  {tally.clips:>7,}  {size(tally.size_bytes):>10}")
+    for state, count in counts.items():
+        if count.clips or state in (State.WAITING, State.DELIVERED):
+            screen.print(f"[{COLOURS[state]}]{state.value:>10}[/]  {count.clips:>7,}  {size(count.size_bytes):>10}")
     screen.print(
         f"\nThe spool holds {size(held_bytes)} of at most {size(config.spool.max_bytes)}; its disk has "
         f"{size(free_bytes)} free, and {size(config.spool.min_free_bytes)} are to be left free."
@@ -69,6 +69,6 @@ def run(args: argparse.Namespace) -> int:
             f"[yellow]The queue was damaged and made anew.[/] The damaged one is kept as {name}; delete it when nobody "
             f"wants to look at it."
         )
-    if tallies[State.REFUSED].clips or tallies[State.HELD].clips or tallies[State.LOST].clips:
+    if counts[State.REFUSED].clips or counts[State.HELD].clips or counts[State.LOST].clips:
         screen.print("\nWhy: vision-ingest clips --state refused --state held --state lost")
     return DONE if daemon else FAILED

@@ -338,7 +338,7 @@ class Dispatcher:
     def _seconds_to_next(self) -> float:
         due = self._spool.ledger.next_due()
         seconds = IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due - self._now()))
-        if self._spool.ledger.tallies([State.ACCEPTED])[State.ACCEPTED].clips:
+        if self._spool.ledger.counts([State.ACCEPTED])[State.ACCEPTED].clips:
             seconds = min(seconds, self._poller.seconds_to_next())
         return seconds
 

@@ -14,7 +14,7 @@ from agent.device.clock import Setting
 from agent.errors import FootageRefused
 from agent.intake.times import EARLIEST, check_recording_time
 from agent.model import Clip, UntrustedClock
-from agent.spool.time_correction import put_right
+from agent.spool.time_correction import correct_clip
 
 # Recorded by this device's clock in an earlier boot, unnoticed until now.
 UNKNOWN_BOOT = "0" * 32
@@ -36,7 +36,7 @@ def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
         return [replace(clip, clock=unset) for clip in clips]
     seconds = unset.offset_seconds(now.boot_began) if unset is not None else 0
     if unset is not None and seconds:
-        clips = [put_right(clip, unset, seconds) for clip in clips]
+        clips = [correct_clip(clip, unset, seconds) for clip in clips]
     start, end = clips[0].key.start, clips[-1].key.end
     try:
         check_recording_time(start, end, datetime.fromtimestamp(now.wall, tz=timezone.utc))

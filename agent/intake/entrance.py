@@ -12,11 +12,11 @@ from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.reading import Reading
 from agent.intake.scanning import examine
 from agent.model import Clip, Footage
-from agent.spool import Spool, Taken, Trouble
+from agent.spool import NotTaken, Spool, Taken
 
 log = structlog.get_logger()
 
-RELIEVE_SECONDS = 5.0
+EVICTION_CHECK_SECONDS = 5.0
 
 
 class Entrance:
@@ -42,21 +42,21 @@ class Entrance:
         self._spool = spool
         self._readings = readings
         self._monotonic = monotonic
-        self._relieve_at = 0.0
+        self._evict_at = 0.0
         self._was_full = False
         self._copied: set[FootageFolder] = set()
 
     def take_in(
         self, group: Sequence[Sequence[tuple[Clip, Path]]], alive: Callable[[], None] = lambda: None
-    ) -> Sequence[list[Taken] | Trouble]:
+    ) -> Sequence[list[Taken] | NotTaken]:
         """Takes in the clips of different pieces of footage; see `Spool.take_in_group`."""
         try:
-            self.relieve()
+            self.evict()
             return self._spool.take_in_group(group, alive)
         except SpoolFull as exc:
             return [exc] * len(group)
 
-    def conclude(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
+    def conclude(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | NotTaken) -> None:
         """Says what became of footage, and lists it if it is refused.
 
         Raises:
@@ -87,22 +87,22 @@ class Entrance:
         self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.retry_after_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
-    def relieve(self) -> None:
+    def evict(self) -> None:
         """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays.
 
         Raises:
             SpoolFull: there is not even room to note what is given up.
         """
-        if self._monotonic() < self._relieve_at:
+        if self._monotonic() < self._evict_at:
             return
-        self._relieve_at = self._monotonic() + RELIEVE_SECONDS
-        for given_up in self._spool.relieve():
+        self._evict_at = self._monotonic() + EVICTION_CHECK_SECONDS
+        for eviction in self._spool.evict():
             log.warning(
                 "clip_given_up",
-                clip=given_up.id,
-                footage=str(given_up.footage.path),
-                lost=given_up.lost,
-                reason=given_up.reason,
+                clip=eviction.id,
+                footage=str(eviction.footage.path),
+                lost=eviction.lost,
+                reason=eviction.reason,
             )
 
     def tell_full(self, error: SpoolFull) -> None:

@@ -29,7 +29,7 @@ from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watching import Watcher
 from agent.model import ClipKey, Footage
-from agent.spool import Spool, Taken, Trouble
+from agent.spool import NotTaken, Spool, Taken
 
 log = structlog.get_logger()
 
@@ -149,7 +149,7 @@ class Intake:
         if setting == self._heeded:
             return
         try:
-            retimed = self._spool.retime(clock, self._doubt)
+            retimed = self._spool.correct_times(clock, self._doubt)
         except SpoolFull as exc:
             self._entrance.tell_full(exc)
             return
@@ -284,7 +284,7 @@ class Intake:
         for member, outcome in zip(members, outcomes, strict=True):
             self._conclude_settled(member.folder, member.clip.footage, outcome)
 
-    def _conclude_settled(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | Trouble) -> None:
+    def _conclude_settled(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | NotTaken) -> None:
         """Notes what became of a settled file; without room it is tried again later."""
         pending = self._pending.pop((folder, footage.path))
         try:
@@ -316,7 +316,7 @@ class Intake:
 
     def _spool_conformed(self, folder: FootageFolder, done: Conformed) -> None:
         """Raises SpoolFull."""
-        outcome: list[Taken] | Trouble
+        outcome: list[Taken] | NotTaken
         try:
             if done.trouble is not None:
                 raise done.trouble
@@ -331,9 +331,9 @@ class Intake:
     def _tend_spool(self) -> None:
         """Keeps free space on its disk, and forgets what no scan can find any more."""
         try:
-            self._entrance.relieve()
+            self._entrance.evict()
             if not self._knows_rules:
-                self._spool.forget_refusals_of_other_rules(reading.rules for reading in self._readings.values())
+                self._spool.drop_outdated_refusals(reading.rules for reading in self._readings.values())
                 self._knows_rules = True
             # By a clock that is ahead, all that was delivered would be long ago.
             if self._monotonic() >= self._prune_at and self._clock.latest.trusted:

@@ -44,8 +44,8 @@ class Survey:
         self._news = news
         self._now = now
         self._known = Known()
-        self._forgotten = spool.forgotten
-        self._asked_changes = 0
+        self._epoch = spool.invalidation_epoch
+        self._asked_revision = 0
         self._asked_at = 0.0
 
     def revise(self) -> None:
@@ -86,14 +86,14 @@ class Survey:
             self.has_footage = self._known.end() > 0 or self.has_footage
 
     def _revise_what_has_changed(self) -> None:
-        if self._spool.forgotten != self._forgotten:
-            self._forgotten = self._spool.forgotten
+        if self._spool.invalidation_epoch != self._epoch:
+            self._epoch = self._spool.invalidation_epoch
             self._known = Known()
-        changes, now = self._spool.changes, self._now()
-        deletes = self._folder.after_delivery == "delete" and changes != self._asked_changes
-        if deletes or self._spool.has_refusal_lapsed(self._asked_at, now):
+        revision, now = self._spool.revision, self._now()
+        deletes = self._folder.after_delivery == "delete" and revision != self._asked_revision
+        if deletes or self._spool.has_refusal_expired(self._asked_at, now):
             self._known.revise()
-        self._asked_changes, self._asked_at = changes, now
+        self._asked_revision, self._asked_at = revision, now
 
     def _new_of(self, group: Sequence[Footage]) -> Iterator[Footage]:
         states = self._spool.states_of(group)
@@ -108,7 +108,7 @@ class Survey:
                 self._known.add(footage, lasting=lasting)
 
     def _deletes(self, footage: Footage) -> bool:
-        return self._folder.after_delivery == "delete" and self._spool.is_delivered_whole(footage)
+        return self._folder.after_delivery == "delete" and self._spool.is_fully_delivered(footage)
 
     def _delete(self, footage: Footage) -> None:
         """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""

@@ -18,12 +18,12 @@ from pathlib import Path
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.model import Clip, Footage, State
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.disk_budget import Space
-from agent.spool.duplicates import fate, same_recording
+from agent.spool.disk_budget import DiskBudget
+from agent.spool.duplicates import resolve_conflict, same_recording
 from agent.spool.files import NO_SPACE, ClipFiles, name_for
 from agent.spool.queries import Ledger
 from agent.spool.records import Record, Stored, video_key
-from agent.spool.recovery import HOLDING
+from agent.spool.recovery import STORED_STATES
 from agent.spool.time_correction import WAITS_FOR_THE_CLOCK
 
 # Syncs that are under way together share the journal's commits and the card's flushes.
@@ -53,7 +53,7 @@ class Taken:
 
 
 # Why footage was not taken in: it vanished or changed since it was inspected, cannot be read, or has no room now.
-Trouble = FootageGone | FootageRefused | SpoolFull
+NotTaken = FootageGone | FootageRefused | SpoolFull
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class _Candidate:
     stored: list[Stored] = field(default_factory=list)
     taken: list[Taken] = field(default_factory=list)
     surplus: list[str] = field(default_factory=list)
-    trouble: Trouble | None = None
+    trouble: NotTaken | None = None
 
     @property
     def footage(self) -> Footage:
@@ -88,12 +88,12 @@ class Admission:
         space: its room.
     """
 
-    def __init__(self, queue: ClipQueue, files: ClipFiles, space: Space) -> None:
+    def __init__(self, queue: ClipQueue, files: ClipFiles, space: DiskBudget) -> None:
         self._queue = queue
         self._files = files
-        self._space = space
+        self._budget = space
 
-    def admit(self, group: Sequence[Pieces], alive: Callable[[], None]) -> list[list[Taken] | Trouble]:
+    def admit(self, group: Sequence[Pieces], alive: Callable[[], None]) -> list[list[Taken] | NotTaken]:
         """See `Spool.take_in_group`."""
         candidates = [_Candidate(pieces) for pieces in group]
         try:
@@ -112,9 +112,9 @@ class Admission:
             size_bytes = candidate.footage.size_bytes
             with self._all_or_none(candidate):
                 if len(candidate.pieces) > 1:
-                    self._files.begin_set(candidate.footage)
+                    self._files.begin_multi_part(candidate.footage)
                 for clip, source in candidate.pieces:
-                    room = self._space.room(size_bytes, coming_bytes)
+                    room = self._budget.room(size_bytes, coming_bytes)
                     candidate.copied.append(self._files.store(clip, source, max_copy_bytes=room))
                     alive()
                 coming_bytes += size_bytes
@@ -164,7 +164,7 @@ class Admission:
                     self._write_rows(db, ledger, candidate)
         for candidate in _promising(candidates):
             pieces = zip(candidate.stored, candidate.taken, strict=True)
-            self._space.held_bytes += sum(file.size_bytes for file, taken in pieces if not taken.again)
+            self._budget.held_bytes += sum(file.size_bytes for file, taken in pieces if not taken.again)
             for name in candidate.surplus:
                 self._files.remove(name)
             self._end_set(candidate)
@@ -183,7 +183,9 @@ class Admission:
                     candidate.surplus.append(file.name)
                 candidate.taken.append(Taken(same.id, same.state, same.reason, again=True))
                 continue
-            state, reason = fate(clip.footage, twins) if clip.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
+            state, reason = State.HELD, WAITS_FOR_THE_CLOCK
+            if clip.clock is None:
+                state, reason = resolve_conflict(clip.footage, twins)
             id = self._queue.enter(db, Record.of_clip(clip, file, state, reason, self._utc()))
             if clip.original_key is not None:
                 self._queue.sight(db, video_key(clip.original_key), id)
@@ -193,7 +195,7 @@ class Admission:
         """Whether its bytes are no more: a hard link shares what the recorder writes. Its delivery will notice."""
         if twin.state is State.LOST:
             return True
-        return twin.state in HOLDING and twin.stored is not None and self._files.was_written_to(twin.stored)
+        return twin.state in STORED_STATES and twin.stored is not None and self._files.was_written_to(twin.stored)
 
     @contextmanager
     def _all_or_none(self, *candidates: _Candidate) -> Iterator[None]:
@@ -201,7 +203,7 @@ class Admission:
         try:
             yield
         except (FootageGone, FootageRefused, SpoolFull) as exc:
-            trouble: Trouble = exc
+            trouble: NotTaken = exc
         except OSError as exc:
             if exc.errno not in NO_SPACE:
                 raise
@@ -216,7 +218,7 @@ class Admission:
 
     def _end_set(self, candidate: _Candidate) -> None:
         if len(candidate.pieces) > 1:
-            self._files.end_set(candidate.footage.identity)
+            self._files.end_multi_part(candidate.footage.identity)
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._queue.now(), tz=timezone.utc)

@@ -24,7 +24,7 @@ from agent.spool.queries import (
     TABLE,
     UNTIMED,
     decode,
-    tolerant,
+    decode_lenient,
 )
 from agent.spool.records import Record, RowUnreadable
 from agent.spool.store import ClipTable
@@ -47,7 +47,7 @@ class ClipQueue(ClipTable):
     @property
     def size(self) -> int:
         """How many clips wait: counted, where the library keeps a number that drifts."""
-        return self.ledger.tallies([State.WAITING])[State.WAITING].clips
+        return self.ledger.counts([State.WAITING])[State.WAITING].clips
 
     def add(self, records: Iterable[Record], identity: str | None = None) -> list[int]:
         """Adds clips, all or none.
@@ -98,7 +98,7 @@ class ClipQueue(ClipTable):
             id: the clip that the spool has of it.
         """
         self.sight(db, clip.footage.identity, id)
-        self.rewrite(db, decode(self.row(db, id)).seen_again(clip, _utc(self.now())))
+        self.rewrite(db, decode(self.row(db, id)).relocated(clip, _utc(self.now())))
 
     @staticmethod
     def sight(db: sqlite3.Connection, identity: str, clip: int) -> None:
@@ -129,11 +129,11 @@ class ClipQueue(ClipTable):
         return {identity: STATES[min(codes - {DELIVERED} or codes)] for identity, codes in found.items()}
 
     @property
-    def changes(self) -> int:
+    def revision(self) -> int:
         """A number that grows whenever a row changes: what was read from the rows holds as long as it stays."""
         return self._db.total_changes
 
-    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+    def has_refusal_expired(self, after: float, until: float) -> bool:
         """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds; see `states_of`."""
         query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND (due > ? AND due <= ? OR due > ?) LIMIT 1"
         values = (REFUSED, after, until, until + MAX_RETRY_AFTER_SECONDS)
@@ -201,7 +201,7 @@ class ClipQueue(ClipTable):
                         continue
                     # Its state is all that still matters of it.
                     self.set_state(db, id, verdict.state)
-                    settled.append(replace(tolerant(row), state=verdict.state, reason=verdict.reason))
+                    settled.append(replace(decode_lenient(row), state=verdict.state, reason=verdict.reason))
             self.rewrite_states(db, readable, now)
         return [*readable, *settled], damaged
 
@@ -217,7 +217,7 @@ class ClipQueue(ClipTable):
                 row = self.row(db, id)
                 if row is None:
                     continue
-                record = tolerant(row)
+                record = decode_lenient(row)
                 if record.state not in (State.REFUSED, State.HELD, State.WAITING):
                     continue
                 if record.stored is None:
@@ -254,7 +254,7 @@ class ClipQueue(ClipTable):
         with self.transaction() as db:
             self.forget_where(db, "_id = ?", (id,))
 
-    def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
+    def drop_outdated_refusals(self, rules: Iterable[str]) -> int:
         """Forgets footage that was refused under other settings than these, so that the scan inspects it anew.
 
         Returns:

@@ -21,7 +21,7 @@ RESERVE_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
+class Eviction:
     """A clip whose stored file was removed to make room.
 
     Args:
@@ -36,7 +36,7 @@ class GivenUp:
     reason: str
 
 
-class Space:
+class DiskBudget:
     """Watches the room on the spool's disk.
 
     Args:
@@ -121,8 +121,8 @@ class Space:
             return False
 
 
-def to_give_up(
-    expendable: Iterable[tuple[Record, Stored]], clips_directory: Path, missing_bytes: int
+def choose_evictions(
+    eviction_candidates: Iterable[tuple[Record, Stored]], clips_directory: Path, missing_bytes: int
 ) -> Iterator[tuple[Record, Stored, bool]]:
     """Which clips to give up, and whether the footage of each is still there, to be taken in anew.
 
@@ -133,7 +133,7 @@ def to_give_up(
         expendable: the clips that may be given up, those first that are missed least.
         missing_bytes: how much space is to be freed.
     """
-    judged = [(record, stored, can_start_anew(record)) for record, stored in expendable]
+    judged = [(record, stored, can_start_anew(record)) for record, stored in eviction_candidates]
     for record, stored, there in sorted(judged, key=lambda judgement: not judgement[2]):
         if missing_bytes <= 0:
             return

@@ -13,19 +13,19 @@ def same_recording(twins: Iterable[Record], file: Stored) -> Record | None:
     return next((twin for twin in twins if twin.state is not State.LOST and _same_bytes(twin, file)), None)
 
 
-def fate(footage: Footage, twins: Iterable[Record]) -> tuple[State, str]:
+def resolve_conflict(footage: Footage, twins: Iterable[Record]) -> tuple[State, str]:
     """Whether a clip may be delivered, given the other recordings that the API would take for the same video.
 
     A clip whose own time is not known yet is nobody's rival.
     """
-    rivals = (twin for twin in twins if twin.state not in (State.REFUSED, State.LOST) and twin.clock is None)
-    rival = next(rivals, None)
-    if rival is None:
+    conflicting = (twin for twin in twins if twin.state not in (State.REFUSED, State.LOST) and twin.clock is None)
+    conflict = next(conflicting, None)
+    if conflict is None:
         return State.WAITING, ""
     return State.REFUSED, (
-        f"clip {rival.id} ({rival.footage.path.name}) has the same registration, camera and times but other content: "
-        f"the API would replace that one by this one. Check the camera's clock and the channel numbers; to deliver "
-        f"{footage.path.name} all the same: vision-ingest retry CLIP"
+        f"clip {conflict.id} ({conflict.footage.path.name}) has the same registration, camera and times but other "
+        f"content: the API would replace that one by this one. Check the camera's clock and the channel numbers; to "
+        f"deliver {footage.path.name} all the same: vision-ingest retry CLIP"
     )
 
 

@@ -142,7 +142,7 @@ class ClipFiles:
         """Makes the names of stored files durable: fsync of a file does not save its directory entry (fsync(2))."""
         sync_directory(self.directory)
 
-    def begin_set(self, footage: Footage) -> None:
+    def begin_multi_part(self, footage: Footage) -> None:
         """Notes, durably, that pieces of this footage are being stored and belong together."""
         note = self._note_of(footage.identity)
         with note.open("w") as file:
@@ -151,11 +151,11 @@ class ClipFiles:
             os.fsync(file.fileno())
         self.sync()
 
-    def end_set(self, identity: str) -> None:
+    def end_multi_part(self, identity: str) -> None:
         """The pieces are all in the queue, or all gone."""
         self._note_of(identity).unlink(missing_ok=True)
 
-    def unfinished_sets(self) -> dict[str, Footage | None]:
+    def unfinished_multi_parts(self) -> dict[str, Footage | None]:
         """The footage whose pieces the power cut short in being stored, by identity; None if its note is damaged."""
         found: dict[str, Footage | None] = {}
         for note in self._ending(_SET_SUFFIX):

@@ -21,7 +21,7 @@ from agent.spool.queries import (
     UNTIMED,
     codes_of,
     decode,
-    tolerant,
+    decode_lenient,
 )
 from agent.spool.records import Record, RowUnreadable, Stored
 from agent.spool.store import ClipTable
@@ -30,7 +30,7 @@ from agent.spool.store import ClipTable
 IDLE = (DEFERRED, READY, ACCEPTED, HELD, UNTIMED, REFUSED)
 
 
-class Upkeep:
+class Maintenance:
     """Works on a queue's rows beside the queue.
 
     Args:
@@ -87,7 +87,7 @@ class Upkeep:
         found += [row[0] for row in self._table.ledger.rows_in(states, COLUMNS) if not _is_readable(row)]
         return found
 
-    def expendable(self) -> list[tuple[Record, Stored]]:
+    def eviction_candidates(self) -> list[tuple[Record, Stored]]:
         """The clips that may be given up for space, with their stored files; those first that are missed least.
 
         What cannot be sent as things stand goes first (refused, then held), then what waits, lowest priority and
@@ -99,13 +99,13 @@ class Upkeep:
             f"SELECT {COLUMNS} FROM {TABLE} WHERE status IN ({','.join(map(str, IDLE))})"
             f" AND bytes > 0 ORDER BY {rank}, priority, _id"
         )
-        return [(record, record.stored) for record in map(tolerant, rows) if record.stored is not None]
+        return [(record, record.stored) for record in map(decode_lenient, rows) if record.stored is not None]
 
     def of_piece(self, identity: str, piece: int) -> Record | None:
         """The clip that a stored file's name speaks of; None if it has no row."""
         condition = "identity = ? AND piece = ? AND rules IS NULL"
         rows = self._table.rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition}", (identity, piece))
-        return tolerant(rows[0]) if rows else None
+        return decode_lenient(rows[0]) if rows else None
 
     def stored_names(self, states: Iterable[State]) -> Iterator[str]:
         """The names of the files that the rows in these states should have, as `named_by_rows` understands a row."""
@@ -149,7 +149,7 @@ class Upkeep:
             How many were forgotten, and whether there may be more to look at.
         """
         query = f"SELECT {COLUMNS} FROM {TABLE} WHERE {schema.REMEMBERED} AND timestamp < ? ORDER BY timestamp LIMIT ?"
-        page = [tolerant(row) for row in self._table.rows(query, (before, PAGE_ROWS))]
+        page = [decode_lenient(row) for row in self._table.rows(query, (before, PAGE_ROWS))]
         if not page:
             return 0, False
         old = [(record.id,) for record in page if gone(record)]

@@ -42,7 +42,7 @@ UNKNOWN = Footage(Path("unknown"), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Count:
     """How many clips are in a state, and their size."""
 
     clips: int = 0
@@ -61,17 +61,17 @@ class Ledger:
         self._connection = connection
         self._lock = lock
 
-    def tallies(self, states: Iterable[State] = State) -> dict[State, Tally]:
+    def counts(self, states: Iterable[State] = State) -> dict[State, Count]:
         """Clips and bytes of each of these states; one without clips is there with zeros.
 
         A state that nobody knows, in a damaged row, is counted as lost where all are counted.
         """
-        sums = dict.fromkeys(states, Tally())
+        sums = dict.fromkeys(states, Count())
         codes = codes_of(sums)
         some = f"WHERE status IN ({codes})" if len(sums) < len(State) else ""
         for code, clips, size in self._rows(f"SELECT status, COUNT(*), SUM(bytes) FROM {TABLE} {some} GROUP BY status"):
             state = STATES.get(code, State.LOST)
-            sums[state] = Tally(sums[state].clips + clips, sums[state].size_bytes + size)
+            sums[state] = Count(sums[state].clips + clips, sums[state].size_bytes + size)
         return sums
 
     def record(self, id: int) -> Record | None:
@@ -83,7 +83,7 @@ class Ledger:
 
         Without a choice of states those are shown too whose state is damaged.
         """
-        return map(tolerant, self.rows_in(states, COLUMNS) if states else self._all_rows())
+        return map(decode_lenient, self.rows_in(states, COLUMNS) if states else self._all_rows())
 
     def rows_in(self, states: Iterable[State], columns: str) -> Iterator[Any]:
         """Columns of the clips in these states, oldest first.
@@ -147,7 +147,7 @@ class Ledger:
 
     def _records(self, condition: str, values: Sequence[Any], order: str) -> Iterator[Record]:
         rows = self._rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY {order}", values)
-        return map(tolerant, rows)
+        return map(decode_lenient, rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._lock, translated():
@@ -210,7 +210,7 @@ def content_of(data: Any) -> Any:
         raise RowUnreadable(f"not JSON: {exc}") from exc
 
 
-def tolerant(row: Sequence[Any]) -> Record:
+def decode_lenient(row: Sequence[Any]) -> Record:
     """The record of a row; of a damaged one, what is left: it must stay in sight."""
     try:
         return decode(row)

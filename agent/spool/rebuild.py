@@ -21,7 +21,7 @@ from agent.errors import SpoolFull
 from agent.spool import schema
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import read_name, sync_directory
-from agent.spool.maintenance import Upkeep
+from agent.spool.maintenance import Maintenance
 from agent.spool.queries import COLUMNS, DATABASE, READY, SENDING, TABLE, as_text, decode
 from agent.spool.records import Record, RowUnreadable
 
@@ -66,7 +66,7 @@ def open_queue(
     now: Callable[[], float],
     on_full: Callable[[], object],
     *,
-    thorough: bool,
+    full_check: bool,
 ) -> tuple[ClipQueue, Salvage | None]:
     """Opens the queue; a damaged one is replaced, once: if the new one is damaged too, that ends the start.
 
@@ -80,7 +80,7 @@ def open_queue(
     """
     database = directory / DATABASE
     try:
-        _check(database, thorough=thorough)
+        _check(database, full_check=full_check)
         return ClipQueue(directory, clips_directory, now, on_full), None
     except UNREADABLE as exc:
         if not _is_damage(exc, database):
@@ -110,7 +110,7 @@ def set_aside(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob(f"{SET_ASIDE}*") if not path.name.endswith(("-wal", "-shm")))
 
 
-def _check(database: Path, *, thorough: bool) -> None:
+def _check(database: Path, *, full_check: bool) -> None:
     """Raises sqlite3.DatabaseError if the database is damaged, SpoolError if it is of a later version."""
     if not database.exists():
         return
@@ -120,7 +120,7 @@ def _check(database: Path, *, thorough: bool) -> None:
         connection.text_factory = as_text
         schema.check_version(connection)
         schema.check_columns(connection)
-        if thorough or is_small(database):
+        if full_check or is_small(database):
             (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if said != "ok":
                 raise sqlite3.DatabaseError(said)
@@ -163,7 +163,7 @@ def _save_rows(aside: Path, queue: ClipQueue) -> tuple[int, int]:
         How many those are, and how many were met that are damaged themselves.
     """
     saved = unreadable = 0
-    upkeep = Upkeep(queue)
+    maintenance = Maintenance(queue)
     batch: list[tuple[Any, ...]] = []
     with closing(sqlite3.connect(f"{aside.absolute().as_uri()}?mode=rw", uri=True)) as connection:
         connection.text_factory = as_text
@@ -174,17 +174,17 @@ def _save_rows(aside: Path, queue: ClipQueue) -> tuple[int, int]:
                 continue
             batch.append(sound)
             if len(batch) == BATCH_ROWS:
-                saved += _put_back(upkeep, batch)
+                saved += _put_back(maintenance, batch)
                 batch = []
-    return saved + _put_back(upkeep, batch), unreadable
+    return saved + _put_back(maintenance, batch), unreadable
 
 
-def _put_back(upkeep: Upkeep, rows: Sequence[tuple[Any, ...]]) -> int:
+def _put_back(maintenance: Maintenance, rows: Sequence[tuple[Any, ...]]) -> int:
     try:
-        return upkeep.insert_rows(rows)
+        return maintenance.insert_rows(rows)
     except SpoolFull:
         # The reserve has been freed by that: now there is room.
-        return upkeep.insert_rows(rows)
+        return maintenance.insert_rows(rows)
 
 
 def _readable(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:

@@ -118,7 +118,7 @@ class Record:
             history = (history[0], *history[-HISTORY_LENGTH + 1 :])
         return history
 
-    def seen_again(self, clip: Clip, at: datetime) -> Record:
+    def relocated(self, clip: Clip, at: datetime) -> Record:
         """This record once its recording was found as other footage, moved or locked by the recorder.
 
         From then on that is its footage: where it was before, nothing may be left of it. What has become an event goes

@@ -12,20 +12,20 @@ import structlog
 
 from agent.model import Footage, State
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.duplicates import fate, same_recording
+from agent.spool.duplicates import resolve_conflict, same_recording
 from agent.spool.files import ClipFiles, StoredName, piece_of, read_name
-from agent.spool.maintenance import Upkeep
+from agent.spool.maintenance import Maintenance
 from agent.spool.presence import can_start_anew, is_there
 from agent.spool.queries import UNKNOWN, content_of
 from agent.spool.records import Record, RowUnreadable, from_json, video_key
 from agent.spool.schema import ROW
-from agent.spool.set_diff import NameSums
+from agent.spool.set_diff import SetDigest
 from agent.spool.time_correction import WAITS_FOR_THE_CLOCK
 
 log = structlog.get_logger()
 
 # The states whose clips still have their bytes in the spool.
-HOLDING = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
+STORED_STATES = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
 
 # SQLite's oldest limit is 999 values a question.
 FILES_AT_ONCE = 500
@@ -48,7 +48,7 @@ class Recovery:
     requeued: int = 0
     lost: int = 0
     removed: int = 0
-    mended: int = 0
+    repaired_rows: int = 0
 
 
 class Repair:
@@ -61,27 +61,27 @@ class Repair:
 
     def __init__(self, queue: ClipQueue, files: ClipFiles) -> None:
         self._queue = queue
-        self._upkeep = Upkeep(queue)
+        self._maintenance = Maintenance(queue)
         self._files = files
 
-    def recover(self, at: datetime, *, thorough: bool = True) -> Recovery:
+    def recover(self, at: datetime, *, full_check: bool = True) -> Recovery:
         """Looks at everything; call it before anything else uses the spool.
 
         Args:
             at: now, for the histories.
             thorough: read each row that waits for delivery; else damage to one is found when its turn comes.
         """
-        mended = self.mend(self._upkeep.damaged(HOLDING), at) if thorough else 0
+        repaired_rows = self.mend(self._maintenance.damaged(STORED_STATES), at) if full_check else 0
         matched, others = self._compare()
         adopted = removed = 0
-        unfinished = self._files.unfinished_sets()
+        unfinished = self._files.unfinished_multi_parts()
         # Half of the pieces would make the footage known, and the other half would never be cut.
         anew = {identity for identity, footage in unfinished.items() if footage and is_there(footage)}
         for name in sorted(others):
             said = read_name(name)
             if said is None:
                 continue
-            record = self._upkeep.of_piece(said.identity, said.piece)
+            record = self._maintenance.of_piece(said.identity, said.piece)
             if record is not None and not _speaks_of(record, name):
                 # Damage has changed the row, and left it readable.
                 self._queue.forget(record.id)
@@ -91,17 +91,17 @@ class Repair:
                 removed += 1
             elif record is None:
                 adopted += self._adopt(name, said, at)
-            elif record.state in HOLDING:
+            elif record.state in STORED_STATES:
                 matched += 1
             else:
                 self._files.remove(name)
                 removed += 1
         for identity in unfinished:
-            self._files.end_set(identity)
+            self._files.end_multi_part(identity)
         requeued = lost = 0
-        if adopted + matched < self._upkeep.count_stored(HOLDING):
+        if adopted + matched < self._maintenance.count_stored(STORED_STATES):
             requeued, lost = self._give_up_missing(at)
-        return Recovery(adopted, requeued, lost, removed, mended)
+        return Recovery(adopted, requeued, lost, removed, repaired_rows)
 
     def _compare(self) -> tuple[int, list[str]]:
         """Compares the stored files with the rows, without reading the rows as such.
@@ -111,14 +111,14 @@ class Repair:
         Returns:
             How many belong to rows that wait for delivery, and the names of all other files.
         """
-        of_rows = NameSums(self._upkeep.stored_names(HOLDING))
-        of_files = NameSums(self._files.names())
+        of_rows = SetDigest(self._maintenance.stored_names(STORED_STATES))
+        of_files = SetDigest(self._files.names())
         matched = of_rows.agreeing(of_files)
         others: list[str] = []
         names = iter(of_rows.differing(of_files, self._files.names()))
         while page := list(islice(names, FILES_AT_ONCE)):
             by_piece = {piece: name for name in page if (piece := piece_of(name))}
-            known = self._upkeep.named_by_rows(by_piece, HOLDING)
+            known = self._maintenance.named_by_rows(by_piece, STORED_STATES)
             matched += len(known)
             others += [name for name in page if name not in known]
         return matched, others
@@ -132,7 +132,7 @@ class Repair:
         count = 0
         by_piece: dict[tuple[str, int], tuple[str, StoredName]] | None = None
         for id in ids:
-            raw = self._upkeep.raw(id)
+            raw = self._maintenance.raw(id)
             if raw is None:
                 continue
             row = dict(zip(ROW, raw, strict=True))
@@ -151,7 +151,7 @@ class Repair:
         content = _content(row["data"])
         record = _remembered(id, content)
         if record is not None:
-            self._upkeep.write(record)
+            self._maintenance.write(record)
             return "put together again from its history"
         file = by_piece.get((row["identity"], row["piece"]))
         if row["rules"] is not None:
@@ -169,13 +169,13 @@ class Repair:
             "its row in the spool was damaged and its stored file is gone; if its footage is there, it is taken anew"
         )
         lost = Record(id, State.LOST, footage or UNKNOWN, None, None)
-        self._upkeep.write(lost.changed(State.LOST, reason, at), release_identity=True)
+        self._maintenance.write(lost.changed(State.LOST, reason, at), release_identity=True)
         return "it is listed as lost"
 
     def _give_up_missing(self, at: datetime) -> tuple[int, int]:
         """Finds the clips without a stored file: those with footage start anew, the others are lost, and say so."""
         requeued = lost = 0
-        for record in self._queue.ledger.records(HOLDING):
+        for record in self._queue.ledger.records(STORED_STATES):
             if record.stored is None or self._files.has(record.stored.name):
                 continue
             if can_start_anew(record):
@@ -183,7 +183,7 @@ class Repair:
                 requeued += 1
             else:
                 reason = "its bytes were gone when the agent started: neither the spool nor the footage has them"
-                self._upkeep.write(record.changed(State.LOST, reason, at), release_identity=True)
+                self._maintenance.write(record.changed(State.LOST, reason, at), release_identity=True)
                 lost += 1
         return requeued, lost
 
@@ -206,7 +206,7 @@ class Repair:
                 self._files.remove(name)
             return 0
         footage = Footage(self._files.directory / name, stored.size_bytes, stored.modified_ns)
-        state, reason = fate(footage, twins) if said.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
+        state, reason = resolve_conflict(footage, twins) if said.clock is None else (State.HELD, WAITS_FOR_THE_CLOCK)
         record = Record(
             id=0,
             state=state,
@@ -226,7 +226,7 @@ def _speaks_of(record: Record, name: str) -> bool:
     """Whether a row is about this stored file, and means what it says: the file goes if it says «delivered»."""
     if record.stored is None or record.stored.name != name:
         return False
-    return record.state in HOLDING or (bool(record.history) and record.history[-1].state is record.state)
+    return record.state in STORED_STATES or (bool(record.history) and record.history[-1].state is record.state)
 
 
 def _content(data: Any) -> Any:

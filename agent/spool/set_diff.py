@@ -7,7 +7,7 @@ from collections.abc import Iterable
 GROUPS = 1024
 
 
-class NameSums:
+class SetDigest:
     """The sums of the names' hashes, in groups: where two sets have the same sum, they have the same names.
 
     Hashes are made with a secret of this process: no one can choose names that add up alike.
@@ -24,14 +24,14 @@ class NameSums:
             self._sums[number % GROUPS] += number
             self._counts[number % GROUPS] += 1
 
-    def agreeing(self, other: NameSums) -> int:
+    def agreeing(self, other: SetDigest) -> int:
         """How many names lie in groups in which the sets agree."""
         return sum(count for group, count in enumerate(self._counts) if self._agrees(other, group))
 
-    def differing(self, other: NameSums, names: Iterable[str]) -> Iterable[str]:
+    def differing(self, other: SetDigest, names: Iterable[str]) -> Iterable[str]:
         """Of these names those that lie in other groups: few, unless the sets differ much."""
         differing = [not self._agrees(other, group) for group in range(GROUPS)]
         return (name for name in names if differing[hash(name) % GROUPS]) if any(differing) else ()
 
-    def _agrees(self, other: NameSums, group: int) -> bool:
+    def _agrees(self, other: SetDigest, group: int) -> bool:
         return (self._sums[group], self._counts[group]) == (other._sums[group], other._counts[group])

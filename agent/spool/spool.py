@@ -16,18 +16,18 @@ from agent.config import SpoolSettings
 from agent.device.clock import ClockStamp
 from agent.errors import SpoolError, SpoolFull
 from agent.model import Footage, State, Upload, Verdict
-from agent.spool.admission import Admission, Pieces, Taken, Trouble
+from agent.spool.admission import Admission, NotTaken, Pieces, Taken
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.disk_budget import RESERVE_BYTES, GivenUp, Space, reason_for, to_give_up
+from agent.spool.disk_budget import RESERVE_BYTES, DiskBudget, Eviction, choose_evictions, reason_for
 from agent.spool.files import ClipFiles, make_directory
 from agent.spool.lock import SpoolLock
-from agent.spool.maintenance import Upkeep
+from agent.spool.maintenance import Maintenance
 from agent.spool.presence import is_gone, is_there
 from agent.spool.queries import DATABASE
 from agent.spool.rebuild import Salvage, is_small, open_queue
 from agent.spool.records import Record, Stored
-from agent.spool.recovery import HOLDING, Recovery, Repair
-from agent.spool.time_correction import Doubt, Retiming
+from agent.spool.recovery import STORED_STATES, Recovery, Repair
+from agent.spool.time_correction import Doubt, TimeCorrection
 
 CLIPS_DIRECTORY = "clips"
 # After a year footage that is out of reach, with its card or its folder, is taken for gone.
@@ -60,19 +60,19 @@ class Spool:
         except OSError as exc:
             raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
         try:
-            self._space = Space(settings, directory)
+            self._budget = DiskBudget(settings, directory)
             self._files = ClipFiles(directory / CLIPS_DIRECTORY)
             self._queue, self.salvage = self._open()
-            self._space.keep_reserve()
+            self._budget.keep_reserve()
         except (OSError, sqlite3.Error, SpoolError, SpoolFull) as exc:
             self._lock.release(clean=False)
             raise SpoolError(f"the spool {directory} cannot be used: {exc}") from exc
-        self._admission = Admission(self._queue, self._files, self._space)
-        self._upkeep = Upkeep(self._queue)
+        self._admission = Admission(self._queue, self._files, self._budget)
+        self._maintenance = Maintenance(self._queue)
         self._repair = Repair(self._queue, self._files)
         self.ledger = self._queue.ledger
-        self.forgotten = 0
-        self._space.held_bytes = self._count_held_bytes()
+        self.invalidation_epoch = 0
+        self._budget.held_bytes = self._count_held_bytes()
 
     def close(self, *, clean: bool = True) -> None:
         """Lets go of the spool.
@@ -102,7 +102,7 @@ class Spool:
 
     def take_in_group(
         self, group: Sequence[Pieces], alive: Callable[[], None] = lambda: None
-    ) -> list[list[Taken] | Trouble]:
+    ) -> list[list[Taken] | NotTaken]:
         """Does what `take_in` would do with one piece of footage after the other; they share what that costs the disk.
 
         Args:
@@ -163,7 +163,7 @@ class Spool:
         """Makes clips ready again by hand; see `ClipQueue.retry`."""
         return self._queue.retry(ids)
 
-    def retime(self, clock: ClockStamp, doubt: Doubt) -> list[Record]:
+    def correct_times(self, clock: ClockStamp, doubt: Doubt) -> list[Record]:
         """Decides about the clips that are held for their time, as far as this device's clock allows now.
 
         Args:
@@ -177,10 +177,10 @@ class Spool:
             SpoolError: the disk failed.
         """
         try:
-            changed = Retiming(self._queue, self._files).run(clock, doubt, self._utc())
+            changed = TimeCorrection(self._queue, self._files).run(clock, doubt, self._utc())
         except (OSError, sqlite3.Error) as exc:
             raise SpoolError(f"the spool cannot put the times of clips right: {exc}") from exc
-        self._space.held_bytes = self._count_held_bytes()
+        self._budget.held_bytes = self._count_held_bytes()
         return changed
 
     def state_of(self, footage: Footage) -> State | None:
@@ -192,20 +192,20 @@ class Spool:
         identities = {piece.identity: piece for piece in footage}
         return {identities[identity]: state for identity, state in self._queue.states_of(list(identities)).items()}
 
-    def is_delivered_whole(self, footage: Footage) -> bool:
+    def is_fully_delivered(self, footage: Footage) -> bool:
         """Whether all clips of footage were delivered: a piece that was given up no longer stands for it."""
         records = self.ledger.of_footage(footage.identity)
         pieces = max((max(record.pieces, record.piece + 1) for record in records), default=1)
         return len(records) >= pieces and all(record.state is State.DELIVERED for record in records)
 
     @property
-    def changes(self) -> int:
+    def revision(self) -> int:
         """A number that grows whenever something changes in the ledger."""
-        return self._queue.changes
+        return self._queue.revision
 
-    def has_refusal_lapsed(self, after: float, until: float) -> bool:
+    def has_refusal_expired(self, after: float, until: float) -> bool:
         """Whether refused footage is to be inspected anew since `after`, in Unix seconds."""
-        return self._queue.has_refusal_lapsed(after, until)
+        return self._queue.has_refusal_expired(after, until)
 
     def refuse(self, footage: Footage, reason: str, rules: str, retry_after_seconds: float | None) -> None:
         """Lists footage that did not become a clip; see `ClipQueue.refuse_footage`.
@@ -213,11 +213,11 @@ class Spool:
         Raises:
             SpoolFull: there is no room even for that.
         """
-        self._space.require_reserve()
+        self._budget.require_reserve()
         self._queue.refuse_footage(footage, reason, rules, retry_after_seconds)
 
-    def forget_refusals_of_other_rules(self, rules: Iterable[str]) -> int:
-        return self._queue.forget_refusals_of_other_rules(rules)
+    def drop_outdated_refusals(self, rules: Iterable[str]) -> int:
+        return self._queue.drop_outdated_refusals(rules)
 
     def prune(self, folders: Sequence[Path]) -> bool:
         """Forgets what was delivered, lost or refused over `remember_days` ago and whose footage is gone.
@@ -235,9 +235,9 @@ class Spool:
             long_ago = not record.history or now - record.history[-1].at > AWAY
             return is_gone(record.footage, folders) or (long_ago and not is_there(record.footage))
 
-        return self._upkeep.prune(before, gone)[1]
+        return self._maintenance.prune(before, gone)[1]
 
-    def relieve(self) -> list[GivenUp]:
+    def evict(self) -> list[Eviction]:
         """Gives up stored clips while the disk has less free space than `min_free_bytes`.
 
         A hard link holds the blocks that the recorder frees: without this the spool would stop the recorder.
@@ -245,14 +245,15 @@ class Spool:
         Returns:
             The clips that were given up.
         """
-        self._space.keep_reserve()
+        self._budget.keep_reserve()
         # Between two counts it is only kept up to date, by two threads.
-        self._space.held_bytes = self._count_held_bytes()
-        missing = self._space.missing_bytes()
+        self._budget.held_bytes = self._count_held_bytes()
+        missing = self._budget.missing_bytes()
         if not missing:
             return []
-        given_up = []
-        for record, stored, there in to_give_up(self._upkeep.expendable(), self._files.directory, missing):
+        evictions = []
+        candidates = self._maintenance.eviction_candidates()
+        for record, stored, there in choose_evictions(candidates, self._files.directory, missing):
             reason = reason_for(record, there, missing, self._settings.min_free_bytes)
             # Refused clips stay listed, and are not sent again only because there was no room for them.
             state = record.state if there else State.LOST
@@ -260,12 +261,12 @@ class Spool:
                 state, record.reason if there else reason, self._utc()
             )
             forget = there and record.state is not State.REFUSED
-            if self._upkeep.give_up(changed, forget=forget, release_identity=not there):
+            if self._maintenance.give_up(changed, forget=forget, release_identity=not there):
                 self._remove(stored)
                 # Whether forgotten or lost: if its footage is met again, it is new.
-                self.forgotten += 1
-                given_up.append(GivenUp(record.id, record.footage, not there, reason))
-        return given_up
+                self.invalidation_epoch += 1
+                evictions.append(Eviction(record.id, record.footage, not there, reason))
+        return evictions
 
     def recover(self) -> Recovery:
         """Makes files and rows agree again; call it once, before anything else uses the spool."""
@@ -274,13 +275,13 @@ class Spool:
         except SpoolFull:
             # The reserve has been freed by that: now there is room.
             recovery = self._recover()
-        self._space.held_bytes = self._count_held_bytes()
+        self._budget.held_bytes = self._count_held_bytes()
         return recovery
 
     def _recover(self) -> Recovery:
-        Retiming(self._queue, self._files).finish(self._utc())
-        thorough = self._lock.after_crash or is_small(self._settings.directory / DATABASE)
-        return self._repair.recover(self._utc(), thorough=thorough)
+        TimeCorrection(self._queue, self._files).finish(self._utc())
+        full_check = self._lock.after_crash or is_small(self._settings.directory / DATABASE)
+        return self._repair.recover(self._utc(), full_check=full_check)
 
     def _open(self) -> tuple[ClipQueue, Salvage | None]:
         def attempt() -> tuple[ClipQueue, Salvage | None]:
@@ -288,33 +289,33 @@ class Spool:
                 self._settings.directory,
                 self._files.directory,
                 self._now,
-                self._space.spend_reserve,
-                thorough=self._lock.after_crash,
+                self._budget.spend_reserve,
+                full_check=self._lock.after_crash,
             )
 
         try:
             return attempt()
         except sqlite3.OperationalError:
             # On a full disk SQLite cannot even open its files, and does not say why.
-            if self._space.free_bytes() >= RESERVE_BYTES or not self._space.spend_reserve():
+            if self._budget.free_bytes() >= RESERVE_BYTES or not self._budget.spend_reserve():
                 raise
             return attempt()
 
     def _mend(self, damaged: Sequence[int]) -> None:
         try:
-            self.forgotten += self._repair.mend(damaged, self._utc())
+            self.invalidation_epoch += self._repair.mend(damaged, self._utc())
         except SpoolFull:
             # They are met again.
             return
 
     def _remove(self, stored: Stored) -> None:
         self._files.remove(stored.name)
-        self._space.held_bytes -= stored.size_bytes
+        self._budget.held_bytes -= stored.size_bytes
 
     def _count_held_bytes(self) -> int:
         """What counts for the budget. Refused clips wait for nothing: in time they would leave no room for others."""
-        waiting = [state for state in HOLDING if state is not State.REFUSED]
-        return sum(tally.size_bytes for tally in self.ledger.tallies(waiting).values())
+        waiting = [state for state in STORED_STATES if state is not State.REFUSED]
+        return sum(count.size_bytes for count in self.ledger.counts(waiting).values())
 
     def _utc(self) -> datetime:
         return datetime.fromtimestamp(self._now(), tz=timezone.utc)

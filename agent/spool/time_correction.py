@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from agent.device.clock import ClockStamp
 from agent.model import Clip, ClipKey, State, UntrustedClock
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.duplicates import fate, same_recording
+from agent.spool.duplicates import resolve_conflict, same_recording
 from agent.spool.files import ClipFiles, read_name
 from agent.spool.records import Record, video_key
 
@@ -26,7 +26,7 @@ BOOT_ENDED = (
 )
 
 
-class Retiming:
+class TimeCorrection:
     """Carries out what is decided. The name of a stored file says the clip's times too: the file is renamed first, its
     row written second, and `finish` does the latter if the power went in between.
 
@@ -87,7 +87,7 @@ class Retiming:
             self._files.remove(stored.name)
             self._files.remove(name)
             return []
-        state, reason = fate(record.footage, twins)
+        state, reason = resolve_conflict(record.footage, twins)
         if state is State.REFUSED:
             record = record.changed(state, reason, at)
         record = replace(record, stored=replace(stored, name=name))
@@ -103,7 +103,7 @@ def moved(video: ClipKey, seconds: int) -> ClipKey:
     return replace(video, start=video.start + by, end=video.end + by)
 
 
-def put_right(clip: Clip, clock: UntrustedClock, seconds: int) -> Clip:
+def correct_clip(clip: Clip, clock: UntrustedClock, seconds: int) -> Clip:
     """A clip whose time was off by so many seconds, with the story of it for `why`."""
     sources = _told(clip.sources, clip.key, clock, seconds)
     return replace(clip, key=moved(clip.key, seconds), sources=sources, original_key=clip.key)

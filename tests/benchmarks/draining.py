@@ -82,7 +82,7 @@ def _drain(place: Path, api: Sink, clips: int, size: int) -> list[list[Path]]:
 
 def _is_empty(spool: Path) -> bool:
     with open_ledger(spool) as ledger:
-        tallies = ledger.tallies()
+        tallies = ledger.counts()
     return not tallies[State.WAITING].clips and not tallies[State.SENDING].clips
 
 

@@ -81,7 +81,7 @@ def _queued_per_second(clips: int, launcher: Sequence[str] = ()) -> float:
                 os.fsync(file.fileno())
         with daemon, open_ledger(daemon.spool) as ledger:
             began = time.monotonic()
-            await_until(lambda: ledger.tallies()[State.WAITING].clips == clips, "all clips have rows", 120)
+            await_until(lambda: ledger.counts()[State.WAITING].clips == clips, "all clips have rows", 120)
             return clips / (time.monotonic() - began)
 
 

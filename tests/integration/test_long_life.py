@@ -12,7 +12,7 @@ import pytest
 
 from agent.model import Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.maintenance import Upkeep
+from agent.spool.maintenance import Maintenance
 from agent.spool.records import Record, Stored
 from tests.conftest import Figure
 
@@ -48,7 +48,7 @@ def first(ready: Iterator[Upload]) -> list[Upload]:
 def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Path, figure: Figure) -> None:
     clock = Clock()
     queue = ClipQueue(tmp_path, tmp_path / "clips", clock)
-    upkeep = Upkeep(queue)
+    maintenance = Maintenance(queue)
     sizes: list[int] = []
     steps: list[int] = []
     started = time.process_time()
@@ -60,7 +60,7 @@ def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Pa
         settled, damaged = queue.settle({upload.id: Verdict(State.DELIVERED) for upload in taken})
         assert (len(settled), damaged) == (BATCH, [])
         clock.seconds += BATCH
-        upkeep.prune(clock.seconds - REMEMBER_SECONDS, lambda _: True)
+        maintenance.prune(clock.seconds - REMEMBER_SECONDS, lambda _: True)
 
     def claim_steps() -> int:
         """What a claim costs, in steps of SQLite's machine: the same on every computer."""
@@ -85,7 +85,7 @@ def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Pa
             sizes.append(sum(file.stat().st_size for file in tmp_path.glob("clips.db*")))
             steps.append(claim_steps())
             memory.append(resident_bytes())
-    rows = sum(tally.clips for tally in queue.ledger.tallies().values())
+    rows = sum(count.clips for count in queue.ledger.counts().values())
     queue.close()
     assert rows <= REMEMBER_SECONDS + 2 * BATCH
     assert max(sizes) <= 3 * sizes[0]

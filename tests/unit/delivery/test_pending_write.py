@@ -55,7 +55,7 @@ def test_a_verdict_that_cannot_be_written_is_written_later_and_its_clip_is_not_s
         assert len(simulator.received) in ((2,) if failing in ("settle", "release") else (0,))
         monkeypatch.undo()
         dispatcher.step()
-        assert spool.ledger.tallies()[State.DELIVERED].clips == 2
+        assert spool.ledger.counts()[State.DELIVERED].clips == 2
         assert [video.updates for video in simulator.received] == [0, 0]
     spool.close()
 
@@ -83,5 +83,5 @@ def test_the_last_verdicts_are_written_when_the_daemon_stops(tmp_path: Path, mon
         dispatcher.wake()
         dispatcher.run()
         assert [video.updates for video in simulator.received] == [0]
-    assert spool.ledger.tallies()[State.DELIVERED].clips == 1
+    assert spool.ledger.counts()[State.DELIVERED].clips == 1
     spool.close()

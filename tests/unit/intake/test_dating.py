@@ -52,12 +52,12 @@ def test_footage_that_was_being_recorded_when_the_clock_was_set_is_put_right(wro
     device.synchronise(RIGHT)
     device.uptime = 170.0
     clock.look()
-    (put_right,) = dated([clip(wrong + 100.0, written=RIGHT + 162.0)], clock.settings)
-    assert put_right.clock is None
-    assert start_of(put_right) == RIGHT + 100.0
-    assert put_right.key.duration_seconds == 60
-    assert put_right.sources["start"].startswith("file name, ")
-    assert "before it was set" in put_right.sources["start"]
+    (correct_clip,) = dated([clip(wrong + 100.0, written=RIGHT + 162.0)], clock.settings)
+    assert correct_clip.clock is None
+    assert start_of(correct_clip) == RIGHT + 100.0
+    assert correct_clip.key.duration_seconds == 60
+    assert correct_clip.sources["start"].startswith("file name, ")
+    assert "before it was set" in correct_clip.sources["start"]
 
 
 @CLOCKS
@@ -67,8 +67,8 @@ def test_footage_that_is_noticed_only_after_the_clock_was_set_is_put_right(wrong
     device.synchronise(RIGHT)
     device.uptime = 210.0
     clock.look()
-    (put_right,) = dated([clip(wrong + 100.0, written=wrong + 162.0)], clock.settings)
-    assert start_of(put_right) == RIGHT + 100.0
+    (correct_clip,) = dated([clip(wrong + 100.0, written=wrong + 162.0)], clock.settings)
+    assert start_of(correct_clip) == RIGHT + 100.0
 
 
 @CLOCKS

@@ -28,7 +28,7 @@ from agent.config import (
 from agent.intake.grouping import MOST_FILES
 from agent.intake.loop import Intake
 from agent.model import Footage, State, Verdict
-from agent.spool import Spool, Taken, Trouble
+from agent.spool import NotTaken, Spool, Taken
 from agent.spool.admission import Pieces
 from simulator.recorder import recording
 from tests.support.daemon import PATIENCE_SECONDS, await_until
@@ -356,7 +356,7 @@ def test_one_file_of_many_that_vanishes_on_its_way_into_the_spool_costs_the_othe
     take_in_group = bench.spool.take_in_group
     groups: list[int] = []
 
-    def overwritten(group: Sequence[Pieces], alive: Callable[[], None]) -> Sequence[list[Taken] | Trouble]:
+    def overwritten(group: Sequence[Pieces], alive: Callable[[], None]) -> Sequence[list[Taken] | NotTaken]:
         groups.append(len(group))
         paths[2].unlink(missing_ok=True)
         return take_in_group(group, alive)

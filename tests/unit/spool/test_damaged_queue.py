@@ -118,7 +118,7 @@ def test_a_missing_log_of_the_database_loses_no_clip(settings: SpoolSettings, cl
     copy = Spool(replace_directory(settings), clock)
     assert len(list(copy.ledger.records())) == 3
     assert copy.recover().adopted == 10
-    assert copy.ledger.tallies()[State.WAITING].clips == 11
+    assert copy.ledger.counts()[State.WAITING].clips == 11
     copy.close()
 
 
@@ -132,7 +132,7 @@ def test_a_torn_log_of_the_database_loses_no_clip(
     spool.close()
     copy = Spool(replace_directory(settings), clock)
     copy.recover()
-    assert copy.ledger.tallies()[State.WAITING].clips == 20
+    assert copy.ledger.counts()[State.WAITING].clips == 20
     copy.close()
 
 
@@ -249,7 +249,7 @@ def test_no_garbling_of_the_database_stops_the_start_or_loses_a_waiting_clip(
         while batch := claim(spool):
             spool.settle({upload.id: Verdict(State.DELIVERED) for upload in batch})
         list(spool.ledger.records())
-        spool.ledger.tallies()
+        spool.ledger.counts()
         present = {file.name for file in (settings.directory / "clips").iterdir()}
         listed = {record.stored.name for record in spool.ledger.records() if record.stored}
         assert files <= listed, f"round {round_}, {kind}: {recovery}"

@@ -49,10 +49,10 @@ def test_a_damaged_row_is_made_anew_at_the_start(
     damage(settings, change)
     spool = Spool(settings, clock)
     assert len(list(spool.ledger.records())) == 2
-    assert sum(tally.clips for tally in spool.ledger.tallies().values()) == 2
+    assert sum(count.clips for count in spool.ledger.counts().values()) == 2
     with capture_logs() as logged:
         recovery = spool.recover()
-        assert (recovery.mended, recovery.lost) == (1, 0)
+        assert (recovery.repaired_rows, recovery.lost) == (1, 0)
         spool.recover()
     assert [event["event"] for event in logged] == ["row_damaged"]
     batch = claim(spool)

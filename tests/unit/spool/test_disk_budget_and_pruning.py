@@ -77,14 +77,14 @@ def test_links_are_given_up_in_order_and_none_without_need(spool: Spool, disk: D
     for path in folder.iterdir():
         path.unlink()
     disk.leave_free(FLOOR)
-    assert spool.relieve() == []
+    assert spool.evict() == []
     order = []
     for _ in range(10):
         disk.leave_free(FLOOR - 1)
-        order.append([given_up.id for given_up in spool.relieve()])
+        order.append([eviction.id for eviction in spool.evict()])
     assert order == [[7], [6], [4], [5], [3], [1], [], [], [], []]
-    assert spool.ledger.tallies()[State.LOST].clips == 6
-    assert spool.ledger.tallies()[State.SENDING].clips == 1
+    assert spool.ledger.counts()[State.LOST].clips == 6
+    assert spool.ledger.counts()[State.SENDING].clips == 1
     assert "given up for space" in {r.id: r.reason for r in spool.ledger.records([State.LOST])}[4]
     assert "so it is" in {r.id: r.reason for r in spool.ledger.records([State.LOST])}[7]
 
@@ -94,8 +94,8 @@ def test_only_as_much_is_given_up_as_is_missing(spool: Spool, disk: Disk, tmp_pa
     for path in (tmp_path / "footage").iterdir():
         path.unlink()
     disk.leave_free(FLOOR - 3 * 4096)
-    assert len(spool.relieve()) == 3
-    assert spool.relieve() == []
+    assert len(spool.evict()) == 3
+    assert spool.evict() == []
 
 
 def test_a_link_whose_footage_is_still_there_is_kept_for_it_frees_nothing(
@@ -103,7 +103,7 @@ def test_a_link_whose_footage_is_still_there_is_kept_for_it_frees_nothing(
 ) -> None:
     take(spool, overwritten(tmp_path / "footage", 1))
     disk.leave_free(0)
-    assert spool.relieve() == []
+    assert spool.evict() == []
     assert len(stored(settings)) == 1
 
 
@@ -118,8 +118,8 @@ def test_a_copy_whose_footage_is_there_goes_first_and_is_taken_in_again_later(
     take_all(spool, [gone, there])
     gone.footage.path.unlink()
     disk.leave_free(FLOOR - 1)
-    (given_up,) = spool.relieve()
-    assert (given_up.footage, given_up.lost) == (there.footage, False)
+    (eviction,) = spool.evict()
+    assert (eviction.footage, eviction.lost) == (there.footage, False)
     assert spool.state_of(there.footage) is None
     with pytest.raises(SpoolFull):
         take(spool, there)
@@ -138,7 +138,7 @@ def test_a_refused_copy_is_given_up_but_stays_listed_and_is_not_sent_again(
     take(spool, clip)
     spool.settle({upload.id: Verdict(State.REFUSED, "the API refuses the file") for upload in claim(spool)})
     disk.leave_free(0)
-    assert [given_up.lost for given_up in spool.relieve()] == [False]
+    assert [eviction.lost for eviction in spool.evict()] == [False]
     (record,) = spool.ledger.records()
     assert (record.state, record.reason, record.stored) == (State.REFUSED, "the API refuses the file", None)
     assert spool.state_of(clip.footage) is State.REFUSED
@@ -154,7 +154,7 @@ def test_footage_that_comes_back_after_its_clip_was_given_up_is_taken_in(
     take(spool, clip)
     clip.footage.path.unlink()
     disk.leave_free(0)
-    assert [given_up.lost for given_up in spool.relieve()] == [True]
+    assert [eviction.lost for eviction in spool.evict()] == [True]
     clip.footage.path.write_bytes(b"   1" * 1024)
     os.utime(clip.footage.path, ns=(clip.footage.modified_ns, clip.footage.modified_ns))
     assert spool.state_of(clip.footage) is None
@@ -164,14 +164,14 @@ def test_footage_that_comes_back_after_its_clip_was_given_up_is_taken_in(
 def test_nothing_new_is_taken_while_the_reserve_is_spent(spool: Spool, disk: Disk, tmp_path: Path) -> None:
     clip = overwritten(tmp_path / "footage", 1)
     disk.leave_free(0)
-    assert spool._space.spend_reserve()
-    assert not spool._space.spend_reserve()
+    assert spool._budget.spend_reserve()
+    assert not spool._budget.spend_reserve()
     with pytest.raises(SpoolFull, match="disk of the spool is full"):
         take(spool, clip)
     with pytest.raises(SpoolFull):
         spool.refuse(clip.footage, "why", "rules", None)
     disk.leave_free(2 * RESERVE_BYTES)
-    spool.relieve()
+    spool.evict()
     assert take(spool, clip).state is State.WAITING
 
 
@@ -240,7 +240,7 @@ def test_an_adopted_clip_is_not_dropped_as_if_its_footage_were_there(
     spool = reopen(spool, settings, clock)
     assert spool.recover().adopted == 1
     disk.leave_free(0)
-    assert [given_up.lost for given_up in spool.relieve()] == [True]
+    assert [eviction.lost for eviction in spool.evict()] == [True]
     assert [record.state for record in spool.ledger.records()] == [State.LOST]
 
 
@@ -252,5 +252,5 @@ def test_refused_clips_leave_room_in_the_budget_for_others(
     spool.settle({upload.id: Verdict(State.REFUSED, "the API refuses the file") for upload in claim(spool)})
     with pytest.raises(SpoolFull):
         take(spool, make_clip(folder, 2, b"y" * 6_000_000))
-    spool.relieve()
+    spool.evict()
     assert take(spool, make_clip(folder, 3, b"z" * 6_000_000)).state is State.WAITING

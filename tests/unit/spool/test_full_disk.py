@@ -91,7 +91,7 @@ def test_everything_can_still_be_settled_on_a_disk_that_is_full_to_the_last_byte
             continue
         delivered |= {upload.id for upload in batch}
     assert failures > 0
-    assert spool.ledger.tallies()[State.DELIVERED].clips == 300
+    assert spool.ledger.counts()[State.DELIVERED].clips == 300
     spool.close()
 
 
@@ -108,11 +108,11 @@ def test_nothing_is_taken_in_on_a_full_disk_and_everything_when_there_is_room_ag
             refused += 1
     assert refused > 0
     ballast.unlink()
-    spool.relieve()
+    spool.evict()
     for clip in clips:
         if spool.state_of(clip.footage) is None:
             take(spool, clip)
-    assert spool.ledger.tallies()[State.WAITING].clips == 200
+    assert spool.ledger.counts()[State.WAITING].clips == 200
     assert len(list((disk / "spool" / "clips").iterdir())) == 200
     spool.close()
 
@@ -128,5 +128,5 @@ def test_a_spool_opens_and_recovers_on_a_full_disk(disk: Path, clock: Clock) -> 
     spool = Spool(settings, clock)
     assert spool.recover().adopted == 50
     spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool)})
-    assert spool.ledger.tallies()[State.DELIVERED].clips == 50
+    assert spool.ledger.counts()[State.DELIVERED].clips == 50
     spool.close()

@@ -14,10 +14,10 @@ import pytest
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.model import Clip, State
-from agent.spool import Spool, Taken, Trouble
+from agent.spool import NotTaken, Spool, Taken
 from tests.support.spooling import Clock, make_clip, reopen, stored
 
-Outcome = list[Taken] | Trouble
+Outcome = list[Taken] | NotTaken
 
 
 def group(clips: Sequence[Clip]) -> list[list[tuple[Clip, Path]]]:
@@ -152,7 +152,7 @@ def test_a_disk_without_room_for_the_rows_takes_nothing_and_later_everything(
         assert {type(outcome) for outcome in taken_together(spool, clips)} == {SpoolFull}
     assert list(spool.ledger.records()) == []
     assert stored(settings) == []
-    spool.relieve()  # the disk has room again
+    spool.evict()  # the disk has room again
     assert {type(outcome) for outcome in taken_together(spool, clips)} == {list}
 
 

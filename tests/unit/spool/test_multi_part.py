@@ -87,7 +87,7 @@ def test_pieces_whose_recording_is_gone_are_kept_as_far_as_they_were_stored(tmp_
 
 def test_a_power_cut_right_after_the_intake_loses_and_repeats_nothing(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 3)
-    spool = take_in_with_power_cut(tmp_path, pieces, "end_set", 0)
+    spool = take_in_with_power_cut(tmp_path, pieces, "end_multi_part", 0)
     assert spool.recover() == Recovery()
     assert [record.piece for record in spool.ledger.records()] == [0, 1, 2]
     assert len(list((tmp_path / "spool" / "clips").iterdir())) == 3
@@ -131,11 +131,11 @@ def test_footage_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> 
     footage = pieces[0][0].footage
     spool = opened(tmp_path)
     ids = [taken.id for taken in spool.take_in(pieces)]
-    assert not spool.is_delivered_whole(footage)
+    assert not spool.is_fully_delivered(footage)
     deliver(spool, {ids[1], ids[2]})
     spool.claim(list)
     spool.settle({ids[0]: Verdict(State.LOST, "given up for space")})
-    assert not spool.is_delivered_whole(footage)
+    assert not spool.is_fully_delivered(footage)
 
 
 def test_footage_that_moved_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_footage_that_moved_is_delivered_whole_only_with_all_its_pieces(tmp_path
     moved = [(replace(clip, footage=footage), file) for clip, file in pieces]
     assert all(taken.again for taken in spool.take_in(moved))
     deliver(spool, {ids[2]})
-    assert not spool.is_delivered_whole(footage)
+    assert not spool.is_fully_delivered(footage)
     deliver(spool, {ids[0], ids[1]})
-    assert spool.is_delivered_whole(footage)
+    assert spool.is_fully_delivered(footage)
 
 
 def test_pieces_that_are_known_in_part_are_noted_only_together_with_the_others(
@@ -173,5 +173,5 @@ def test_pieces_that_are_known_in_part_are_noted_only_together_with_the_others(
         with pytest.raises(VisionIngestError):
             spool.take_in(moved)
     assert spool.state_of(footage) is None
-    spool.relieve()  # the disk has room again
+    spool.evict()  # the disk has room again
     assert [taken.again for taken in spool.take_in(moved)] == [False, True, True]

@@ -12,15 +12,15 @@ import pytest
 from agent.config import SpoolSettings
 from agent.model import ClipKey, State, Verdict
 from agent.spool import Recovery, Spool, queries
-from agent.spool.maintenance import Upkeep
-from agent.spool.recovery import HOLDING
-from agent.spool.set_diff import NameSums
+from agent.spool.maintenance import Maintenance
+from agent.spool.recovery import STORED_STATES
+from agent.spool.set_diff import SetDigest
 from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take_all
 
 
 def test_sets_with_the_same_names_agree_in_any_order() -> None:
     names = [f"name {number}" for number in range(5000)]
-    one, other = NameSums(names), NameSums(reversed(names))
+    one, other = SetDigest(names), SetDigest(reversed(names))
     assert one.agreeing(other) == 5000
     assert list(one.differing(other, names)) == []
 
@@ -38,7 +38,7 @@ def test_sets_with_the_same_names_agree_in_any_order() -> None:
 def test_a_name_in_which_two_sets_differ_is_found_among_few(change: Callable[[list[str]], list[str]]) -> None:
     names = [f"name {number}" for number in range(5000)]
     changed = change(names)
-    one, other = NameSums(names), NameSums(changed)
+    one, other = SetDigest(names), SetDigest(changed)
     found = list(one.differing(other, changed))
     differing = set(names) ^ set(changed) or {names[-1]}
     assert differing & set(changed) <= set(found)
@@ -72,7 +72,7 @@ def test_only_rows_that_mean_a_file_name_it(spool: Spool, settings: SpoolSetting
     with spool._queue.transaction() as db:
         for id, damage in enumerate(["identity = 'x'", "piece = 1", "data = 'text'", "data = x'00'", "bytes = 0"], 1):
             db.execute(f"UPDATE {queries.TABLE} SET {damage} WHERE _id = {id}")  # noqa: S608
-    names = list(Upkeep(spool._queue).stored_names(HOLDING))
+    names = list(Maintenance(spool._queue).stored_names(STORED_STATES))
     assert len(names) == 1
     assert names[0] in {file.name for file in stored(settings)}
 
@@ -116,7 +116,7 @@ def test_reading_what_waits_costs_each_row_the_same_however_many_there_are(
             return 0
 
         spool._queue._db.set_progress_handler(count, 1)
-        assert Upkeep(spool._queue).damaged(HOLDING) == []
+        assert Maintenance(spool._queue).damaged(STORED_STATES) == []
         spool._queue._db.set_progress_handler(None, 1)
         return counted
 

@@ -136,7 +136,7 @@ def test_only_a_delivered_or_lost_clip_gives_up_its_file(spool: Spool, settings:
         spool.settle({upload.id: Verdict(state, "so it was decided", retry_in_seconds=60)})
     kept = {read_name(file.name) for file in stored(settings)}
     assert len(kept) == len(states) - 2
-    assert spool.ledger.tallies()[State.DELIVERED].clips == 1
+    assert spool.ledger.counts()[State.DELIVERED].clips == 1
 
 
 def test_a_deferred_clip_waits_until_it_is_due(spool: Spool, clock: Clock, tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
     footage = make_clip(tmp_path / "footage", 1).footage
     spool.refuse(footage, "no registration", "rules-1", None)
     assert spool.state_of(footage) is State.REFUSED
-    assert spool.forget_refusals_of_other_rules(["rules-1"]) == 0
-    assert spool.forget_refusals_of_other_rules(["rules-2"]) == 1
+    assert spool.drop_outdated_refusals(["rules-1"]) == 0
+    assert spool.drop_outdated_refusals(["rules-2"]) == 1
     assert spool.state_of(footage) is None
     spool.refuse(footage, "from the future", "rules-2", 3600)
     spool.refuse(footage, "from the future", "rules-2", 3600)
@@ -215,17 +215,17 @@ def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: Sp
 
 def test_what_was_read_from_the_ledger_holds_until_it_changes(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "footage", 1)
-    before = spool.changes
+    before = spool.revision
     spool.state_of(clip.footage)
-    assert spool.changes == before
+    assert spool.revision == before
     take(spool, clip)
-    assert spool.changes > before
+    assert spool.revision > before
     begin = clock.seconds
     spool.refuse(make_clip(tmp_path / "footage", 2).footage, "unreadable", "rules", 600)
     spool.refuse(make_clip(tmp_path / "footage", 3).footage, "no name", "rules", None)
-    assert not spool.has_refusal_lapsed(begin, begin + 599)
-    assert spool.has_refusal_lapsed(begin + 599, begin + 600)
-    assert not spool.has_refusal_lapsed(begin + 600, begin + 6000)
+    assert not spool.has_refusal_expired(begin, begin + 599)
+    assert spool.has_refusal_expired(begin + 599, begin + 600)
+    assert not spool.has_refusal_expired(begin + 600, begin + 6000)
 
 
 def test_footage_on_a_card_that_is_away_is_not_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:

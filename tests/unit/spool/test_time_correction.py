@@ -64,8 +64,8 @@ class Bench:
         (taken,) = self.spool.take_in([(clip, clip.footage.path)])
         return taken
 
-    def retime(self, clock: ClockStamp, doubt: str | None = None) -> list[Record]:
-        return self.spool.retime(clock, lambda _: doubt)
+    def correct_times(self, clock: ClockStamp, doubt: str | None = None) -> list[Record]:
+        return self.spool.correct_times(clock, lambda _: doubt)
 
     def record(self, id: int) -> Record:
         record = self.spool.ledger.record(id)
@@ -100,7 +100,7 @@ def test_a_clip_with_a_doubtful_time_is_held_and_never_claimed(bench: Bench) -> 
 
 def test_it_stays_held_as_long_as_the_clock_is_not_trusted(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
-    assert bench.retime(NOT_YET) == []
+    assert bench.correct_times(NOT_YET) == []
     assert bench.record(taken.id).state is State.HELD
 
 
@@ -108,7 +108,7 @@ def test_its_time_is_put_right_when_the_same_boot_gets_its_time(bench: Bench) ->
     clip = bench.clip(100)
     taken = bench.take(clip)
     dates = clip.footage.path.stat().st_mtime_ns
-    (changed,) = bench.retime(SET)
+    (changed,) = bench.correct_times(SET)
     assert (changed.state, start_of(changed)) == (State.WAITING, RIGHT + 100)
     assert bench.record(taken.id) == changed
     assert "1970-01-01 00:01:40 UTC by this device's clock before it was set" in changed.sources["start"]
@@ -120,7 +120,7 @@ def test_its_time_is_put_right_when_the_same_boot_gets_its_time(bench: Bench) ->
 
 def test_a_clock_that_was_right_all_along_releases_it_as_it_is(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
-    (changed,) = bench.retime(replace(NOT_YET, wall=301.0, trusted=True))
+    (changed,) = bench.correct_times(replace(NOT_YET, wall=301.0, trusted=True))
     assert (changed.id, changed.state, start_of(changed)) == (taken.id, State.WAITING, 100)
 
 
@@ -128,7 +128,7 @@ def test_after_a_restart_in_the_same_boot_it_goes_on(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     bench.reopen()
     assert bench.record(taken.id).clock == UNSET
-    (changed,) = bench.retime(SET)
+    (changed,) = bench.correct_times(SET)
     assert start_of(changed) == RIGHT + 100
 
 
@@ -136,11 +136,11 @@ def test_after_a_restart_in_the_same_boot_it_goes_on(bench: Bench) -> None:
 def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, clock: ClockStamp) -> None:
     taken = bench.take(bench.clip(100))
     bench.reopen()
-    (changed,) = bench.retime(clock)
+    (changed,) = bench.correct_times(clock)
     assert changed.state is State.HELD
     assert "switched off before" in changed.reason
     assert "vision-ingest retry" in changed.reason
-    assert bench.retime(clock) == []
+    assert bench.correct_times(clock) == []
     assert bench.spool.claim(list) == []
     bench.spool.retry([taken.id])
     (upload,) = bench.spool.claim(list)
@@ -151,16 +151,16 @@ def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, cloc
 def test_a_camera_with_a_clock_of_its_own_is_released_as_it_is_in_any_boot(bench: Bench) -> None:
     clock = replace(UNSET, lag_seconds=-9000)
     bench.take(bench.clip(RIGHT, clock=clock))
-    assert bench.retime(NOT_YET) == []
-    assert bench.retime(replace(NOT_YET, boot_id=NEXT_BOOT)) == []
-    (changed,) = bench.retime(SET_IN_NEXT_BOOT)
+    assert bench.correct_times(NOT_YET) == []
+    assert bench.correct_times(replace(NOT_YET, boot_id=NEXT_BOOT)) == []
+    (changed,) = bench.correct_times(SET_IN_NEXT_BOOT)
     assert (changed.state, start_of(changed)) == (State.WAITING, RIGHT)
 
 
 def test_a_time_that_cannot_be_right_even_then_is_refused_with_the_reason(bench: Bench) -> None:
     clock = replace(UNSET, lag_seconds=-9000)
     taken = bench.take(bench.clip(RIGHT + 86_400, clock=clock))
-    (changed,) = bench.retime(SET, doubt="it is in the future")
+    (changed,) = bench.correct_times(SET, doubt="it is in the future")
     assert changed.state is State.REFUSED
     assert changed.reason.startswith("it is in the future")
     bench.spool.retry([taken.id])
@@ -178,7 +178,7 @@ def test_doubtful_times_of_different_boots_do_not_refuse_each_other(bench: Bench
 def test_a_time_put_right_may_turn_out_to_be_that_of_another_clip(bench: Bench) -> None:
     rival = bench.take(bench.clip(RIGHT + 100, b"one", clock=None))
     held = bench.take(bench.clip(100, b"other"))
-    (changed,) = bench.retime(SET)
+    (changed,) = bench.correct_times(SET)
     assert (changed.id, changed.state) == (held.id, State.REFUSED)
     assert f"clip {rival.id}" in changed.reason
     assert len(bench.files()) == 2
@@ -188,7 +188,7 @@ def test_a_time_put_right_may_turn_out_to_be_the_same_recording(bench: Bench) ->
     first = bench.take(bench.clip(RIGHT + 100, b"same", clock=None))
     again = bench.clip(100, b"same", name="again.mp4")
     bench.take(again)
-    assert bench.retime(SET) == []
+    assert bench.correct_times(SET) == []
     assert [record.id for record in bench.spool.ledger.records()] == [first.id]
     assert len(bench.files()) == 1
     assert bench.spool.state_of(again.footage) is State.WAITING
@@ -197,14 +197,14 @@ def test_a_time_put_right_may_turn_out_to_be_the_same_recording(bench: Bench) ->
 def test_two_clips_put_right_to_the_same_time_are_not_both_sent(bench: Bench) -> None:
     bench.take(bench.clip(100, b"one"))
     bench.take(bench.clip(100, b"other"))
-    assert [record.state for record in bench.retime(SET)] == [State.WAITING, State.REFUSED]
+    assert [record.state for record in bench.correct_times(SET)] == [State.WAITING, State.REFUSED]
 
 
 def test_a_clip_that_was_asked_for_meanwhile_is_left_alone(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     bench.spool.retry([taken.id])
     (upload,) = bench.spool.claim(list)
-    assert bench.retime(SET) == []
+    assert bench.correct_times(SET) == []
     assert upload.file.exists()
     assert start_of(bench.record(taken.id)) == 100
 
@@ -223,14 +223,14 @@ def test_a_held_clip_without_its_row_is_held_again(bench: Bench) -> None:
     bench.reopen()
     (record,) = bench.spool.ledger.records()
     assert (record.state, record.clock) == (State.HELD, UNSET)
-    (changed,) = bench.retime(SET)
+    (changed,) = bench.correct_times(SET)
     assert start_of(changed) == RIGHT + 100
     assert [upload.file.name for upload in bench.spool.claim(list)] == bench.files()
 
 
 def test_a_clip_put_right_keeps_its_time_when_its_row_is_lost(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
-    bench.retime(SET)
+    bench.correct_times(SET)
     bench.spool._queue.forget(taken.id)
     bench.reopen()
     (record,) = bench.spool.ledger.records()
@@ -249,13 +249,13 @@ def test_a_power_cut_between_the_file_and_the_row_is_finished_at_the_start(
 
     monkeypatch.setattr(bench.spool._queue, "rewrite", power_cut)
     with pytest.raises(KeyboardInterrupt):
-        bench.retime(SET)
+        bench.correct_times(SET)
     bench.reopen()
     record = bench.record(taken.id)
     assert (record.state, record.clock, start_of(record)) == (State.WAITING, None, RIGHT + 100)
     assert [upload.file.exists() for upload in bench.spool.claim(list)] == [True]
     assert bench.record(other.id).state is State.HELD
-    (changed,) = bench.retime(replace(SET, boot_id=boot))
+    (changed,) = bench.correct_times(replace(SET, boot_id=boot))
     assert changed.state is (State.WAITING if boot == BOOT else State.HELD)
 
 
@@ -266,7 +266,7 @@ def test_a_power_cut_before_a_second_copy_is_dropped_leaves_no_second_clip(bench
     bench.spool._queue.note_sighting(bench.record(second.id).footage.identity, first.id)
     bench.spool._queue.forget(second.id)
     bench.reopen()
-    assert bench.retime(SET) == []
+    assert bench.correct_times(SET) == []
     assert [record.id for record in bench.spool.ledger.records()] == [first.id]
     assert len(bench.files()) == 1
 
@@ -278,15 +278,15 @@ def test_a_held_clip_whose_bytes_are_gone_is_lost_not_held_for_ever(bench: Bench
     clip.footage.path.unlink()
     bench.reopen()
     assert bench.record(taken.id).state is State.LOST
-    assert bench.retime(SET) == []
+    assert bench.correct_times(SET) == []
 
 
 def test_the_budget_counts_clips_put_right_once(bench: Bench) -> None:
     bench.take(bench.clip(100))
-    bench.retime(SET)
+    bench.correct_times(SET)
     (upload,) = bench.spool.claim(list)
     bench.spool.settle({upload.id: Verdict(State.DELIVERED)})
-    assert bench.spool._space.held_bytes == 0
+    assert bench.spool._budget.held_bytes == 0
     assert bench.files() == []
 
 
