@@ -17,10 +17,10 @@ from agent import __version__
 from agent.config import Config, load, secrets_of, surroundings
 from agent.delivery.dispatcher import Dispatcher
 from agent.device import logs
-from agent.device.bell import Bell
 from agent.device.clock import Clock
 from agent.device.control import ControlServer
 from agent.device.service import ServiceManager
+from agent.device.wakeup import Bell
 from agent.errors import ConfigError
 from agent.intake.loop import Intake
 from agent.intake.presets import PRESETS

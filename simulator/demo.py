@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli import DONE, FAILED, USAGE
-from agent.cli.tables import COLOURS, clip_table, console, size
+from agent.cli.render import COLOURS, clip_table, console, size
 from agent.errors import SpoolError
 from agent.intake.conform import process
 from agent.model import State

@@ -114,7 +114,7 @@ def _show(findings: list[Finding], *, as_json: bool) -> None:
         return
     from rich.markup import escape
 
-    from agent.cli.tables import console
+    from agent.cli.render import console
 
     screen = console()
     for finding in findings:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from agent.cli.tables import console, size
+from agent.cli.render import console, size
 from agent.config import FootageFolder
 from agent.device.logs import harmless
 from agent.intake.file_dates import zone_error

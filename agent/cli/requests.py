@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from agent.cli.tables import console
+from agent.cli.render import console
 from agent.device.logs import harmless
 from agent.errors import LinkDown, RateLimited
 from agent.vision.assumptions import STATUSES

@@ -10,8 +10,8 @@ import argparse
 import json
 import shutil
 
+from agent.cli.render import COLOURS, console, size
 from agent.cli.spool_access import ledger_of
-from agent.cli.tables import COLOURS, console, size
 from agent.device.control import NoDaemon, ask
 from agent.device.logs import harmless
 from agent.model import State

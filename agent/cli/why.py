@@ -9,8 +9,8 @@ import argparse
 import json
 from datetime import datetime, timezone
 
+from agent.cli.render import COLOURS, as_json, console, size
 from agent.cli.spool_access import ADVICE, HELD_FOR_THE_CLOCK, find_clip, ledger_of
-from agent.cli.tables import COLOURS, as_json, console, size
 from agent.device.logs import harmless
 from agent.model import State
 

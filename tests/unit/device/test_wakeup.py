@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.device.bell import Bell
+from agent.device.wakeup import Bell
 
 # A wait that is missed lasts so long: the test's own time limit ends it.
 FOR_EVER_SECONDS = 3600.0
