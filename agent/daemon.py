@@ -20,7 +20,7 @@ from agent.device import logs
 from agent.device.clock import Clock
 from agent.device.control import ControlServer
 from agent.device.service import ServiceManager
-from agent.device.wakeup import Bell
+from agent.device.wakeup import Waker
 from agent.errors import ConfigError
 from agent.intake.loop import Intake
 from agent.intake.presets import PRESETS
@@ -30,12 +30,12 @@ from agent.vision.client import VisionClient
 
 log = structlog.get_logger()
 
-STOP_SECONDS = 4.0
+SHUTDOWN_TIMEOUT_SECONDS = 4.0
 # The service manager is told of a change at once, but not more often than this; and that all is well this often.
-CHANGE_SECONDS = 1.0
-ALIVE_SECONDS = 15.0
+STATUS_MIN_INTERVAL_SECONDS = 1.0
+WATCHDOG_INTERVAL_SECONDS = 15.0
 # A worker reports several times a minute; an upload reports with each piece that leaves.
-HUNG_SECONDS = 180.0
+STALL_TIMEOUT_SECONDS = 180.0
 
 
 def read_config(file: Path, *, with_password: bool = True) -> Config:
@@ -58,26 +58,26 @@ class Worker:
     def __init__(self, name: str, run: Callable[[Callable[[], None]], None], on_end: Callable[[], None]) -> None:
         self._run = run
         self._on_end = on_end
-        self._moved = time.monotonic()
+        self._last_heartbeat = time.monotonic()
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
-    def moved(self) -> None:
-        self._moved = time.monotonic()
+    def heartbeat(self) -> None:
+        self._last_heartbeat = time.monotonic()
 
-    def is_hung(self, patience_seconds: float) -> bool:
+    def is_stalled(self, timeout_seconds: float) -> bool:
         """Whether it has not moved for so long."""
-        return time.monotonic() - self._moved > patience_seconds
+        return time.monotonic() - self._last_heartbeat > timeout_seconds
 
     def _work(self) -> None:
         try:
-            self._run(self.moved)
+            self._run(self.heartbeat)
         except BaseException as exc:  # noqa: BLE001  # handed to the main thread, which ends the daemon with it
             self.failure = exc
         self._on_end()
 
 
-class Parts:
+class Pipeline:
     """Intake and delivery for one configuration, running.
 
     Args:
@@ -142,13 +142,14 @@ class Daemon:
         self._file = file
         self._config = config
         self._manager = ServiceManager()
-        self._patience_seconds = min(HUNG_SECONDS, self._manager.watchdog_seconds or HUNG_SECONDS)
-        self._look_seconds = min(ALIVE_SECONDS, self._patience_seconds / 3)
-        self._bell = Bell()
+        watchdog_seconds = self._manager.watchdog_seconds or STALL_TIMEOUT_SECONDS
+        self._stall_timeout_seconds = min(STALL_TIMEOUT_SECONDS, watchdog_seconds)
+        self._watchdog_interval_seconds = min(WATCHDOG_INTERVAL_SECONDS, self._stall_timeout_seconds / 3)
+        self._waker = Waker()
         self._stop_asked = False
         self._reload_asked = False
         self._has_changed = False
-        self._reported_at = -ALIVE_SECONDS
+        self._last_report = -WATCHDOG_INTERVAL_SECONDS
         self._sent_bytes = 0
         self._waiting = 0
         self._counted_revision = -1
@@ -157,8 +158,8 @@ class Daemon:
         self._clock = clock or Clock(config.clock.trust)
         self._spool = Spool(config.spool, self._clock.wall)
         recovery = self._spool.recover()
-        self._announce(recovery=asdict(recovery))
-        self._parts = Parts(config, self._spool, self._clock, self._on_change)
+        self._log_startup(recovery=asdict(recovery))
+        self._pipeline = Pipeline(config, self._spool, self._clock, self._on_change)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT.
@@ -166,7 +167,7 @@ class Daemon:
         Returns:
             The exit code: 0 after a stop, 1 if a part failed: the service manager then starts it anew.
         """
-        control = ControlServer(self._config.spool.directory, self._answer)
+        control = ControlServer(self._config.spool.directory, self._handle_control)
         self._manager.ready()
         code = 1
         try:
@@ -174,10 +175,10 @@ class Daemon:
         finally:
             self._manager.stopping()
             control.close()
-            if self._parts.stop(STOP_SECONDS):
+            if self._pipeline.stop(SHUTDOWN_TIMEOUT_SECONDS):
                 # After a failure the next start checks the queue for damage.
                 self._spool.close(clean=code == 0)
-                self._bell.close()
+                self._waker.close()
             else:
                 # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
                 self._spool.release_all()
@@ -193,7 +194,7 @@ class Daemon:
     def _on_change(self) -> None:
         if not self._has_changed:
             self._has_changed = True
-            self._bell.ring()
+            self._waker.wake()
 
     def _watch(self) -> int:
         """The main thread's loop: signals, the workers' health, the service manager."""
@@ -201,19 +202,19 @@ class Daemon:
             if self._reload_asked:
                 self._reload_asked = False
                 self._reload()
-            if self._parts_failed():
+            if self._has_failed_worker():
                 return 1
             if self._seconds_to_report() == 0.0:
                 self._report()
-            self._bell.wait(self._seconds_to_report())
+            self._waker.wait(self._seconds_to_report())
         return 0
 
     def _seconds_to_report(self) -> float:
-        interval = CHANGE_SECONDS if self._has_changed else self._look_seconds
-        return max(0.0, self._reported_at + interval - time.monotonic())
+        interval = STATUS_MIN_INTERVAL_SECONDS if self._has_changed else self._watchdog_interval_seconds
+        return max(0.0, self._last_report + interval - time.monotonic())
 
-    def _parts_failed(self) -> bool:
-        for worker in self._parts.workers:
+    def _has_failed_worker(self) -> bool:
+        for worker in self._pipeline.workers:
             if worker.failure is not None:
                 log.error("part_failed", part=worker.thread.name, exc_info=worker.failure)
                 return True
@@ -222,14 +223,14 @@ class Daemon:
     def _report(self) -> None:
         # In this order: what changes from now on is told in the next report.
         self._has_changed = False
-        self._reported_at = time.monotonic()
-        sent = self._parts.dispatcher.activity.sent_bytes
+        self._last_report = time.monotonic()
+        sent = self._pipeline.dispatcher.activity.sent_bytes
         if sent != self._sent_bytes:
             self._sent_bytes = sent
-            self._parts.workers[1].moved()
-        if not any(worker.is_hung(self._patience_seconds) for worker in self._parts.workers):
-            self._manager.alive()
-        self._manager.status(self._sentence())
+            self._pipeline.workers[1].heartbeat()
+        if not any(worker.is_stalled(self._stall_timeout_seconds) for worker in self._pipeline.workers):
+            self._manager.watchdog_ping()
+        self._manager.status(self._status_line())
 
     def _reload(self) -> None:
         """Takes the configuration anew; one that cannot be used changes nothing."""
@@ -243,7 +244,7 @@ class Daemon:
             return
         if config.spool != self._config.spool:
             log.warning("restart_needed", reason="[spool] changed: that takes effect when the service is restarted")
-        while not self._parts.stop(STOP_SECONDS):
+        while not self._pipeline.stop(SHUTDOWN_TIMEOUT_SECONDS):
             # New parts beside the old ones would take each other's clips. One that hangs is the watchdog's business.
             if self._stop_asked:
                 return
@@ -251,15 +252,15 @@ class Daemon:
         self._config = config
         logs.configure(config.log, secrets=secrets_of(config))
         self._clock.trust = config.clock.trust
-        self._parts = Parts(config, self._spool, self._clock, self._on_change)
-        self._announce()
+        self._pipeline = Pipeline(config, self._spool, self._clock, self._on_change)
+        self._log_startup()
         self._manager.ready()
 
-    def _announce(self, **fields: object) -> None:
+    def _log_startup(self, **fields: object) -> None:
         config = self._config
         for problem in surroundings(config):
             log.warning("not_in_order", problem=str(problem))
-        self._clock.tell()
+        self._clock.log_state()
         log.info(
             "started",
             version=__version__,
@@ -270,8 +271,8 @@ class Daemon:
             **fields,
         )
 
-    def _sentence(self) -> str:
-        activity = self._parts.dispatcher.activity
+    def _status_line(self) -> str:
+        activity = self._pipeline.dispatcher.activity
         revision = self._spool.revision
         if revision != self._counted_revision:
             # Counting reads the index of all that wait, and this may be asked for each second.
@@ -285,20 +286,20 @@ class Daemon:
         sentence = f"{waiting} waiting, {doing}{clock}, link {activity.link}"
         return sentence + (f": {activity.reason}" if activity.reason else "")
 
-    def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _handle_control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Answers the commands that ask the running daemon."""
         match request:
             case {"ask": "status"}:
                 return {
                     "pid": os.getpid(),
                     "version": __version__,
-                    "delivery": asdict(self._parts.dispatcher.activity),
-                    "sentence": self._sentence(),
+                    "delivery": asdict(self._pipeline.dispatcher.activity),
+                    "sentence": self._status_line(),
                 }
             case {"ask": "retry", "clips": [*clips]}:
                 changed = self._spool.retry(int(clip) for clip in clips)
-                self._parts.intake.wake()
-                self._parts.dispatcher.wake()
+                self._pipeline.intake.wake()
+                self._pipeline.dispatcher.wake()
                 self._on_change()
                 return {"changed": [record.id for record in changed]}
         return {"error": "unknown request"}

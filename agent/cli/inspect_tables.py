@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from agent.cli.render import console, size
 from agent.config import FootageFolder
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.intake.file_dates import zone_error
 from agent.intake.fitting import codec_name
 from agent.intake.marks import Mark
@@ -33,19 +33,19 @@ def show_one(finding: Finding, zone: ZoneInfo) -> None:
     from rich.text import Text
 
     screen = console()
-    screen.print(Text(harmless(str(finding.path)), style="bold"), soft_wrap=True)
+    screen.print(Text(sanitize(str(finding.path)), style="bold"), soft_wrap=True)
     table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column(style="dim", overflow="fold")
     for label, value, source in _facts(finding, zone):
-        table.add_row(label, Text(harmless(value)), Text(harmless(source)))
+        table.add_row(label, Text(sanitize(value)), Text(sanitize(source)))
     screen.print(table)
     if finding.clips:
         screen.print(f"[green]It would be delivered[/] as {_as_clips(finding.clips)}")
     else:
         screen.print(
-            Text("It would not be delivered: ", style="red").append(harmless(finding.refusal), style="default")
+            Text("It would not be delivered: ", style="red").append(sanitize(finding.refusal), style="default")
         )
 
 
@@ -146,7 +146,7 @@ def show_summary(
     for source, count in _start_sources(recordings).items():
         say(f"Start of {count:,} by: {source}.")
     if others:
-        say(f"Passed over: {', '.join(f'{count:,} {harmless(kind)}' for kind, count in others.most_common(8))}.")
+        say(f"Passed over: {', '.join(f'{count:,} {sanitize(kind)}' for kind, count in others.most_common(8))}.")
     clips = sum(len(finding.clips) for finding in good)
     total = size(sum(finding.size_bytes for finding in good))
     screen.print(
@@ -199,7 +199,7 @@ def _table_of_good(findings: Iterable[Finding], *, with_vehicle: bool) -> Table:
             _length(group.seconds),
             size(group.size_bytes),
             f"{group.first:%Y-%m-%d %H:%M}\n{group.last:%Y-%m-%d %H:%M}",
-            Text("\n".join(f"{count:,} {harmless(word)}" for word, count in group.marks.most_common())),
+            Text("\n".join(f"{count:,} {sanitize(word)}" for word, count in group.marks.most_common())),
         )
     return table
 
@@ -222,8 +222,8 @@ def _table_of_refused(findings: Iterable[Finding]) -> Table:
         table.add_row(
             preset,
             Text(f"{len(alike):,}", style="red"),
-            Text(harmless(example.refusal)),
-            Text(harmless(example.path.name), style="dim"),
+            Text(sanitize(example.refusal)),
+            Text(sanitize(example.path.name), style="dim"),
         )
     return table
 

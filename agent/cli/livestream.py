@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import closing
 
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.errors import CameraOffline
 
 HELP = "links to a vehicle's live cameras"
@@ -30,12 +30,12 @@ def run(args: argparse.Namespace) -> int:
         try:
             links = client.livestream(args.registration, args.camera or [1])
         except CameraOffline as exc:
-            print(f"The camera is offline: {harmless(args.registration)} ({exc})", file=sys.stderr)
+            print(f"The camera is offline: {sanitize(args.registration)} ({exc})", file=sys.stderr)
             return FAILED
     if args.json:
         print(json.dumps(links))
     for link in () if args.json else links:
-        print(harmless(link))
+        print(sanitize(link))
     if not links:
-        print(f"The API gave no link for {harmless(args.registration)}.", file=sys.stderr)
+        print(f"The API gave no link for {sanitize(args.registration)}.", file=sys.stderr)
     return DONE if links else FAILED

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.model import State
 from agent.spool.records import Record
 
@@ -50,13 +50,13 @@ def clip_table(records: Iterable[Record]) -> Table:
         video = record.key
         table.add_row(
             str(record.id),
-            Text(harmless(record.footage.path.name)),
+            Text(sanitize(record.footage.path.name)),
             Text(video.registration if video else "–"),
             str(video.camera) if video else "–",
             f"{video.start:%Y-%m-%d %H:%M:%S}" if video else "–",
             str(video.duration_seconds) if video else "–",
             Text(record.state.value, style=COLOURS[record.state]),
-            Text(harmless(record.reason)),
+            Text(sanitize(record.reason)),
         )
     return table
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from agent.cli.render import console
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.errors import LinkDown, RateLimited
 from agent.vision.assumptions import STATUSES
 
@@ -108,7 +108,7 @@ def wait_for(client: VisionClient, ids: Sequence[str], pause: Callable[[float], 
             except RateLimited as exc:
                 words = str(exc)
                 seconds = max(seconds, exc.retry_after_seconds or 0.0)
-            progress.update(bar, description=harmless(words))
+            progress.update(bar, description=sanitize(words))
             if all(_is_decided(seen.get(id), polls) for id in ids):
                 break
             pause(seconds)
@@ -126,7 +126,7 @@ def _is_decided(item: VideoRequest | None, polls: int) -> bool:
 
 
 def _outcome(id: str, item: VideoRequest | None) -> str:
-    link = f" {harmless(item.url)}" if item is not None and item.url else ""
+    link = f" {sanitize(item.url)}" if item is not None and item.url else ""
     return f"{id}: {_status(item)}{link}"
 
 
@@ -159,7 +159,7 @@ def _show(items: Iterable[VideoRequest]) -> None:
     for item in items:
         start = f"{item.start:%Y-%m-%d %H:%M:%S}" if item.start else None
         cells = (item.request_id, item.registration, item.camera, start, item.duration_seconds, item.status, item.url)
-        table.add_row(*(Text("–" if cell is None else harmless(str(cell)), overflow="fold") for cell in cells))
+        table.add_row(*(Text("–" if cell is None else sanitize(str(cell)), overflow="fold") for cell in cells))
     console().print(table)
 
 

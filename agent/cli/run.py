@@ -29,12 +29,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.device.memory import import_without, keep_one_arena
+    from agent.device.memory import import_with_stubs, limit_malloc_arenas
 
     # Together a third of the memory: tracebacks in colours, which the log never shows; guesses at encodings and tables
     # of odd host names, which are not needed; and a way of working on many things at once that is not ours.
-    keep_one_arena()
-    import_without(
+    limit_malloc_arenas()
+    import_with_stubs(
         absent=["rich", "charset_normalizer", "chardet"],
         unused=["asyncio", "idna", "zipfile"],
         modules=["structlog", "requests", "persistqueue"],
@@ -87,7 +87,7 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     while _state_of(file) == before:
-        manager.alive()
+        manager.watchdog_ping()
         if signal.sigtimedwait(signals, LOOK_SECONDS) is not None:
             break
     else:

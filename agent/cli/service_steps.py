@@ -32,7 +32,7 @@ def act_as_service_user(config: Path) -> None:
     os.seteuid(user.pw_uid)
 
 
-def let_in(folder: Path) -> Iterator[str]:
+def grant_group_access(folder: Path) -> Iterator[str]:
     """Adds the service's user to the group that may read a footage folder, where that is all that it takes.
 
     Yields:

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as exc:
         raise VisionIngestError(f"{exc.filename}: {exc.strerror}; run this with sudo") from exc
     print(f"Written: {answers_file}", flush=True)
-    for words in service_steps.let_in(Path(answers["footage"]["path"])):
+    for words in service_steps.grant_group_access(Path(answers["footage"]["path"])):
         print(words, flush=True)
     checked = service_steps.in_child(lambda: cli.main(["check", "--config", str(args.config)]))
     if not args.no_restart and not _is_usable(args.config):

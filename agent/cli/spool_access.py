@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.config import Config
 from agent.daemon import read_config
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.errors import VisionIngestError
 from agent.model import State
 from agent.spool.queries import Ledger, open_ledger
@@ -51,7 +51,7 @@ def find_clip(ledger: Ledger, words: str) -> Record:
     found = [r for r in ledger.records() if words == r.footage.path.name or wanted == str(r.footage.path)]
     if not found:
         raise VisionIngestError(
-            f"no clip «{harmless(words)}» is known. `vision-ingest clips` lists all; footage that was just written "
+            f"no clip «{sanitize(words)}» is known. `vision-ingest clips` lists all; footage that was just written "
             "appears there when it has stood still for settle_seconds."
         )
     return found[-1]

@@ -13,7 +13,7 @@ import shutil
 from agent.cli.render import COLOURS, console, size
 from agent.cli.spool_access import ledger_of
 from agent.device.control import NoDaemon, ask
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.model import State
 from agent.spool import STORED_STATES
 from agent.spool.rebuild import set_aside
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         screen.print("If it runs, it waits to be configured: sudo vision-ingest check")
     else:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
-        screen.print(harmless(daemon["sentence"]), markup=False)
+        screen.print(sanitize(daemon["sentence"]), markup=False)
     screen.print()
     for state, count in counts.items():
         if count.clips or state in (State.WAITING, State.DELIVERED):

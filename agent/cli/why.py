@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 from agent.cli.render import COLOURS, as_json, console, size
 from agent.cli.spool_access import ADVICE, HELD_FOR_THE_CLOCK, find_clip, ledger_of
-from agent.device.logs import harmless
+from agent.device.logs import sanitize
 from agent.model import State
 
 HELP = "the story of one clip, and what to do"
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
 
     def line(label: str, text: str) -> None:
-        screen.print(f"[dim]{label:>12}[/]  {escape(harmless(text))}")
+        screen.print(f"[dim]{label:>12}[/]  {escape(sanitize(text))}")
 
     screen.print(f"Clip {record.id} is [{COLOURS[record.state]}]{record.state.value}[/]")
     if record.reason:

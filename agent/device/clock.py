@@ -22,19 +22,19 @@ from agent.model import CLOCK_STEP_SECONDS
 log = structlog.get_logger()
 
 # 2026-01-01: this program is younger. A clock that says less was never set.
-EARLIEST = 1_767_225_600.0
+EARLIEST_PLAUSIBLE = 1_767_225_600.0
 # From this error on the kernel and timedated call a clock unsynchronised. STA_UNSYNC says something else: it may be
 # set only to keep the kernel from writing to the battery-backed clock.
 MAX_ERROR_MICROSECONDS = 16_000_000
 # A battery-backed clock that is this near to the system's is where the latter came from; an hour's drift is far less,
 # and what a dead battery leaves, or systemd makes of it, is years away.
-RTC_AGREES_SECONDS = 300.0
+RTC_TOLERANCE_SECONDS = 300.0
 # The file's date and a time by the same clock may be this much outside the stretch in which it was seen.
 SLACK_SECONDS = 60.0
-SETTINGS_KEPT = 16
+MAX_SEGMENTS = 16
 
 
-class Device(Protocol):
+class ClockSource(Protocol):
     """Where the readings come from."""
 
     def wall(self) -> float:
@@ -56,7 +56,7 @@ class Device(Protocol):
         """Unix seconds by the battery-backed clock that the system's was set from; None if there is none."""
 
 
-class ThisDevice:
+class SystemClocks:
     """The readings of the machine that this runs on."""
 
     def wall(self) -> float:
@@ -69,10 +69,10 @@ class ThisDevice:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
 
     def kernel_synchronised(self) -> bool:
-        reading = _Timex()
-        if ctypes.CDLL(None).adjtimex(ctypes.byref(reading)) < 0:
+        timex = _Timex()
+        if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) < 0:
             return False
-        return int(reading.maxerror) < MAX_ERROR_MICROSECONDS
+        return int(timex.maxerror) < MAX_ERROR_MICROSECONDS
 
     def timesyncd_synchronised(self) -> bool:
         return Path("/run/systemd/timesync/synchronized").exists()
@@ -85,7 +85,7 @@ class ThisDevice:
         return None
 
 
-class AsTold:
+class FixedClock:
     """A device whose clock is moved by nothing but what it is told: for one that is believed anyway."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
@@ -120,7 +120,7 @@ class _Timex(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class ClockStamp:
+class ClockReading:
     """One reading of this device's clocks.
 
     Args:
@@ -141,7 +141,7 @@ class ClockStamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ClockSegment:
     """A stretch of this boot in which nobody set the clock, and its worth did not change.
 
     Args:
@@ -150,9 +150,9 @@ class Setting:
     """
 
     since: float
-    latest: ClockStamp
+    latest: ClockReading
 
-    def shows(self, unix_seconds: float) -> bool:
+    def contains(self, unix_seconds: float) -> bool:
         """Whether the clock showed this time during the stretch."""
         at = unix_seconds - self.latest.boot_began
         return self.since - SLACK_SECONDS <= at <= self.latest.boot_seconds + SLACK_SECONDS
@@ -167,49 +167,49 @@ class Clock:
         device: where the readings come from.
     """
 
-    def __init__(self, trust: Literal["auto", "always"] = "auto", device: Device | None = None) -> None:
+    def __init__(self, trust: Literal["auto", "always"] = "auto", source: ClockSource | None = None) -> None:
         self.trust = trust
-        self._device = device or ThisDevice()
-        self._boot_id = self._device.boot_id()
+        self._source = source or SystemClocks()
+        self._boot_id = self._source.boot_id()
         self._synchronised = False
         self._stepped = False
-        self._settings: tuple[Setting, ...] = ()
-        self.look()
+        self._segments: tuple[ClockSegment, ...] = ()
+        self.sample()
 
     def wall(self) -> float:
         """Unix seconds, right or wrong."""
-        return self._device.wall()
+        return self._source.wall()
 
     @property
-    def latest(self) -> ClockStamp:
+    def latest(self) -> ClockReading:
         """The reading of the last look."""
-        return self._settings[-1].latest
+        return self._segments[-1].latest
 
     @property
-    def settings(self) -> tuple[Setting, ...]:
+    def segments(self) -> tuple[ClockSegment, ...]:
         """How the clock was set in this boot, as far as it was seen, oldest first; the last one is in force."""
-        return self._settings
+        return self._segments
 
-    def look(self) -> ClockStamp:
+    def sample(self) -> ClockReading:
         """Reads the clock; logs once if it was set since the last look, or if its worth has changed."""
-        wall, boot_seconds = self._device.wall(), self._device.boot_seconds()
-        before = self._settings[-1] if self._settings else None
+        wall, boot_seconds = self._source.wall(), self._source.boot_seconds()
+        before = self._segments[-1] if self._segments else None
         step = wall - boot_seconds - before.latest.boot_began if before else 0.0
         stepped = abs(step) >= CLOCK_STEP_SECONDS
         if stepped:
             log.warning("clock_stepped", seconds=round(step), before=_utc(wall - step), after=_utc(wall))
-        stamp = ClockStamp(self._boot_id, boot_seconds, wall, self._judge(wall, stepped=stepped))
+        reading = ClockReading(self._boot_id, boot_seconds, wall, self._judge(wall, stepped=stepped))
         if before is None:
-            self._settings = (Setting(0.0, stamp),)
-        elif stepped or stamp.trusted != before.latest.trusted:
-            self._settings = (*self._settings, Setting(before.latest.boot_seconds, stamp))[-SETTINGS_KEPT:]
+            self._segments = (ClockSegment(0.0, reading),)
+        elif stepped or reading.trusted != before.latest.trusted:
+            self._segments = (*self._segments, ClockSegment(before.latest.boot_seconds, reading))[-MAX_SEGMENTS:]
         else:
-            self._settings = (*self._settings[:-1], Setting(before.since, stamp))
-        if before is not None and stamp.trusted != before.latest.trusted:
-            self.tell()
-        return stamp
+            self._segments = (*self._segments[:-1], ClockSegment(before.since, reading))
+        if before is not None and reading.trusted != before.latest.trusted:
+            self.log_state()
+        return reading
 
-    def tell(self) -> None:
+    def log_state(self) -> None:
         """Logs what the clock is worth."""
         if self.latest.trusted:
             log.info("clock_trusted", says=_utc(self.latest.wall))
@@ -219,18 +219,18 @@ class Clock:
     def _judge(self, wall: float, *, stepped: bool) -> bool:
         if self.trust == "always":
             return True
-        if self._device.kernel_synchronised():
+        if self._source.kernel_synchronised():
             self._synchronised, self._stepped = True, False
         elif stepped:
             # Set by hand, or by a service that has yet to tell the kernel: what was known of the time is void.
             self._synchronised, self._stepped = False, True
         elif not self._stepped:
             # A clock that was synchronised stays right for days without a network; the kernel gives it up after 9 h.
-            self._synchronised = self._synchronised or self._device.timesyncd_synchronised()
+            self._synchronised = self._synchronised or self._source.timesyncd_synchronised()
         if self._synchronised:
             return True
-        rtc = self._device.rtc_seconds()
-        return wall >= EARLIEST and rtc is not None and abs(wall - rtc) <= RTC_AGREES_SECONDS
+        rtc = self._source.rtc_seconds()
+        return wall >= EARLIEST_PLAUSIBLE and rtc is not None and abs(wall - rtc) <= RTC_TOLERANCE_SECONDS
 
 
 NOT_TRUSTED = (

@@ -59,7 +59,7 @@ def configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
-            *_rendering(settings.format, stream, environ, _Harmless(secrets)),
+            *_rendering(settings.format, stream, environ, _Sanitizer(secrets)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: lines,
@@ -72,7 +72,7 @@ def configure(
     root.setLevel(logging.WARNING)
 
 
-def harmless(text: str) -> str:
+def sanitize(text: str) -> str:
     """The text with everything invisible written out: control characters, line ends, ESC, bidirectional overrides.
 
     A byte of a file name that is no UTF-8 (a surrogate, PEP 383) reads as \\xNN. A backslash is doubled, so that two
@@ -96,7 +96,7 @@ def _written_out(character: str) -> str:
     return f"\\x{code:02x}"
 
 
-class _Harmless:
+class _Sanitizer:
     """A processor that makes every text of an event harmless, hides the secrets, and cuts what is very long."""
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
@@ -126,15 +126,15 @@ class _Harmless:
     def _text(self, text: str) -> str:
         shown = self._without_secrets(text)
         if len(shown) > LONGEST_TEXT:
-            return f"{harmless(shown[:LONGEST_TEXT])}… ({len(shown)} characters)"
-        return harmless(shown)
+            return f"{sanitize(shown[:LONGEST_TEXT])}… ({len(shown)} characters)"
+        return sanitize(shown)
 
     def _traceback(self, text: str) -> str:
         """Lines stay lines; of a very long traceback the end is kept, which tells what happened."""
         shown = self._without_secrets(text)
         if len(shown) > LONGEST_TRACEBACK:
             shown = f"…\n{shown[-LONGEST_TRACEBACK:]}"
-        return "\n".join(harmless(line) for line in shown.split("\n"))
+        return "\n".join(sanitize(line) for line in shown.split("\n"))
 
     def _without_secrets(self, text: str) -> str:
         return text if self._hidden is None else self._hidden.sub("…", text)

@@ -14,7 +14,7 @@ from types import ModuleType
 _M_ARENA_MAX = -8
 
 
-def import_without(absent: Iterable[str], unused: Iterable[str], modules: Iterable[str]) -> None:
+def import_with_stubs(absent: Iterable[str], unused: Iterable[str], modules: Iterable[str]) -> None:
     """Import modules, but not all that they would import along.
 
     Args:
@@ -31,7 +31,7 @@ def import_without(absent: Iterable[str], unused: Iterable[str], modules: Iterab
             importlib.import_module(module)
 
 
-def keep_one_arena() -> None:
+def limit_malloc_arenas() -> None:
     """Let all threads share one pool of freed memory: by default glibc gives each its own, and keeps them all.
 
     A C library without `mallopt` (musl) has no such pools.

@@ -16,7 +16,7 @@ class ServiceManager:
         environ: where NOTIFY_SOCKET and WATCHDOG_USEC stand.
 
     Attributes:
-        watchdog_seconds: how long the manager waits for `alive` before it ends the service; None for ever.
+        watchdog_seconds: how long the manager waits for `watchdog_ping` before it ends the service; None for ever.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -43,7 +43,7 @@ class ServiceManager:
         """
         self._send(f"STATUS={' '.join(text.split())}")
 
-    def alive(self) -> None:
+    def watchdog_ping(self) -> None:
         self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:

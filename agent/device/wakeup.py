@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 
 
-class Bell:
+class Waker:
     """Ends the wait of the main thread.
 
     What a signal's handler in Python does is not enough: it runs between two steps of the main thread, and a signal
@@ -24,7 +24,7 @@ class Bell:
         self._poll.register(self._reading, select.POLLIN)
         signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Ends the wait, or the next one; from any thread."""
         with suppress(BlockingIOError):  # so many rings that were not heard yet are enough
             self._writing.send(b"\0")

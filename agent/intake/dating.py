@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from agent.device.clock import Setting
+from agent.device.clock import ClockSegment
 from agent.errors import FootageRefused
 from agent.intake.times import EARLIEST, check_recording_time
 from agent.model import Clip, UntrustedClock
@@ -20,7 +20,7 @@ from agent.spool.time_correction import correct_clip
 UNKNOWN_BOOT = "0" * 32
 
 
-def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
+def dated(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> Sequence[Clip]:
     """The clips of one piece of footage, with times that are believed or marked to be held until they can be.
 
     Args:
@@ -55,16 +55,16 @@ def dated(clips: Sequence[Clip], settings: Sequence[Setting]) -> Sequence[Clip]:
     return clips
 
 
-def _recorded_by(clips: Sequence[Clip], settings: Sequence[Setting]) -> UntrustedClock | None:
+def _recorded_by(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> UntrustedClock | None:
     """This device's clock before it was trusted, if the times are those that it showed when the file was written."""
     start, end = clips[0].key.start.timestamp(), clips[-1].key.end.timestamp()
     modified = clips[0].footage.modified_ns / 1e9
     for setting in settings:
-        if setting.latest.trusted or not setting.shows(start):
+        if setting.latest.trusted or not setting.contains(start):
             continue
         began = setting.latest.boot_began
         for written_under in (setting, *settings):
-            if written_under.shows(modified):
+            if written_under.contains(modified):
                 written = modified - written_under.latest.boot_began + began
                 unset = UntrustedClock(setting.latest.boot_id, round(began), round(written - end))
                 if unset.is_time_source:

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from agent.config import Config, FootageFolder
-from agent.device.clock import AsTold, Clock
+from agent.device.clock import Clock, FixedClock
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.dating import dated
@@ -74,7 +74,7 @@ class Intake:
         self._spool = spool
         self._stop = stop
         self._monotonic = monotonic
-        self._clock = clock or Clock("always", AsTold(now))
+        self._clock = clock or Clock("always", FixedClock(now))
         self._heeded: tuple[float, bool] | None = None
         self._limits = config.limits
         self._hints: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = queue.SimpleQueue()
@@ -144,8 +144,8 @@ class Intake:
 
     def _heed_clock(self) -> None:
         """Once after each change of the clock: clips that wait for it may be decided."""
-        clock = self._clock.look()
-        setting = (self._clock.settings[-1].since, clock.trusted)
+        clock = self._clock.sample()
+        setting = (self._clock.segments[-1].since, clock.trusted)
         if setting == self._heeded:
             return
         try:
@@ -264,14 +264,14 @@ class Intake:
             return
         try:
             hopeless = is_hopeless(pending, now, folder.settle_seconds)
-            job = self._readings[folder].read(footage, self._clock.settings, is_hopeless=hopeless)
+            job = self._readings[folder].read(footage, self._clock.segments, is_hopeless=hopeless)
             if job is None:
                 self._pending[folder, footage.path] = put_off(pending, now, folder.settle_seconds)
             elif self.conformer.accepts(job):
                 self._conforming[footage] = folder
                 del self._pending[folder, footage.path]
             else:
-                (clip,) = dated([as_it_is(job.recording, self._limits)], self._clock.settings)
+                (clip,) = dated([as_it_is(job.recording, self._limits)], self._clock.segments)
                 self._group.add(Member(folder, clip), now)
         except (FootageGone, FootageRefused) as exc:
             self._conclude_settled(folder, footage, exc)
@@ -322,7 +322,7 @@ class Intake:
                 raise done.trouble
             if self._spool.state_of(done.footage) is not None:
                 return
-            clips = dated([clip for clip, _ in done.pieces], self._clock.settings)
+            clips = dated([clip for clip, _ in done.pieces], self._clock.segments)
             (outcome,) = self._entrance.take_in([list(zip(clips, (file for _, file in done.pieces), strict=True))])
         except (FootageGone, FootageRefused) as exc:
             outcome = exc

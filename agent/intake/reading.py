@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from agent.config import Config, FootageFolder
-from agent.device.clock import Setting
+from agent.device.clock import ClockSegment
 from agent.errors import FootageGone, FootageIncomplete
 from agent.intake.conform.media import MediaReader
 from agent.intake.conform.process import Watch, is_installed
@@ -34,7 +34,7 @@ class Reading:
         self._salvager = Inspector(folder, config, media.read_damaged)
         self.rules = f"{self._inspector.rules}{'-with-ffmpeg' if is_installed() else ''}"
 
-    def read(self, footage: Footage, settings: Sequence[Setting], *, is_hopeless: bool) -> Job | None:
+    def read(self, footage: Footage, settings: Sequence[ClockSegment], *, is_hopeless: bool) -> Job | None:
         """What a settled file is; None if it is not whole and someone may still be writing it.
 
         Args:

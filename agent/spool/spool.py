@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.config import SpoolSettings
-from agent.device.clock import ClockStamp
+from agent.device.clock import ClockReading
 from agent.errors import SpoolError, SpoolFull
 from agent.model import Footage, State, Upload, Verdict
 from agent.spool.admission import Admission, NotTaken, Pieces, Taken
@@ -163,7 +163,7 @@ class Spool:
         """Makes clips ready again by hand; see `ClipQueue.retry`."""
         return self._queue.retry(ids)
 
-    def correct_times(self, clock: ClockStamp, doubt: Doubt) -> list[Record]:
+    def correct_times(self, clock: ClockReading, doubt: Doubt) -> list[Record]:
         """Decides about the clips that are held for their time, as far as this device's clock allows now.
 
         Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
-from agent.device.clock import ClockStamp
+from agent.device.clock import ClockReading
 from agent.model import Clip, ClipKey, State, UntrustedClock
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.duplicates import resolve_conflict, same_recording
@@ -39,7 +39,7 @@ class TimeCorrection:
         self._queue = queue
         self._files = files
 
-    def run(self, clock: ClockStamp, doubt: Doubt, at: datetime) -> list[Record]:
+    def run(self, clock: ClockReading, doubt: Doubt, at: datetime) -> list[Record]:
         """Decides as far as the clock allows now; see `judged`.
 
         Returns:
@@ -109,7 +109,7 @@ def correct_clip(clip: Clip, clock: UntrustedClock, seconds: int) -> Clip:
     return replace(clip, key=moved(clip.key, seconds), sources=sources, original_key=clip.key)
 
 
-def judged(record: Record, now: ClockStamp, doubt: Doubt, at: datetime) -> Record:
+def judged(record: Record, now: ClockReading, doubt: Doubt, at: datetime) -> Record:
     """What becomes of a clip that is held for its time.
 
     Args:

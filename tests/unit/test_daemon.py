@@ -52,8 +52,8 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 @pytest.fixture
 def daemon(tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
     """The place of a daemon that, left alone, looks at nothing for an hour."""
-    monkeypatch.setattr(daemon_module, "ALIVE_SECONDS", 3600.0)
-    monkeypatch.setattr(daemon_module, "HUNG_SECONDS", 3 * 3600.0)
+    monkeypatch.setattr(daemon_module, "WATCHDOG_INTERVAL_SECONDS", 3600.0)
+    monkeypatch.setattr(daemon_module, "STALL_TIMEOUT_SECONDS", 3 * 3600.0)
     monkeypatch.setenv("VISION_INGEST_PASSWORD", PASSWORD)
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield DaemonProcess(tmp_path, NOWHERE)

@@ -18,7 +18,7 @@ import structlog
 from agent.cli import COMMANDS, build_parser, main
 from agent.cli.requests import wait_for
 from agent.config import load
-from agent.device.clock import ThisDevice
+from agent.device.clock import SystemClocks
 from agent.device.control import ControlServer
 from agent.model import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.spool import Spool
@@ -245,9 +245,9 @@ def test_check_misses_a_folder_and_an_option(
 def test_check_says_what_the_clock_is_worth(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, synchronised: bool
 ) -> None:
-    monkeypatch.setattr(ThisDevice, "kernel_synchronised", lambda _: synchronised)
-    monkeypatch.setattr(ThisDevice, "timesyncd_synchronised", lambda _: False)
-    monkeypatch.setattr(ThisDevice, "rtc_seconds", lambda _: None)
+    monkeypatch.setattr(SystemClocks, "kernel_synchronised", lambda _: synchronised)
+    monkeypatch.setattr(SystemClocks, "timesyncd_synchronised", lambda _: False)
+    monkeypatch.setattr(SystemClocks, "rtc_seconds", lambda _: None)
     config.write_text(config.read_text().replace('trust = "always"', 'trust = "auto"'))
     assert run(config, "check", "--offline") == (0 if synchronised else 2)
     shown = " ".join(capsys.readouterr().out.split())

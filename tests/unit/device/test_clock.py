@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agent.device.clock import EARLIEST, Clock, ThisDevice
+from agent.device.clock import EARLIEST_PLAUSIBLE, Clock, SystemClocks
 from tests.support.clocks import BenchDevice
 
 BOOTED = 1_790_000_000.0
@@ -15,12 +15,12 @@ YEAR = 365 * 86_400.0
 
 
 def test_a_clock_that_a_time_service_keeps_is_trusted() -> None:
-    assert Clock(device=BenchDevice(BOOTED, kernel=True)).latest.trusted
+    assert Clock(source=BenchDevice(BOOTED, kernel=True)).latest.trusted
 
 
 def test_a_plausible_clock_without_a_source_is_not_trusted() -> None:
     """A device without a battery-backed clock resumes at the time it was switched off: plausible, and wrong."""
-    assert not Clock(device=BenchDevice(BOOTED)).latest.trusted
+    assert not Clock(source=BenchDevice(BOOTED)).latest.trusted
 
 
 def test_always_believes_any_clock_and_asks_nobody() -> None:
@@ -38,104 +38,104 @@ def test_the_battery_backed_clock_is_believed_as_long_as_it_agrees(off: float, t
     """With a dead battery it says 2000, and systemd moves the system's clock on to when it was last known."""
     device = BenchDevice(BOOTED)
     device.rtc = device.wall() + off
-    assert Clock(device=device).latest.trusted is trusted
+    assert Clock(source=device).latest.trusted is trusted
 
 
 def test_two_clocks_that_agree_on_a_time_before_this_program_was_written_are_not_believed() -> None:
-    device = BenchDevice(EARLIEST - 1000.0, uptime=10.0)
+    device = BenchDevice(EARLIEST_PLAUSIBLE - 1000.0, uptime=10.0)
     device.rtc = device.wall()
-    assert not Clock(device=device).latest.trusted
+    assert not Clock(source=device).latest.trusted
 
 
 def test_a_clock_that_was_synchronised_stays_trusted_without_a_network() -> None:
     device = BenchDevice(BOOTED, kernel=True)
-    clock = Clock(device=device)
+    clock = Clock(source=device)
     device.uptime += 10 * 3600.0
     device.kernel = False
-    assert clock.look().trusted
+    assert clock.sample().trusted
 
 
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR, 10.0])
 def test_a_clock_that_was_set_by_hand_is_not_trusted_until_it_is_synchronised_again(seconds: float) -> None:
     device = BenchDevice(BOOTED, kernel=True, timesyncd=True)
-    clock = Clock(device=device)
+    clock = Clock(source=device)
     device.kernel = False
     device.booted += seconds
-    assert not clock.look().trusted
+    assert not clock.sample().trusted
     device.uptime += 60.0
-    assert not clock.look().trusted
+    assert not clock.sample().trusted
     device.synchronise(BOOTED)
-    assert clock.look().trusted
+    assert clock.sample().trusted
 
 
 def test_timesyncd_alone_is_believed_if_nobody_set_the_clock_since() -> None:
     device = BenchDevice(BOOTED, timesyncd=True)
-    assert Clock(device=device).latest.trusted
+    assert Clock(source=device).latest.trusted
 
 
 def test_a_step_is_told_once_and_by_how_much() -> None:
     device = BenchDevice(BOOTED)
-    clock = Clock(device=device)
+    clock = Clock(source=device)
     with capture_logs() as logged:
         for _ in range(3):
             device.uptime += 30.0
-            clock.look()
+            clock.sample()
         device.synchronise(BOOTED + YEAR)
         for _ in range(3):
             device.uptime += 30.0
-            clock.look()
+            clock.sample()
     assert [entry["event"] for entry in logged] == ["clock_stepped", "clock_trusted"]
     assert logged[0]["seconds"] == YEAR
 
 
 def test_suspend_and_a_disciplined_clock_are_no_steps() -> None:
     device = BenchDevice(BOOTED)
-    clock = Clock(device=device)
+    clock = Clock(source=device)
     with capture_logs() as logged:
         device.uptime += 5 * 86_400.0
-        clock.look()
+        clock.sample()
         for _ in range(20):
             device.booted += 0.5
-            clock.look()
+            clock.sample()
     assert logged == []
-    assert len(clock.settings) == 1
+    assert len(clock.segments) == 1
 
 
 def test_the_settings_of_the_clock_in_this_boot_are_remembered() -> None:
     device = BenchDevice(0.0, uptime=5.0)
-    clock = Clock(device=device)
+    clock = Clock(source=device)
     device.uptime = 100.0
-    clock.look()
+    clock.sample()
     device.uptime = 105.0
     device.synchronise(BOOTED)
-    clock.look()
-    unset, right = clock.settings
+    clock.sample()
+    unset, right = clock.segments
     assert (unset.since, unset.latest.boot_seconds, unset.latest.trusted) == (0.0, 100.0, False)
     assert (right.since, right.latest.boot_began, right.latest.trusted) == (100.0, BOOTED, True)
-    assert unset.shows(50.0)
-    assert not unset.shows(BOOTED + 50.0)
-    assert not unset.shows(500.0)
-    assert right.shows(BOOTED + 104.0)
-    assert not right.shows(BOOTED)
+    assert unset.contains(50.0)
+    assert not unset.contains(BOOTED + 50.0)
+    assert not unset.contains(500.0)
+    assert right.contains(BOOTED + 104.0)
+    assert not right.contains(BOOTED)
 
 
 def test_a_clock_that_is_set_all_the_time_needs_no_more_memory() -> None:
     device = BenchDevice(BOOTED)
-    clock = Clock(device=device)
+    clock = Clock(source=device)
     for _ in range(1000):
         device.booted += 60.0
-        clock.look()
-    assert len(clock.settings) <= 16
+        clock.sample()
+    assert len(clock.segments) <= 16
 
 
 def test_a_change_of_the_configuration_takes_effect_at_the_next_look() -> None:
-    clock = Clock(device=BenchDevice(BOOTED))
+    clock = Clock(source=BenchDevice(BOOTED))
     clock.trust = "always"
-    assert clock.look().trusted
+    assert clock.sample().trusted
 
 
 def test_this_device_can_be_read() -> None:
-    device = ThisDevice()
+    device = SystemClocks()
     awake_seconds = time.monotonic()
     assert len(bytes.fromhex(device.boot_id())) == 16
     assert device.boot_seconds() >= awake_seconds
@@ -156,4 +156,4 @@ def test_the_kernel_is_asked_as_timedated_asks_it() -> None:
 
     whole = Whole()
     assert ctypes.CDLL(None).adjtimex(ctypes.byref(whole)) >= 0
-    assert ThisDevice().kernel_synchronised() == (whole.maxerror < 16_000_000)
+    assert SystemClocks().kernel_synchronised() == (whole.maxerror < 16_000_000)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from agent.device.memory import keep_one_arena
+from agent.device.memory import limit_malloc_arenas
 
 
 def in_a_new_process(program: str) -> str:
@@ -13,8 +13,8 @@ def in_a_new_process(program: str) -> str:
 def test_libraries_are_imported_as_if_what_they_can_do_without_were_not_there() -> None:
     program = """
 import sys
-from agent.device.memory import import_without
-import_without(absent=["rich", "charset_normalizer"], unused=["asyncio"], modules=["structlog", "requests"])
+from agent.device.memory import import_with_stubs
+import_with_stubs(absent=["rich", "charset_normalizer"], unused=["asyncio"], modules=["structlog", "requests"])
 print([name for name in ("rich", "charset_normalizer", "asyncio") if name in sys.modules])
 import rich
 print(rich.__name__)
@@ -24,8 +24,8 @@ print(rich.__name__)
 
 def test_a_module_that_was_said_to_be_unused_is_there_when_it_is_used_after_all() -> None:
     program = """
-from agent.device.memory import import_without
-import_without(absent=[], unused=["asyncio"], modules=["structlog"])
+from agent.device.memory import import_with_stubs
+import_with_stubs(absent=[], unused=["asyncio"], modules=["structlog"])
 import structlog, asyncio
 structlog.configure(processors=[lambda _logger, _name, event: event["event"]])
 async def say():
@@ -38,15 +38,15 @@ asyncio.run(say())
 def test_modules_that_are_loaded_already_stay() -> None:
     program = """
 import sys, rich
-from agent.device.memory import import_without
-import_without(absent=["rich"], unused=[], modules=["structlog"])
+from agent.device.memory import import_with_stubs
+import_with_stubs(absent=["rich"], unused=[], modules=["structlog"])
 print(sys.modules["rich"] is rich)
 """
     assert in_a_new_process(program) == "True"
 
 
 def test_threads_can_be_made_to_share_their_freed_memory() -> None:
-    keep_one_arena()
+    limit_malloc_arenas()
 
 
 def test_the_daemon_starts_without_what_only_other_commands_need() -> None:

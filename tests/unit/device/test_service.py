@@ -27,7 +27,7 @@ def test_the_service_manager_is_told_in_its_own_words(manager: tuple[socket.sock
     service_manager.ready()
     service_manager.reloading()
     service_manager.status("3 waiting, link up")
-    service_manager.alive()
+    service_manager.watchdog_ping()
     service_manager.stopping()
     assert [receiver.recv(4096) for _ in range(5)] == [
         b"READY=1",
@@ -55,7 +55,7 @@ def test_without_a_service_manager_nothing_happens() -> None:
 
 
 def test_a_service_manager_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
-    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).alive()
+    ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).watchdog_ping()
 
 
 def test_a_service_manager_that_reads_nothing_does_not_stop_the_daemon(
@@ -69,7 +69,7 @@ def test_a_service_manager_that_reads_nothing_does_not_stop_the_daemon(
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as flood:
             flood.setblocking(False)
             queued = count_until_blocked(lambda: flood.sendto(b"X=1", address))
-        ServiceManager({"NOTIFY_SOCKET": address}).alive()
+        ServiceManager({"NOTIFY_SOCKET": address}).watchdog_ping()
         assert count_until_blocked(lambda: receiver.recv(16)) == queued
 
 

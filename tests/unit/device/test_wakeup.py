@@ -9,51 +9,51 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.device.wakeup import Bell
+from agent.device.wakeup import Waker
 
 # A wait that is missed lasts so long: the test's own time limit ends it.
 FOR_EVER_SECONDS = 3600.0
 
 
 @pytest.fixture
-def bell() -> Iterator[Bell]:
+def waker() -> Iterator[Waker]:
     before = signal.signal(signal.SIGHUP, lambda *_: None)
-    bell = Bell()
-    yield bell
-    bell.close()
+    waker = Waker()
+    yield waker
+    waker.close()
     signal.signal(signal.SIGHUP, before)
 
 
-def test_a_ring_from_another_thread_ends_the_wait(bell: Bell) -> None:
-    thread = threading.Thread(target=bell.ring)
+def test_a_ring_from_another_thread_ends_the_wait(waker: Waker) -> None:
+    thread = threading.Thread(target=waker.wake)
     thread.start()
-    bell.wait(FOR_EVER_SECONDS)
+    waker.wait(FOR_EVER_SECONDS)
     thread.join()
 
 
-def test_a_ring_before_the_wait_counts_and_many_count_once(bell: Bell) -> None:
+def test_a_ring_before_the_wait_counts_and_many_count_once(waker: Waker) -> None:
     for _ in range(3):
-        bell.ring()
-    bell.wait(FOR_EVER_SECONDS)
-    bell.ring()
-    bell.wait(FOR_EVER_SECONDS)
-    bell.wait(0.0)
+        waker.wake()
+    waker.wait(FOR_EVER_SECONDS)
+    waker.wake()
+    waker.wait(FOR_EVER_SECONDS)
+    waker.wait(0.0)
 
 
-def test_more_rings_than_anyone_can_hear_stop_nobody(bell: Bell) -> None:
+def test_more_rings_than_anyone_can_hear_stop_nobody(waker: Waker) -> None:
     for _ in range(100_000):
-        bell.ring()
-    bell.wait(FOR_EVER_SECONDS)
+        waker.wake()
+    waker.wait(FOR_EVER_SECONDS)
 
 
-def test_a_signal_whose_handler_has_run_before_the_wait_ends_it(bell: Bell) -> None:
+def test_a_signal_whose_handler_has_run_before_the_wait_ends_it(waker: Waker) -> None:
     """As one does that comes when the thread is on its way into the wait."""
     os.kill(os.getpid(), signal.SIGHUP)
-    bell.wait(FOR_EVER_SECONDS)
+    waker.wait(FOR_EVER_SECONDS)
 
 
-def test_a_signal_ends_the_wait(bell: Bell) -> None:
+def test_a_signal_ends_the_wait(waker: Waker) -> None:
     thread = threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGHUP))
     thread.start()
-    bell.wait(FOR_EVER_SECONDS)
+    waker.wait(FOR_EVER_SECONDS)
     thread.join()

@@ -53,7 +53,7 @@ class Bench:
             log=LogSettings(),
         )
         self.taken = 0
-        self.clock = Clock(device=self.device)
+        self.clock = Clock(source=self.device)
         self.intake = Intake(
             config,
             self.spool,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import SpoolSettings
-from agent.device.clock import ClockStamp
+from agent.device.clock import ClockReading
 from agent.model import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
 from agent.spool import Spool, Taken
 from agent.spool.files import name_for, read_name
@@ -21,8 +21,8 @@ from tests.support.clocks import BOOT
 RIGHT = 1_790_000_000
 NEXT_BOOT = "c" * 32
 UNSET = UntrustedClock(BOOT, boot_began=0, lag_seconds=2)
-NOT_YET = ClockStamp(BOOT, 300.0, 300.0, trusted=False)
-SET = ClockStamp(BOOT, 400.0, RIGHT + 400.0, trusted=True)
+NOT_YET = ClockReading(BOOT, 300.0, 300.0, trusted=False)
+SET = ClockReading(BOOT, 400.0, RIGHT + 400.0, trusted=True)
 SET_IN_NEXT_BOOT = replace(SET, boot_id=NEXT_BOOT)
 
 
@@ -64,7 +64,7 @@ class Bench:
         (taken,) = self.spool.take_in([(clip, clip.footage.path)])
         return taken
 
-    def correct_times(self, clock: ClockStamp, doubt: str | None = None) -> list[Record]:
+    def correct_times(self, clock: ClockReading, doubt: str | None = None) -> list[Record]:
         return self.spool.correct_times(clock, lambda _: doubt)
 
     def record(self, id: int) -> Record:
@@ -133,7 +133,7 @@ def test_after_a_restart_in_the_same_boot_it_goes_on(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("clock", [SET_IN_NEXT_BOOT, replace(NOT_YET, boot_id=NEXT_BOOT)])
-def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, clock: ClockStamp) -> None:
+def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, clock: ClockReading) -> None:
     taken = bench.take(bench.clip(100))
     bench.reopen()
     (changed,) = bench.correct_times(clock)
