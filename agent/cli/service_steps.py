@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agent.config.access import SERVICE_USER
-from agent.config.reading import SYSTEM_FILE
+from agent.config.loading import SYSTEM_FILE
 
 UNIT = "vision-ingest.service"
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agent.config.device import surroundings
+from agent.config.environment import surroundings
+from agent.config.loading import default_file, load
 from agent.config.password import secrets_of
-from agent.config.reading import default_file, load
-from agent.config.types import (
+from agent.config.settings import (
     Api,
     ClockSettings,
     Config,

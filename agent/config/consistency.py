@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from agent.config.mistakes import Mistakes
-from agent.config.types import FootageFolder, Limits, SpoolSettings, UploadSettings
+from agent.config.settings import FootageFolder, Limits, SpoolSettings, UploadSettings
 
 
 def check_sizes(limits: Limits, spool: SpoolSettings, upload: UploadSettings, mistakes: Mistakes) -> None:

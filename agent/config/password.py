@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from agent.config.access import SERVICE_USER, current_user
-from agent.config.types import Config, Secret
+from agent.config.settings import Config, Secret
 from agent.config.values import WrongValueError
 
 CREDENTIAL = "api-password"

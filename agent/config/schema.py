@@ -1,4 +1,4 @@
-"""Every key that the configuration may hold, and how it is read. Defaults are those of `agent.config.types`.
+"""Every key that the configuration may hold, and how it is read. Defaults are those of `agent.config.settings`.
 
 A new key is a field there and a line here; the commented `config/vision-ingest.toml` explains it.
 """
@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from agent.config.patterns import pattern
 from agent.config.regions import BASE_URLS
-from agent.config.types import ClockSettings, Conform, FootageFolder, LogSettings, UploadSettings
+from agent.config.settings import ClockSettings, Conform, FootageFolder, LogSettings, UploadSettings
 from agent.config.urls import base_url, proxy, webhook_url
 from agent.config.values import (
     Reader,

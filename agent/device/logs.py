@@ -23,7 +23,7 @@ from urllib.parse import quote, quote_plus
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from agent.config.types import LogSettings, Secret
+from agent.config.settings import LogSettings, Secret
 
 LONGEST_TEXT = 2_000
 LONGEST_TRACEBACK = 16_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.config.access import current_user
 from agent.config.mistakes import Mistakes
-from agent.config.types import Config, FootageFolder
+from agent.config.settings import Config, FootageFolder
 from agent.config.values import WrongValueError
 from agent.errors import Problem
 

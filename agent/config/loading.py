@@ -13,8 +13,8 @@ from agent.config.mistakes import Mistakes
 from agent.config.password import read_password
 from agent.config.regions import BASE_URLS
 from agent.config.schema import Schema, schema
-from agent.config.tables import check_sections, read_section, section, sections
-from agent.config.types import (
+from agent.config.sections import check_sections, read_section, section, sections
+from agent.config.settings import (
     Api,
     ClockSettings,
     Config,
