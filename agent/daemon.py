@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from agent import __version__
-from agent.config import Config, load, secrets_of, surroundings
+from agent.config import Config, environment, load, secrets_of
 from agent.delivery.dispatcher import Dispatcher
 from agent.device import logs
 from agent.device.clock import Clock
@@ -258,7 +258,7 @@ class Daemon:
 
     def _log_startup(self, **fields: object) -> None:
         config = self._config
-        for problem in surroundings(config):
+        for problem in environment.check(config):
             log.warning("not_in_order", problem=str(problem))
         self._clock.log_state()
         log.info(

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _device(config: Config) -> Iterator[Finding]:
-    from agent.config import surroundings
+    from agent.config import environment
 
-    problems = surroundings(config)
+    problems = environment.check(config)
     for problem in problems:
         yield Finding("device", False, str(problem))
     if not problems:

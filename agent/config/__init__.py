@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from agent.config.environment import surroundings
 from agent.config.loading import default_file, load
 from agent.config.password import secrets_of
 from agent.config.settings import (
@@ -34,5 +33,4 @@ __all__ = [
     "default_file",
     "load",
     "secrets_of",
-    "surroundings",
 ]

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
-from agent.config.mistakes import Mistakes
+from agent.config.mistakes import ErrorCollector
 from agent.config.settings import FootageFolder, Limits, SpoolSettings, UploadSettings
 
 
-def check_sizes(limits: Limits, spool: SpoolSettings, upload: UploadSettings, mistakes: Mistakes) -> None:
+def check_sizes(limits: Limits, spool: SpoolSettings, upload: UploadSettings, errors: ErrorCollector) -> None:
     """The largest clip must fit into a batch and into the spool: otherwise it would wait forever."""
     for key, max_bytes in (("upload.batch_bytes", upload.batch_bytes), ("spool.max_bytes", spool.max_bytes)):
         if max_bytes < limits.max_bytes:
-            mistakes.add(
+            errors.add(
                 key,
                 f"{max_bytes} is less than one clip may have",
                 f"allowed is at least limits.max_bytes, {limits.max_bytes}",
             )
 
 
-def check_folders(folders: Mapping[int, FootageFolder], spool: SpoolSettings, mistakes: Mistakes) -> None:
+def check_folders(folders: Mapping[int, FootageFolder], spool: SpoolSettings, errors: ErrorCollector) -> None:
     """No file may be taken twice, and no clip may be taken from the spool again.
 
     Args:
@@ -30,31 +30,31 @@ def check_folders(folders: Mapping[int, FootageFolder], spool: SpoolSettings, mi
     """
     for (first, outer), (second, inner) in combinations(folders.items(), 2):
         if _real(outer.path) == _real(inner.path):
-            mistakes.add(
+            errors.add(
                 f"footage[{second}].path", f"is the same folder as that of footage[{first}]", "remove one of the two"
             )
         elif _takes(outer, inner.path):
-            _report_nested(second, first, outer, mistakes)
+            _report_nested(second, first, outer, errors)
         elif _takes(inner, outer.path):
-            _report_nested(first, second, inner, mistakes)
+            _report_nested(first, second, inner, errors)
     for index, folder in folders.items():
         if _takes(folder, spool.directory):
-            mistakes.add(
+            errors.add(
                 "spool.directory",
                 f"{spool.directory} lies inside footage[{index}] ({folder.path}): its clips would be taken again "
                 "without end",
                 "choose a directory outside of all footage",
             )
         elif _real(spool.directory) in _real(folder.path).parents:
-            mistakes.add(
+            errors.add(
                 f"footage[{index}].path",
                 f"{folder.path} lies inside the spool ({spool.directory}), which the service keeps for itself",
                 "choose a folder outside of the spool",
             )
 
 
-def _report_nested(inner: int, outer: int, folder: FootageFolder, mistakes: Mistakes) -> None:
-    mistakes.add(
+def _report_nested(inner: int, outer: int, folder: FootageFolder, errors: ErrorCollector) -> None:
+    errors.add(
         f"footage[{inner}].path",
         f"lies inside footage[{outer}] ({folder.path}): its files would be taken twice",
         f"remove one of the two, or set recursive = false in footage[{outer}]",

@@ -9,28 +9,28 @@ import stat
 from pathlib import Path
 
 from agent.config.access import current_user
-from agent.config.mistakes import Mistakes
+from agent.config.mistakes import ErrorCollector
 from agent.config.settings import Config, FootageFolder
 from agent.config.values import WrongValueError
 from agent.errors import Problem
 
 
-def surroundings(config: Config) -> list[Problem]:
+def check(config: Config) -> list[Problem]:
     """What is wrong on this device at this moment, for the user that asks.
 
     None of it makes the configuration wrong: a card may be mounted later, and a permission be repaired while the
     service runs.
     """
-    mistakes = Mistakes(config.file)
+    errors = ErrorCollector(config.file)
     for index, folder in enumerate(config.footage):
-        with mistakes.noting(f"footage[{index}].path"):
+        with errors.collect(f"footage[{index}].path"):
             _check_footage(folder)
-    with mistakes.noting("spool.directory"):
+    with errors.collect("spool.directory"):
         _check_spool(config.spool.directory)
     if config.api.ca_file is not None:
-        with mistakes.noting("api.ca_file"):
+        with errors.collect("api.ca_file"):
             _check_certificates(config.api.ca_file)
-    return mistakes.problems
+    return errors.problems
 
 
 def _check_footage(folder: FootageFolder) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.config.consistency import check_folders, check_sizes
 from agent.config.document import read_documents
-from agent.config.mistakes import Mistakes
+from agent.config.mistakes import ErrorCollector
 from agent.config.password import read_password
 from agent.config.regions import BASE_URLS
 from agent.config.schema import Schema, schema
@@ -61,13 +61,13 @@ def load(
     read = read_documents(file)
     document = read.tables
     keys = schema(file.parent, presets)
-    mistakes = Mistakes(file, read.origins)
-    check_sections(document, keys, mistakes)
+    errors = ErrorCollector(file, read.origins)
+    check_sections(document, keys, errors)
 
     def values(name: str) -> dict[str, Any]:
-        return read_section(section(document, name, mistakes), name, keys, mistakes)
+        return read_section(section(document, name, errors), name, keys, errors)
 
-    api = _read_api(document, keys, mistakes, environ if with_password else None)
+    api = _read_api(document, keys, errors, environ if with_password else None)
     vehicle = Vehicle(**values("vehicle"))
     limits = Limits(**values("limits"))
     conform = Conform(**values("conform"))
@@ -75,10 +75,10 @@ def load(
     upload = UploadSettings(**values("upload"))
     clock = ClockSettings(**values("clock"))
     log = LogSettings(**values("log"))
-    footage = _read_footage(document, keys, mistakes)
-    check_sizes(limits, spool, upload, mistakes)
-    check_folders(footage, spool, mistakes)
-    mistakes.raise_any()
+    footage = _read_footage(document, keys, errors)
+    check_sizes(limits, spool, upload, errors)
+    check_folders(footage, spool, errors)
+    errors.raise_any()
     return Config(
         file=file,
         api=Api(**api),
@@ -94,43 +94,43 @@ def load(
 
 
 def _read_api(
-    document: dict[str, Any], keys: Schema, mistakes: Mistakes, environ: Mapping[str, str] | None
+    document: dict[str, Any], keys: Schema, errors: ErrorCollector, environ: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """The fields of Api, as far as they are good; without `environ` the password stays empty."""
-    written = section(document, "api", mistakes)
-    values = read_section(written, "api", keys, mistakes)
+    written = section(document, "api", errors)
+    values = read_section(written, "api", keys, errors)
     refused = written.keys() - values.keys()
     if "username" not in written:
-        mistakes.add("api.username", "is missing", "give the username of the Fleet API account")
+        errors.add("api.username", "is missing", "give the username of the Fleet API account")
     if "region" not in written and "base_url" not in written:
-        mistakes.add("api.region", "is missing", f"give the country of the account: {', '.join(BASE_URLS)}")
+        errors.add("api.region", "is missing", f"give the country of the account: {', '.join(BASE_URLS)}")
     if "region" in written and "base_url" in written:
-        mistakes.add("api.base_url", "stands beside region, which means an address too", "remove one of the two")
+        errors.add("api.base_url", "stands beside region, which means an address too", "remove one of the two")
     if "region" in values:
         values["base_url"] = BASE_URLS[values.pop("region")]
     values["password"] = Secret("")
     password_file = values.pop("password_file", None)
     if environ is not None and not refused & {"password", "password_file"}:
-        with mistakes.noting("api.password_file"):
+        with errors.collect("api.password_file"):
             values["password"] = read_password(password_file, environ)
     return values
 
 
-def _read_footage(document: dict[str, Any], keys: Schema, mistakes: Mistakes) -> dict[int, FootageFolder]:
+def _read_footage(document: dict[str, Any], keys: Schema, errors: ErrorCollector) -> dict[int, FootageFolder]:
     """The folders by their place in the file; one without a usable path is reported and left out."""
     if not document.get("footage", []):
-        mistakes.add("footage", "is missing", 'add [[footage]] and below it path = "..." with the folder to watch')
+        errors.add("footage", "is missing", 'add [[footage]] and below it path = "..." with the folder to watch')
     folders = {}
-    listed = sections(document, "footage", mistakes)
+    listed = sections(document, "footage", errors)
     if len(listed) > MOST_FOLDERS:
-        mistakes.add("footage", f"stands there {len(listed):,} times", f"allowed are {MOST_FOLDERS} folders")
+        errors.add("footage", f"stands there {len(listed):,} times", f"allowed are {MOST_FOLDERS} folders")
     for index, written in enumerate(listed[:MOST_FOLDERS]):
         label = f"footage[{index}]"
-        values = read_section(written, "footage", keys, mistakes, label=label)
+        values = read_section(written, "footage", keys, errors, label=label)
         if "path" not in written:
-            mistakes.add(f"{label}.path", "is missing", "give the folder that the camera writes into")
+            errors.add(f"{label}.path", "is missing", "give the folder that the camera writes into")
         if "preset" in written and "pattern" in written:
-            mistakes.add(f"{label}.pattern", "stands beside preset, which is a pattern too", "remove one of the two")
+            errors.add(f"{label}.pattern", "stands beside preset, which is a pattern too", "remove one of the two")
         if "path" in values:
             folders[index] = FootageFolder(**values)
     return folders

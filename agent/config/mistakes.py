@@ -10,7 +10,7 @@ from agent.config.values import WrongValueError
 from agent.errors import ConfigError, Problem
 
 
-class Mistakes:
+class ErrorCollector:
     """Collects every mistake, so that one run shows them all.
 
     Args:
@@ -30,7 +30,7 @@ class Mistakes:
         self.problems.append(Problem(str(self._origins.get(place, self._file)), key, wrong, allowed))
 
     @contextmanager
-    def noting(self, key: str) -> Iterator[None]:
+    def collect(self, key: str) -> Iterator[None]:
         """A WrongValueError of the block becomes a mistake of this key."""
         try:
             yield

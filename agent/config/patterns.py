@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from agent.config.values import WrongValueError, characters, nearest, notation
+from agent.config.values import WrongValueError, as_toml, closest_match, non_empty
 
 GROUPS = ("registration", "camera", "start", "Y", "y", "m", "d", "H", "M", "S", "event")
 """What a group may be called: values by name, and the parts of the start as `strftime` letters them."""
@@ -27,7 +27,7 @@ _QUANTIFIER = re.compile(r"[*+]|\{\d*,\d*\}")
 
 def pattern(value: object) -> re.Pattern[str]:
     """A regular expression with at least one of GROUPS. It ignores case: recorders and FAT change it at will."""
-    expression = characters(value)
+    expression = non_empty(value)
     if len(expression) > LONGEST:
         raise WrongValueError(f"it has {len(expression):,} characters", f"allowed are {LONGEST:,}: write it simpler")
     compiled = _compiled(expression)
@@ -38,14 +38,14 @@ def pattern(value: object) -> re.Pattern[str]:
         )
     for group in compiled.groupindex:
         if group not in GROUPS:
-            near = nearest(group, GROUPS)
+            near = closest_match(group, GROUPS)
             meant = f"did you mean {near}? " if near else ""
-            raise WrongValueError(f"the group {notation(group)} is not known", f"{meant}{_allowed_groups()}")
+            raise WrongValueError(f"the group {as_toml(group)} is not known", f"{meant}{_allowed_groups()}")
     _check_the_start_is_whole(groups & _CLOCK)
     for group in _repeated_groups(compiled.pattern):
-        if _explodes(group):
+        if _is_catastrophic(group):
             raise WrongValueError(
-                f"the repeated group {notation(group)} would take years on some names, and nothing could be delivered "
+                f"the repeated group {as_toml(group)} would take years on some names, and nothing could be delivered "
                 "meanwhile",
                 "do not repeat what is repeated inside: write \\d+ instead of (\\d+)+",
             )
@@ -60,7 +60,7 @@ def _compiled(expression: str) -> re.Pattern[str]:
             return re.compile(expression, re.IGNORECASE)
     except re.error as error:
         start = error.pos or 0
-        place = f"at character {start + 1}, where it reads {notation(expression[start : start + 20])}"
+        place = f"at character {start + 1}, where it reads {as_toml(expression[start : start + 20])}"
         raise WrongValueError(f"it is not a regular expression: {error.msg} {place}", "correct it there") from error
     except (Warning, OverflowError, RecursionError) as error:
         raise WrongValueError(f"it is not a usable regular expression: {error}", "write it simpler") from error
@@ -78,7 +78,7 @@ def _repeated_groups(expression: str) -> Iterator[str]:
                 yield expression[begin : repeated.end()]
 
 
-def _explodes(group: str) -> bool:
+def _is_catastrophic(group: str) -> bool:
     """Whether this group takes exponential time when what follows it never fits; tried on lengthening names."""
     try:
         doomed = re.compile(f"{group}(?!)", re.IGNORECASE)

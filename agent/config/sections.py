@@ -5,47 +5,47 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from agent.config.mistakes import Mistakes
+from agent.config.mistakes import ErrorCollector
 from agent.config.schema import Schema
-from agent.config.values import nearest, notation
+from agent.config.values import as_toml, closest_match
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
-def check_sections(document: dict[str, Any], schema: Schema, mistakes: Mistakes) -> None:
+def check_sections(document: dict[str, Any], schema: Schema, errors: ErrorCollector) -> None:
     """Report whatever stands at the top of the file and is no section."""
     for name, value in document.items():
         if name in schema:
             continue
         if not isinstance(value, (dict, list)):
-            mistakes.add(_written(name), "stands outside of every section", _where_it_belongs(name, schema))
+            errors.add(_written(name), "stands outside of every section", _where_it_belongs(name, schema))
             continue
-        near = nearest(name, schema)
+        near = closest_match(name, schema)
         meant = f"did you mean [{near}]? " if near else ""
         sections = ", ".join(f"[{section}]" for section in schema)
-        mistakes.add(_written(name), f"there is no section [{_written(name)}]", f"{meant}allowed: {sections}")
+        errors.add(_written(name), f"there is no section [{_written(name)}]", f"{meant}allowed: {sections}")
 
 
-def section(document: dict[str, Any], name: str, mistakes: Mistakes) -> dict[str, Any]:
+def section(document: dict[str, Any], name: str, errors: ErrorCollector) -> dict[str, Any]:
     """The section `name` as it was written; empty if there is none."""
     value = document.get(name, {})
     if isinstance(value, dict):
         return value
-    mistakes.add(name, "is not a section", f"write [{name}] in a line of its own, with single brackets")
+    errors.add(name, "is not a section", f"write [{name}] in a line of its own, with single brackets")
     return value[0] if value and _are_tables(value) else {}
 
 
-def sections(document: dict[str, Any], name: str, mistakes: Mistakes) -> list[dict[str, Any]]:
+def sections(document: dict[str, Any], name: str, errors: ErrorCollector) -> list[dict[str, Any]]:
     """All sections [[name]], which may stand in the file several times."""
     value = document.get(name, [])
     if _are_tables(value):
         return list(value)
-    mistakes.add(name, "is not a list of sections", f"write [[{name}]] in a line of its own, with double brackets")
+    errors.add(name, "is not a list of sections", f"write [[{name}]] in a line of its own, with double brackets")
     return [value] if isinstance(value, dict) else []
 
 
 def read_section(
-    written: dict[str, Any], name: str, schema: Schema, mistakes: Mistakes, *, label: str | None = None
+    written: dict[str, Any], name: str, schema: Schema, errors: ErrorCollector, *, label: str | None = None
 ) -> dict[str, Any]:
     """Read every key that can be read and report the others.
 
@@ -62,16 +62,16 @@ def read_section(
         place = f"{label or name}.{_written(key)}"
         read = schema[name].get(key)
         if read is None:
-            mistakes.add(place, "there is no such key", _meant(key, name, schema))
+            errors.add(place, "there is no such key", _meant(key, name, schema))
             continue
-        with mistakes.noting(place):
+        with errors.collect(place):
             values[key] = read(value)
     return values
 
 
 def _meant(key: str, name: str, schema: Schema) -> str:
     allowed = [known for known in schema[name] if known != "password"]  # that key is there only to be refused
-    near = nearest(key, allowed)
+    near = closest_match(key, allowed)
     if near is None and any(key in keys for keys in schema.values()):
         return _where_it_belongs(key, schema)
     meant = f'did you mean "{near}"? ' if near else ""
@@ -96,4 +96,4 @@ def _are_tables(value: object) -> bool:
 
 
 def _written(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else notation(key)
+    return key if _BARE_KEY.fullmatch(key) else as_toml(key)

@@ -6,7 +6,7 @@ import ipaddress
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from agent.config.values import WrongValueError, characters, notation
+from agent.config.values import WrongValueError, as_toml, non_empty
 
 _CREDENTIALS = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 
@@ -40,7 +40,7 @@ def webhook_url(value: object) -> str:
 
 
 def _split(value: object, schemes: tuple[str, ...], allowed: str) -> SplitResult:
-    written = characters(value)
+    written = non_empty(value)
     wrong = WrongValueError(f"{_shown(written)} is not a web address that can be used here", allowed)
     if " " in written or not written.isprintable():
         raise wrong
@@ -62,4 +62,4 @@ def _is_loopback(host: str) -> bool:
 
 
 def _shown(url: str) -> str:
-    return notation(_CREDENTIALS.sub(r"\1...@", url))
+    return as_toml(_CREDENTIALS.sub(r"\1...@", url))

@@ -54,7 +54,7 @@ class WrongValueError(Exception):
         self.allowed = allowed
 
 
-def notation(value: object) -> str:
+def as_toml(value: object) -> str:
     """The value as TOML writes it, in plain ASCII (so that a message is safe to print), long ones cut."""
     try:
         written = json.dumps(value, default=str)
@@ -63,7 +63,7 @@ def notation(value: object) -> str:
     return written if len(written) <= LONGEST_EXCERPT else f"{written[: LONGEST_EXCERPT - 3]}..."
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
+def closest_match(word: str, words: Iterable[str]) -> str | None:
     """The one of `words` that was probably meant, whatever the case; None if none is near."""
     spelled = {candidate.lower(): candidate for candidate in words}
     close = _close_matches(word.lower(), spelled, n=1)
@@ -78,12 +78,12 @@ def _close_matches(word: str, words: Iterable[str], *, n: int, cutoff: float = 0
 
 def suggestion(word: str, words: Collection[str]) -> str:
     """The half of a message that says which words are allowed, the nearest first."""
-    near = nearest(word, words)
-    meant = f"did you mean {notation(near)}? " if near else ""
+    near = closest_match(word, words)
+    meant = f"did you mean {as_toml(near)}? " if near else ""
     return f"{meant}allowed: {', '.join(words)}"
 
 
-def characters(value: object) -> str:
+def non_empty(value: object) -> str:
     """Text of any kind that is not empty."""
     if not isinstance(value, str):
         raise _wrong_type(value, "allowed is text in quotes")
@@ -94,10 +94,10 @@ def characters(value: object) -> str:
 
 def text(value: object) -> str:
     """Text that is not empty, with nothing invisible in it and no space at either end."""
-    written = characters(value)
+    written = non_empty(value)
     if written != written.strip() or not written.isprintable():
         raise WrongValueError(
-            f"{notation(value)} has a space at an end or an invisible character", "allowed is text without them"
+            f"{as_toml(value)} has a space at an end or an invisible character", "allowed is text without them"
         )
     return written
 
@@ -130,7 +130,7 @@ def integer(low: int, high: int, unit: str) -> Callable[[object], int]:
         if not isinstance(value, int) or isinstance(value, bool):
             raise _wrong_type(value, allowed)
         if not low <= value <= high:
-            raise WrongValueError(f"{notation(value)} is too {'small' if value < low else 'large'}", allowed)
+            raise WrongValueError(f"{as_toml(value)} is too {'small' if value < low else 'large'}", allowed)
         return value
 
     return read
@@ -142,7 +142,7 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise _wrong_type(value, allowed)
         if not low <= value <= high:
-            raise WrongValueError(f"{notation(value)} is not between {low:g} and {high:g}", allowed)
+            raise WrongValueError(f"{as_toml(value)} is not between {low:g} and {high:g}", allowed)
         return float(value)
 
     return read
@@ -158,14 +158,14 @@ def size(low: int, high: int) -> Callable[[object], int]:
         if isinstance(value, str):
             written = _SIZE.fullmatch(value.strip())
             if written is None:
-                raise WrongValueError(f"{notation(value)} is no size", allowed)
+                raise WrongValueError(f"{as_toml(value)} is no size", allowed)
             from decimal import Decimal  # noqa: PLC0415  # seldom needed, and the daemon is to be small
 
             count = int(Decimal(written["number"]) * _UNITS[written["unit"].lower()])
         else:
             count = value
         if not low <= count <= high:
-            raise WrongValueError(f"{notation(value)} is too {'small' if count < low else 'large'}", allowed)
+            raise WrongValueError(f"{as_toml(value)} is too {'small' if count < low else 'large'}", allowed)
         return count
 
     return read
@@ -184,7 +184,7 @@ def one_of(words: Collection[str]) -> Callable[[object], str]:
         if not isinstance(value, str):
             raise _wrong_type(value, f"allowed: {', '.join(words)} (in quotes)")
         if value not in words:
-            raise WrongValueError(f"{notation(value)} is not known here", suggestion(value, words))
+            raise WrongValueError(f"{as_toml(value)} is not known here", suggestion(value, words))
         return value
 
     return read
@@ -202,7 +202,7 @@ def zone(value: object) -> ZoneInfo:
     try:
         return ZoneInfo(value)
     except (KeyError, ValueError, OSError) as error:  # OSError: the name of a directory of zones, such as "Africa"
-        raise WrongValueError(f"there is no time zone {notation(value)}", _zones_like(value)) from error
+        raise WrongValueError(f"there is no time zone {as_toml(value)}", _zones_like(value)) from error
 
 
 def _zones_like(name: str) -> str:
@@ -216,7 +216,7 @@ def _zones_like(name: str) -> str:
     likely += _close_matches(name, zones, n=3, cutoff=0.7)
     if not likely:
         return 'allowed is an IANA time zone such as "Africa/Johannesburg", or "UTC"'
-    return f"did you mean {' or '.join(notation(zone) for zone in dict.fromkeys(likely[:3]))}?"
+    return f"did you mean {' or '.join(as_toml(zone) for zone in dict.fromkeys(likely[:3]))}?"
 
 
 def path(folder: Path) -> Callable[[object], Path]:
@@ -225,7 +225,7 @@ def path(folder: Path) -> Callable[[object], Path]:
     def read(value: object) -> Path:
         written = text(value)
         if written.startswith("~"):
-            raise WrongValueError(f"{notation(value)} starts with ~", "write the whole path: the service has no home")
+            raise WrongValueError(f"{as_toml(value)} starts with ~", "write the whole path: the service has no home")
         return folder / written
 
     return read
@@ -240,7 +240,7 @@ def globs(fewest: int) -> Callable[[object], tuple[str, ...]]:
             raise _wrong_type(value, allowed)
         for name in value:
             if not isinstance(name, str) or not name:
-                raise WrongValueError(f"{notation(name)} in the list is no file name pattern", allowed)
+                raise WrongValueError(f"{as_toml(name)} in the list is no file name pattern", allowed)
         if len(value) < fewest:
             raise WrongValueError("the list is empty: no file would ever be taken", allowed)
         return tuple(value)
@@ -260,11 +260,11 @@ def cameras(value: object) -> dict[str, int]:
         try:
             channels[str(name)] = camera(channel)
         except WrongValueError as error:
-            raise WrongValueError(f"camera {notation(name)}: {error.wrong}", error.allowed) from error
+            raise WrongValueError(f"camera {as_toml(name)}: {error.wrong}", error.allowed) from error
     return channels
 
 
 def _wrong_type(value: object, allowed: str) -> WrongValueError:
     kind = _KINDS.get(type(value), "a date or a time")
-    shown = "it" if isinstance(value, (list, dict)) else notation(value)
+    shown = "it" if isinstance(value, (list, dict)) else as_toml(value)
     return WrongValueError(f"{shown} is {kind}", allowed)

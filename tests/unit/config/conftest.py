@@ -15,7 +15,7 @@ from agent.errors import ConfigError
 NOBODY = 65534
 
 Load: TypeAlias = Callable[..., Config]
-MistakesOf: TypeAlias = Callable[..., list[str]]
+ErrorsOf: TypeAlias = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def read(tmp_path: Path) -> Load:
 
 
 @pytest.fixture
-def mistakes_of(read: Load, tmp_path: Path) -> MistakesOf:
+def errors_of(read: Load, tmp_path: Path) -> ErrorsOf:
     """The messages about this text, without the name of the file that each begins with."""
 
-    def mistakes_of(text: str, **options: object) -> list[str]:
+    def errors_of(text: str, **options: object) -> list[str]:
         with pytest.raises(ConfigError) as caught:
             read(text, **options)
         file = tmp_path / "config.toml"
         assert {problem.file for problem in caught.value.problems} == {str(file)}
         return [str(problem).removeprefix(f"{file}: ") for problem in caught.value.problems]
 
-    return mistakes_of
+    return errors_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import Config, surroundings
+from agent.config import Config, environment
 from agent.config.access import current_user
 
 OrdinaryUser = Callable[[], AbstractContextManager[None]]
@@ -47,7 +47,7 @@ def told(device: Path, read: Callable[..., Config], ordinary_user: OrdinaryUser)
             """
         )
         with ordinary_user():
-            return [str(problem).removeprefix(f"{config.file}: ") for problem in surroundings(config)]
+            return [str(problem).removeprefix(f"{config.file}: ") for problem in environment.check(config)]
 
     return told
 
@@ -122,7 +122,7 @@ def test_a_path_that_no_folder_can_have_is_told_in_the_words_of_the_system(read:
     name = "x" * 300
     config = read(f'api = {{ region = "za", username = "fleet" }}\n[[footage]]\npath = "/{name}"')
     assert f"footage[0].path: /{name} cannot be looked at: File name too long; check the card and the path" in str(
-        surroundings(config)[0]
+        environment.check(config)[0]
     )
 
 

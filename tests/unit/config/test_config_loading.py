@@ -32,7 +32,7 @@ REGIONS = (
 )
 
 Read = Callable[..., Config]
-MistakesOf = Callable[..., list[str]]
+ErrorsOf = Callable[..., list[str]]
 
 
 def test_the_smallest_configuration_takes_every_default(read: Read, tmp_path: Path) -> None:
@@ -145,8 +145,8 @@ def test_every_key_reaches_its_field(read: Read, tmp_path: Path) -> None:
     assert config.log == LogSettings(level="debug", format="json")
 
 
-def test_every_mistake_is_told_in_one_run(mistakes_of: MistakesOf) -> None:
-    told = mistakes_of(
+def test_every_mistake_is_told_in_one_run(errors_of: ErrorsOf) -> None:
+    told = errors_of(
         """
         [api]
         region = "zaf"
@@ -173,55 +173,53 @@ def test_every_mistake_is_told_in_one_run(mistakes_of: MistakesOf) -> None:
     ]
 
 
-def test_an_empty_file_names_everything_that_is_required(mistakes_of: MistakesOf) -> None:
-    assert mistakes_of("") == [
+def test_an_empty_file_names_everything_that_is_required(errors_of: ErrorsOf) -> None:
+    assert errors_of("") == [
         "api.username: is missing; give the username of the Fleet API account",
         f"api.region: is missing; give the country of the account: {REGIONS}",
         'footage: is missing; add [[footage]] and below it path = "..." with the folder to watch',
     ]
 
 
-def test_an_empty_list_of_footage_is_as_good_as_none(mistakes_of: MistakesOf) -> None:
-    assert mistakes_of('footage = []\napi = { region = "za", username = "fleet" }') == [
+def test_an_empty_list_of_footage_is_as_good_as_none(errors_of: ErrorsOf) -> None:
+    assert errors_of('footage = []\napi = { region = "za", username = "fleet" }') == [
         'footage: is missing; add [[footage]] and below it path = "..." with the folder to watch'
     ]
 
 
-def test_a_footage_folder_needs_a_path(mistakes_of: MistakesOf) -> None:
-    assert mistakes_of(f"{SMALLEST}[[footage]]\nrecursive = false") == [
+def test_a_footage_folder_needs_a_path(errors_of: ErrorsOf) -> None:
+    assert errors_of(f"{SMALLEST}[[footage]]\nrecursive = false") == [
         "footage[1].path: is missing; give the folder that the camera writes into"
     ]
 
 
-def test_a_wrong_region_is_told_with_the_nearest_and_all_others(mistakes_of: MistakesOf) -> None:
-    assert mistakes_of(SMALLEST.replace('"ke"', '"KE"')) == [
+def test_a_wrong_region_is_told_with_the_nearest_and_all_others(errors_of: ErrorsOf) -> None:
+    assert errors_of(SMALLEST.replace('"ke"', '"KE"')) == [
         f'api.region: "KE" is not known here; did you mean "ke"? allowed: {REGIONS}'
     ]
 
 
-def test_a_region_and_a_base_url_exclude_each_other(mistakes_of: MistakesOf) -> None:
+def test_a_region_and_a_base_url_exclude_each_other(errors_of: ErrorsOf) -> None:
     text = SMALLEST.replace("username", 'base_url = "https://api.example"\nusername')
-    assert mistakes_of(text) == [
-        "api.base_url: stands beside region, which means an address too; remove one of the two"
-    ]
+    assert errors_of(text) == ["api.base_url: stands beside region, which means an address too; remove one of the two"]
 
 
-def test_a_preset_and_a_pattern_exclude_each_other(mistakes_of: MistakesOf) -> None:
+def test_a_preset_and_a_pattern_exclude_each_other(errors_of: ErrorsOf) -> None:
     text = f"{SMALLEST}preset = \"auto\"\npattern = '(?P<camera>.)'"
-    assert mistakes_of(text) == [
+    assert errors_of(text) == [
         "footage[0].pattern: stands beside preset, which is a pattern too; remove one of the two"
     ]
 
 
-def test_an_unknown_preset_is_told_with_the_nearest(mistakes_of: MistakesOf) -> None:
-    assert mistakes_of(f'{SMALLEST}preset = "viofoo"', presets=("auto", "blackvue", "viofo")) == [
+def test_an_unknown_preset_is_told_with_the_nearest(errors_of: ErrorsOf) -> None:
+    assert errors_of(f'{SMALLEST}preset = "viofoo"', presets=("auto", "blackvue", "viofo")) == [
         'footage[0].preset: "viofoo" is not known here; did you mean "viofo"? allowed: auto, blackvue, viofo'
     ]
 
 
-def test_a_password_in_the_file_is_refused_without_showing_it(mistakes_of: MistakesOf) -> None:
+def test_a_password_in_the_file_is_refused_without_showing_it(errors_of: ErrorsOf) -> None:
     text = SMALLEST.replace("username", 'password = "s3cret"\nusername')
-    told = mistakes_of(text, environ={})
+    told = errors_of(text, environ={})
     assert told == [
         "api.password: a password must not stand in this file; put it into a file of its own that only the service "
         "can read (mode 600) and name that file in api.password_file, or hand it over as $VISION_INGEST_PASSWORD; "
@@ -236,13 +234,13 @@ def test_a_password_file_beside_the_configuration_is_found(read: Read, tmp_path:
     assert config.api.password.reveal() == "from the file"
 
 
-def test_a_bad_password_file_is_one_mistake_among_the_others(mistakes_of: MistakesOf, tmp_path: Path) -> None:
-    told = mistakes_of(SMALLEST.replace("username", 'password_file = "secret"\nusername'))
+def test_a_bad_password_file_is_one_mistake_among_the_others(errors_of: ErrorsOf, tmp_path: Path) -> None:
+    told = errors_of(SMALLEST.replace("username", 'password_file = "secret"\nusername'))
     assert told == [
         f"api.password_file: {tmp_path}/secret does not exist; create it: sudo install -D -m 600 -o vision-ingest "
         f"/dev/stdin {tmp_path}/secret (then type the password, Enter and Ctrl-D)"
     ]
-    assert mistakes_of(SMALLEST.replace("username", "password_file = 3\nusername"), environ={}) == [
+    assert errors_of(SMALLEST.replace("username", "password_file = 3\nusername"), environ={}) == [
         "api.password_file: 3 is a whole number; allowed is text in quotes"
     ]
 
@@ -275,7 +273,7 @@ def test_the_file_in_etc_is_the_default_if_it_exists(tmp_path: Path) -> None:
     assert default_file(environ, system_file=in_etc) == in_etc
 
 
-def test_more_folders_than_can_be_compared_with_each_other_are_refused(mistakes_of: MistakesOf) -> None:
+def test_more_folders_than_can_be_compared_with_each_other_are_refused(errors_of: ErrorsOf) -> None:
     folders = "".join(f'[[footage]]\npath = "/media/{number}"\n' for number in range(101))
-    mistakes = mistakes_of('[api]\nregion = "za"\nusername = "u"\n' + folders)
-    assert mistakes == ["footage: stands there 101 times; allowed are 100 folders"]
+    errors = errors_of('[api]\nregion = "za"\nusername = "u"\n' + folders)
+    assert errors == ["footage: stands there 101 times; allowed are 100 folders"]

@@ -14,13 +14,13 @@ from agent.config.schema import schema
 from agent.config.values import (
     Reader,
     WrongValueError,
+    as_toml,
     cameras,
+    closest_match,
     flag,
     globs,
     integer,
     literal,
-    nearest,
-    notation,
     one_of,
     path,
     seconds,
@@ -258,13 +258,13 @@ def test_cameras_are_channels_by_name() -> None:
 
 
 def test_a_long_value_is_cut_in_a_message() -> None:
-    assert notation("x" * 500) == f'"{"x" * 56}...'
+    assert as_toml("x" * 500) == f'"{"x" * 56}...'
 
 
 def test_the_nearest_word_is_found_whatever_the_case() -> None:
-    assert nearest("ZA", ["za", "zm"]) == "za"
-    assert nearest("batch_clip", ["batch_clips", "batch_bytes"]) == "batch_clips"
-    assert nearest("qqq", ["za", "zm"]) is None
+    assert closest_match("ZA", ["za", "zm"]) == "za"
+    assert closest_match("batch_clip", ["batch_clips", "batch_bytes"]) == "batch_clips"
+    assert closest_match("qqq", ["za", "zm"]) is None
 
 
 @pytest.mark.parametrize("written", ["9" * 5000 + " GB", "1." + "9" * 5000 + " GB", "٣ GB"])
