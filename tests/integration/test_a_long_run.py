@@ -17,6 +17,8 @@ from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 
+pytestmark = pytest.mark.daemon
+
 START = datetime(2026, 7, 1, tzinfo=timezone.utc)
 TRIPS = 14
 CLIPS_A_TRIP = 100

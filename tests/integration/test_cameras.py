@@ -15,6 +15,8 @@ from simulator.recorder import recording
 from simulator.server import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
+pytestmark = pytest.mark.daemon
+
 JOHANNESBURG = {
     "api": "stall_timeout_seconds = 3600",
     "vehicle": 'registration = "ABC1234X"',

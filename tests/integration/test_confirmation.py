@@ -23,6 +23,8 @@ from tests.support.misbehaviour import says
 from tests.support.scripted_api import ScriptedApi, scripted_api
 from tests.support.vision_cases import API_ERROR, api
 
+pytestmark = pytest.mark.daemon
+
 SILENT = Settings(requests_per_minute=1_000_000, answer=AnswerShape(grouping="none"))
 YEAR_SECONDS = 31_536_000.0
 

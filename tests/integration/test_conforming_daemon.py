@@ -20,7 +20,7 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.ffmpeg import RECIPES, SECONDS, needs_ffmpeg, payloads
 
-pytestmark = [needs_ffmpeg, pytest.mark.slow]
+pytestmark = [needs_ffmpeg, pytest.mark.daemon, pytest.mark.slow]
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 NAME = "ABC1234X_1_20260728_140000.mp4"

@@ -23,6 +23,8 @@ from tests.support.link_cases import PATIENT
 from tests.support.scripted_api import scripted_api
 from tests.support.vision_cases import api
 
+pytestmark = pytest.mark.daemon
+
 CLIPS = 5
 
 

@@ -21,6 +21,8 @@ from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 
+pytestmark = pytest.mark.daemon
+
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)
 DELIVERED = 3
 WAITING = 6

@@ -25,6 +25,8 @@ from simulator.recorder import recording
 from simulator.server import Simulator
 from tests.support.daemon import DaemonProcess, await_until
 
+pytestmark = pytest.mark.daemon
+
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.daemon
+
 
 @pytest.mark.slow
 def test_the_demo_proves_that_what_arrived_is_what_was_recorded(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.faults import failing_calls, fill, small_disk
 
+pytestmark = pytest.mark.daemon
+
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)
 MB = 1_000_000
 

@@ -24,6 +24,8 @@ from tests.support.scripted_api import ScriptedApi, scripted_api
 from tests.support.socket_servers import Peer, Script
 from tests.support.vision_cases import api
 
+pytestmark = pytest.mark.daemon
+
 # Far more than all buffers between the file and the server hold: the end is read long after the change.
 SIZE_BYTES = 40_000_000
 READ_BYTES = 1_000_000

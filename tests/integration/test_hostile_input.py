@@ -25,7 +25,7 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.hostile.movies import box, movies, mutated
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.daemon, pytest.mark.slow]
 
 SEED = int(os.environ.get("VISION_INGEST_FUZZ_SEED", "20260728"))
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)

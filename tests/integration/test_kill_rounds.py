@@ -16,6 +16,8 @@ from tests.support.chance import chance
 from tests.support.kill_rounds import WRITES, KillRounds
 from tests.support.requirements import needs
 
+pytestmark = pytest.mark.daemon
+
 RANDOM_ROUNDS = int(os.environ.get("KILL_ROUNDS", "240"))
 # The most calls of one kind that are tried; the journey of a clip has fewer of all but pwrite64.
 MOST_CALLS = 40

@@ -222,6 +222,7 @@ def test_every_kind_of_trouble_one_after_the_other_loses_nothing(tmp_path: Path,
         figure("faults survived: mixed", len(faults))
 
 
+@pytest.mark.daemon
 @pytest.mark.slow
 def test_the_daemon_delivers_each_clip_once_after_a_captive_portal_and_broken_uploads(
     tmp_path: Path, figure: Figure

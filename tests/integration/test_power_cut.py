@@ -22,6 +22,8 @@ from tests.support.nbd_client import NbdClient
 from tests.support.requirements import needs
 from tests.support.volatile_disk import SECTOR_BYTES, VolatileDisk
 
+pytestmark = pytest.mark.daemon
+
 CUTS = int(os.environ.get("POWER_CUTS", "10"))
 CLIPS_A_BOOT = 40
 LONGEST_WORK_SECONDS = 10.0

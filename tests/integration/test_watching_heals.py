@@ -30,6 +30,8 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.mounts import Cards, cards
 
+pytestmark = pytest.mark.daemon
+
 __all__ = ["cards"]  # a fixture of this module's tests
 
 START = datetime(2026, 7, 28, 14, 0, 0, tzinfo=timezone.utc)

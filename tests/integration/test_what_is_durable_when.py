@@ -19,6 +19,8 @@ from tests.support.daemon import DaemonProcess, await_until
 from tests.support.requirements import needs
 from tests.support.traced_calls import STRACE, TracedCalls
 
+pytestmark = pytest.mark.daemon
+
 NAME = "ABC1234X_1_20260701_120000.mp4"
 WAL = "/spool/clips.db-wal>"
 STORED = ".mp4>)"

@@ -21,7 +21,7 @@ from tests.support.clocked_daemon import ClockedDaemon
 from tests.support.daemon import DaemonProcess, await_until
 
 # Each is a daemon of its own, some of them twice.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.daemon, pytest.mark.slow]
 
 YEAR = 365 * 86_400.0
 SECONDS = 120.0

@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.daemon import PATIENCE_SECONDS
 
+pytestmark = pytest.mark.daemon
+
 ROOT = Path(__file__).parents[3]
 
 
