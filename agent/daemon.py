@@ -22,7 +22,7 @@ from agent.device.control import ControlServer
 from agent.device.service import ServiceManager
 from agent.device.wakeup import Waker
 from agent.errors import ConfigError
-from agent.intake.loop import Intake
+from agent.intake.intake import Intake
 from agent.intake.presets import PRESETS
 from agent.model import State
 from agent.spool import Spool

@@ -8,8 +8,8 @@ from pathlib import Path
 import structlog
 
 from agent.config import FootageFolder
+from agent.device.warn_once import News
 from agent.intake.known import Known
-from agent.intake.news import News
 from agent.intake.scanning import Skipped, examine, scan, unreadable
 from agent.model import Footage, State
 from agent.spool import Spool

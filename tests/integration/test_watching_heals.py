@@ -307,9 +307,9 @@ READER = "InotifyFD" if hasattr(inotify_c, "InotifyFD") else "InotifyBuffer"
 KILLERS = """
     import sys, threading
     from agent import cli
-    from agent.intake import watching
+    from agent.intake import watcher
 
-    told = watching._Handler.on_any_event
+    told = watcher._Handler.on_any_event
 
     def on_any_event(handler, event):
         appears = event.event_type == "created"
@@ -320,7 +320,7 @@ KILLERS = """
                 thread.stop()
         told(handler, event)
 
-    watching._Handler.on_any_event = on_any_event
+    watcher._Handler.on_any_event = on_any_event
     sys.exit(cli.main())
 """
 

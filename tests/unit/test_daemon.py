@@ -14,7 +14,7 @@ import pytest
 
 from agent import daemon as daemon_module
 from agent.daemon import Daemon, read_config
-from agent.intake.loop import Intake
+from agent.intake.intake import Intake
 from simulator.recorder import recording
 from tests.support.daemon import PASSWORD, DaemonProcess
 

@@ -23,7 +23,7 @@ from agent.config import (
     Vehicle,
 )
 from agent.device.clock import Clock
-from agent.intake.loop import Intake
+from agent.intake.intake import Intake
 from agent.model import State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record

@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.config import SpoolSettings
-from agent.intake.news import News
+from agent.device.warn_once import News
 from agent.intake.survey import Survey
 from agent.model import Footage
 from agent.spool import Spool
-from tests.unit.intake.test_intake_loop import Bench
+from tests.unit.intake.test_intake import Bench
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_footage_whose_card_is_pulled_while_it_is_inspected_is_not_refused(
     intake = bench.intake()
     intake.step()
     bench.seconds += 60
-    monkeypatch.setattr("agent.intake.loop.is_being_written", lambda path: False)
+    monkeypatch.setattr("agent.intake.intake.is_being_written", lambda path: False)
     monkeypatch.setattr(os, "open", pull)
     intake.step()
     monkeypatch.undo()
@@ -200,7 +200,7 @@ def test_without_any_notification_the_scan_takes_everything_in(bench: Bench, mon
     def no_instance() -> object:
         raise OSError(24, "inotify instance limit reached")
 
-    monkeypatch.setattr("agent.intake.watching.Observer", no_instance)
+    monkeypatch.setattr("agent.intake.watcher.Observer", no_instance)
     intake = bench.intake()
     intake.step()
     for second in range(10):

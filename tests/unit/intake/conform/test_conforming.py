@@ -28,7 +28,7 @@ from agent.config import (
 )
 from agent.intake import settling
 from agent.intake.conform import damage, forecast
-from agent.intake.loop import Intake
+from agent.intake.intake import Intake
 from agent.model import State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record

@@ -14,20 +14,20 @@ import structlog
 
 from agent.config import Config, FootageFolder
 from agent.device.clock import Clock, FixedClock
+from agent.device.warn_once import News
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.dating import dated
-from agent.intake.entrance import Entrance
 from agent.intake.fitting import as_it_is
 from agent.intake.grouping import Group, Member
+from agent.intake.handover import Entrance
 from agent.intake.naming import unusable
-from agent.intake.news import News
 from agent.intake.reading import Reading
 from agent.intake.scanning import examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
 from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
-from agent.intake.watching import Watcher
+from agent.intake.watcher import Watcher
 from agent.model import ClipKey, Footage
 from agent.spool import NotTaken, Spool, Taken
 

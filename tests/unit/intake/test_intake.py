@@ -26,7 +26,7 @@ from agent.config import (
     Vehicle,
 )
 from agent.intake.grouping import MOST_FILES
-from agent.intake.loop import Intake
+from agent.intake.intake import Intake
 from agent.model import Footage, State, Verdict
 from agent.spool import NotTaken, Spool, Taken
 from agent.spool.admission import Pieces
@@ -182,7 +182,7 @@ def test_a_file_still_open_for_writing_waits_although_it_stands_still(
     bench.record()
     intake = bench.intake()
     open_for_writing = True
-    monkeypatch.setattr("agent.intake.loop.is_being_written", lambda path: open_for_writing)
+    monkeypatch.setattr("agent.intake.intake.is_being_written", lambda path: open_for_writing)
     intake.step()
     bench.pass_time(intake, 300.0, step=5.0)
     assert bench.states() == []
@@ -200,7 +200,7 @@ def test_a_file_that_changes_between_settling_and_inspection_is_left_for_later(
         os.utime(asked, ns=(1, path.stat().st_mtime_ns + 1))
         return False
 
-    monkeypatch.setattr("agent.intake.loop.is_being_written", written_just_now)
+    monkeypatch.setattr("agent.intake.intake.is_being_written", written_just_now)
     intake = bench.intake()
     intake.step()
     bench.pass_time(intake, 10.0)

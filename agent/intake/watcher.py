@@ -31,7 +31,7 @@ from watchdog.utils import BaseThread
 from agent.config import FootageFolder
 from agent.device import inotify
 from agent.device.inotify import Inode
-from agent.intake.news import News
+from agent.device.warn_once import News
 
 log = structlog.get_logger()
 

@@ -16,8 +16,8 @@ from watchdog.observers.api import BaseObserver
 from agent.config import FootageFolder
 from agent.device import inotify
 from agent.device.inotify import Inode
-from agent.intake import watching
-from agent.intake.watching import Watcher
+from agent.intake import watcher
+from agent.intake.watcher import Watcher
 from tests.support.daemon import PATIENCE_SECONDS
 
 
@@ -181,7 +181,7 @@ def test_a_kernel_without_room_for_watches_is_told_once_and_stops_nothing(
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     noted = note(tmp_path)
-    monkeypatch.setattr(watching, "Observer", no_instance)
+    monkeypatch.setattr(watcher, "Observer", no_instance)
     with capture_logs() as logged:
         noted.watcher.tend()
         noted.watcher.tend()

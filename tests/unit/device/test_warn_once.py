@@ -4,7 +4,7 @@ from pathlib import Path
 
 from structlog.testing import capture_logs
 
-from agent.intake.news import News
+from agent.device.warn_once import News
 
 CARD = Path("/card")
 
