@@ -19,13 +19,11 @@ from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform.conformer import Conformed, Conformer
 from agent.intake.dating import dated
 from agent.intake.fitting import as_it_is
-from agent.intake.grouping import Group, Member
-from agent.intake.handover import Entrance
+from agent.intake.handover import Entrance, Group, Member
 from agent.intake.naming import unusable
 from agent.intake.reading import Reading
-from agent.intake.scanning import examine, reaches, wanted
+from agent.intake.scanner import Survey, examine, reaches, wanted
 from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
-from agent.intake.survey import Survey
 from agent.intake.times import check_recording_time
 from agent.intake.watcher import Watcher
 from agent.model import ClipKey, Footage

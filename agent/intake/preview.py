@@ -19,7 +19,7 @@ from agent.intake.fitting import as_it_is
 from agent.intake.inspection import Inspector, read_mp4
 from agent.intake.naming import Naming, is_copy, read_name
 from agent.intake.recording import Media, Recording
-from agent.intake.scanning import Skipped, examine, scan, wanted
+from agent.intake.scanner import Skipped, examine, scan, wanted
 from agent.model import Clip, Footage
 
 # Stands for the registration where none is known yet: everything else can be shown all the same.

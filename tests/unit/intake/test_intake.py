@@ -25,7 +25,7 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
-from agent.intake.grouping import MOST_FILES
+from agent.intake.handover import MOST_FILES
 from agent.intake.intake import Intake
 from agent.model import Footage, State, Verdict
 from agent.spool import NotTaken, Spool, Taken

@@ -56,7 +56,7 @@ def test_its_groups_are_those_that_are_read(preset: Preset) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_its_recordings_are_included_and_are_no_copies(preset: Preset) -> None:
-    from agent.intake.scanning import wanted
+    from agent.intake.scanner import wanted
 
     for example in preset.examples:
         assert wanted(CARD, Path(example).name)

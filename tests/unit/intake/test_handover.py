@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.config import FootageFolder
-from agent.intake.grouping import LONGEST_SECONDS, MOST_BYTES, MOST_FILES, Group, Member
+from agent.intake.handover import LONGEST_SECONDS, MOST_BYTES, MOST_FILES, Group, Member
 from agent.model import Clip, ClipKey, Footage
 
 FOLDER = FootageFolder(Path("/card"))

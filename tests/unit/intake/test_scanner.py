@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.config import FootageFolder, SpoolSettings
+from agent.device.warn_once import News
+from agent.intake.scanner import Known, Skipped, Survey, examine, reaches, scan, wanted
+from agent.model import Footage
+from agent.spool import Spool
+from tests.unit.intake.test_intake import Bench
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def ordinary_folder() -> Iterator[Path]:
+    """A folder of an ordinary user, who is not above permissions, as this test then is."""
+    place = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    if user == 0:
+        os.chown(place, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    yield place
+    os.seteuid(user)
+    for directory in [place, *place.rglob("*/")]:
+        directory.chmod(stat.S_IRWXU)
+    shutil.rmtree(place)
+
+
+def footage_names(folder: FootageFolder) -> set[str]:
+    return {found.path.relative_to(folder.path).as_posix() for found in scan(folder) if isinstance(found, Footage)}
+
+
+def skipped(folder: FootageFolder) -> dict[str, str]:
+    return {found.path.name: found.reason for found in scan(folder) if isinstance(found, Skipped)}
+
+
+def write(path: Path, content: bytes = b"footage") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_footage_is_found_at_every_depth_with_its_size_and_time(tmp_path: Path) -> None:
+    path = write(tmp_path / "2026" / "07" / "a.mp4")
+    assert list(scan(FootageFolder(tmp_path))) == [Footage(path, 7, path.stat().st_mtime_ns)]
+
+
+def test_a_folder_that_is_not_recursive_stays_at_the_top(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    write(tmp_path / "below" / "b.mp4")
+    assert footage_names(FootageFolder(tmp_path, recursive=False)) == {"a.mp4"}
+
+
+def test_hidden_folders_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    for name in ("a.mp4", ".b.mp4", ".Trash-1000/files/c.mp4", "DCIM/.cache/d.mp4"):
+        write(tmp_path / name)
+    assert footage_names(FootageFolder(tmp_path)) == {"a.mp4"}
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "A.MP4", "line\nbreak.mp4", "star*.mp4", "zürich.mp4", "\udcff\udc80.mp4"])
+def test_names_of_any_bytes_are_footage(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    assert footage_names(FootageFolder(tmp_path)) == {name}
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"]
+)
+def test_what_is_not_included_or_is_excluded_is_no_footage(name: str) -> None:
+    assert not wanted(FootageFolder(Path("/card")), name)
+
+
+def test_include_and_exclude_are_the_users_to_choose(tmp_path: Path) -> None:
+    for name in ("front.ts", "front.MKV", "rear.ts", "front.mp4"):
+        write(tmp_path / name)
+    folder = FootageFolder(tmp_path, include=("*.TS", "*.mkv"), exclude=("REAR*",))
+    assert footage_names(folder) == {"front.ts", "front.MKV"}
+
+
+def test_links_to_files_and_folders_are_not_followed(tmp_path: Path) -> None:
+    elsewhere = write(tmp_path / "elsewhere" / "a.mp4")
+    card = tmp_path / "card"
+    card.mkdir()
+    (card / "linked.mp4").symlink_to(elsewhere)
+    (card / "dangling.mp4").symlink_to("nowhere")
+    (card / "folder").symlink_to(elsewhere.parent)
+    (card / "loop").symlink_to(card)
+    found = skipped(FootageFolder(card))
+    assert footage_names(FootageFolder(card)) == set()
+    assert found.keys() == {"linked.mp4", "dangling.mp4"}
+    assert "a symbolic link" in found["linked.mp4"]
+
+
+def test_a_folder_that_is_itself_reached_by_a_link_is_scanned_under_the_name_it_was_given(tmp_path: Path) -> None:
+    write(tmp_path / "mounted" / "a.mp4")
+    (tmp_path / "card").symlink_to("mounted")
+    (found,) = scan(FootageFolder(tmp_path / "card"))
+    assert found.path == tmp_path / "card" / "a.mp4"
+
+
+def test_pipes_and_sockets_are_skipped_without_being_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket.mp4"))
+        found = skipped(FootageFolder(tmp_path))
+    assert found.keys() == {"pipe.mp4", "socket.mp4"}
+    assert all("not a regular file" in reason for reason in found.values())
+
+
+def test_a_folder_below_that_may_not_be_read_is_skipped_and_the_rest_is_found(ordinary_folder: Path) -> None:
+    write(ordinary_folder / "a.mp4")
+    write(ordinary_folder / "locked" / "b.mp4").parent.chmod(0)
+    assert footage_names(FootageFolder(ordinary_folder)) == {"a.mp4"}
+    assert "chmod o+rx" in skipped(FootageFolder(ordinary_folder))["locked"]
+
+
+def test_a_folder_that_may_be_listed_but_not_entered_is_told_for_its_files(ordinary_folder: Path) -> None:
+    write(ordinary_folder / "listed" / "b.mp4").parent.chmod(stat.S_IRUSR)
+    assert "cannot be looked at" in skipped(FootageFolder(ordinary_folder))["b.mp4"]
+
+
+def test_the_folder_itself_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(scan(FootageFolder(tmp_path / "unmounted")))
+
+
+def test_a_folder_that_vanishes_during_the_scan_is_nothing_to_tell(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4")
+    (tmp_path / "going").mkdir()
+    found = scan(FootageFolder(tmp_path))
+    first = next(found)
+    (tmp_path / "going").rmdir()
+    assert [first.path.name, *found] == ["a.mp4"]
+
+
+def test_a_path_too_long_for_the_system_is_skipped_with_a_reason(tmp_path: Path) -> None:
+    deep = tmp_path
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        name = "d" * 250
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor, deep = below, deep / name
+    os.close(descriptor)
+    (reason,) = skipped(FootageFolder(tmp_path)).values()
+    assert "File name too long" in reason
+
+
+@pytest.mark.parametrize("path", ["gone.mp4", "file/was/a/folder.mp4"])
+def test_what_is_no_longer_there_is_nothing(tmp_path: Path, path: str) -> None:
+    write(tmp_path / "file")
+    assert examine(tmp_path / path) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "recursive", "expected"),
+    [
+        ("a.mp4", True, True),
+        ("a.mp4", False, True),
+        ("b/c/a.mp4", True, True),
+        ("b/a.mp4", False, False),
+        (".b/a.mp4", True, False),
+        ("b/.c/d/a.mp4", True, False),
+    ],
+)
+def test_a_notification_reaches_no_further_than_the_scan(path: str, recursive: bool, expected: bool) -> None:
+    folder = FootageFolder(Path("/media/.card"), recursive=recursive)
+    assert reaches(folder, folder.path / path) is expected
+
+
+A = Footage(Path("/card/a.mp4"), 1_000, 1)
+B = Footage(Path("/card/b.mp4"), 1_000, 1)
+
+
+def meets(known: Known, footage: Footage) -> bool:
+    return known.meets(str(footage.path), footage.size_bytes, footage.modified_ns)
+
+
+def test_footage_is_known_by_its_path_size_and_time() -> None:
+    known = Known()
+    assert not meets(known, A)
+    known.add(A, lasting=True)
+    assert meets(known, A)
+    assert not known.meets("/card/a.mp4", 1_001, 1)
+    assert not known.meets("/card/a.mp4", 1_000, 2)
+    assert not meets(known, B)
+
+
+def test_what_a_whole_scan_did_not_meet_is_forgotten() -> None:
+    known = Known()
+    known.add(A, lasting=True)
+    known.add(B, lasting=False)
+    assert known.end() == 2
+    known.begin()
+    assert meets(known, A)
+    assert known.end() == 1
+    assert not meets(known, B)
+
+
+def test_a_scan_that_did_not_end_forgets_nothing() -> None:
+    known = Known()
+    known.add(A, lasting=True)
+    known.begin()
+    known.begin()
+    assert meets(known, A)
+
+
+def test_only_what_lasts_stays_known_when_the_ledger_changes() -> None:
+    known = Known()
+    known.add(A, lasting=True)
+    known.add(B, lasting=False)
+    assert meets(known, B)
+    known.revise()
+    assert meets(known, A)
+    assert not meets(known, B)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pieces of footage the ledger was asked for, question by question."""
+    questions: list[int] = []
+    original = Spool.states_of
+
+    def counted(spool: Spool, footage: list[Footage]) -> object:
+        if footage:
+            questions.append(len(footage))
+        return original(spool, footage)
+
+    monkeypatch.setattr(Spool, "states_of", counted)
+    return questions
+
+
+def found(survey: Survey) -> list[str]:
+    return sorted(footage.path.name for footage in survey.scan(lambda: None, lambda: False))
+
+
+def survey_of(bench: Bench) -> Survey:
+    return Survey(bench.folder, bench.spool, News(), lambda: bench.wall)
+
+
+def take_all(bench: Bench) -> None:
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 60.0, step=5.0)
+
+
+@pytest.mark.parametrize("after_delivery", ["keep", "delete"])
+def test_an_idle_scan_asks_the_ledger_nothing(bench: Bench, asked: list[int], after_delivery: str) -> None:
+    bench.folder = replace(bench.folder, after_delivery=after_delivery)  # type: ignore[arg-type]
+    for second in range(10):
+        bench.record(second)
+    bench.record(name="no time in it.mp4")
+    take_all(bench)
+    survey = survey_of(bench)
+    asked.clear()
+    assert found(survey) == []
+    assert asked == [11]
+    for _ in range(5):
+        assert found(survey) == []
+    assert asked == [11]
+    bench.record(20)
+    assert len(found(survey)) == 1
+    assert asked == [11, 1]
+
+
+def test_many_files_are_asked_for_in_groups(bench: Bench, asked: list[int]) -> None:
+    for number in range(1001):
+        (bench.card / f"{number}.mp4").touch()
+    assert len(found(survey_of(bench))) == 1001
+    assert asked == [500, 500, 1]
+
+
+def test_a_delivery_lets_the_next_scan_delete_what_is_to_go(bench: Bench) -> None:
+    bench.folder = replace(bench.folder, after_delivery="delete")
+    path = bench.record()
+    take_all(bench)
+    survey = survey_of(bench)
+    assert found(survey) == []
+    bench.deliver_all()
+    assert path.exists()
+    assert found(survey) == []
+    assert not path.exists()
+
+
+def test_a_refusal_that_lapses_is_seen_by_the_next_scan(bench: Bench) -> None:
+    path = bench.record()
+    bench.spool.refuse(Footage.from_stat(path, path.stat()), "the card may be failing", "rules", 600)
+    survey = survey_of(bench)
+    assert found(survey) == []
+    bench.wall += 599
+    assert found(survey) == []
+    bench.wall += 1
+    assert found(survey) == [path.name]
+
+
+def test_footage_that_a_person_wants_retried_is_seen_by_the_next_scan(bench: Bench) -> None:
+    path = bench.record(name="no time in it.mp4")
+    take_all(bench)
+    survey = survey_of(bench)
+    assert found(survey) == []
+    bench.spool.retry([1])
+    survey.revise()
+    assert found(survey) == [path.name]
+
+
+def test_a_scan_that_is_stopped_forgets_nothing(bench: Bench, asked: list[int]) -> None:
+    for second in range(10):
+        bench.record(second)
+    take_all(bench)
+    survey = survey_of(bench)
+    assert found(survey) == []
+    (bench.card / "new.mp4").touch()
+    assert list(survey.scan(lambda: None, lambda: True)) == []
+    asked.clear()
+    assert found(survey) == ["new.mp4"]
+    assert asked == [1]
+
+
+def test_a_folder_that_comes_and_goes_is_told_each_time_once(bench: Bench) -> None:
+    survey = survey_of(bench)
+    with capture_logs() as logged:
+        for _ in range(2):
+            assert found(survey) == []
+            assert survey.is_there
+            bench.card.rmdir()
+            assert found(survey) == []
+            assert found(survey) == []
+            assert not survey.is_there
+            bench.card.mkdir()
+    assert [entry["event"] for entry in logged] == ["folder_missing", "folder_back", "folder_missing"]
+
+
+def test_a_card_counts_as_in_its_reader_only_while_footage_was_seen_on_it(bench: Bench) -> None:
+    survey = survey_of(bench)
+    found(survey)
+    assert not survey.has_footage
+    path = bench.record()
+    found(survey)
+    assert survey.has_footage
+    path.unlink()
+    found(survey)
+    assert survey.has_footage
+    bench.card.rmdir()
+    found(survey)
+    assert not survey.has_footage
+
+
+def test_delivered_footage_is_remembered_while_its_card_is_away(bench: Bench) -> None:
+    bench.record(41, name="trip/ABC1234X_1_20260728_141441.mp4")
+    take_all(bench)
+    bench.deliver_all()
+    bench.wall += 86_400 * (SpoolSettings(bench.card).remember_days + 1)
+    bench.card.rename(bench.card.with_name("pulled"))
+    bench.card.mkdir()  # the empty folder that a card is mounted over
+    take_all(bench)
+    bench.card.rmdir()
+    bench.card.with_name("pulled").rename(bench.card)
+    take_all(bench)
+    assert bench.taken == 1
+    assert len(bench.states()) == 1
+
+
+def test_footage_whose_card_is_pulled_while_it_is_inspected_is_not_refused(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bench.record(content=b"\0\0\0\x0cftypisom" + b"x" * 100)
+    pulled = path.with_name("pulled")
+    original = os.open
+
+    def pull(asked: object, *arguments: int, **options: int) -> int:
+        descriptor = original(asked, *arguments, **options)  # type: ignore[arg-type]
+        if asked == path:
+            path.rename(pulled)
+        return descriptor
+
+    intake = bench.intake()
+    intake.step()
+    bench.seconds += 60
+    monkeypatch.setattr("agent.intake.intake.is_being_written", lambda path: False)
+    monkeypatch.setattr(os, "open", pull)
+    intake.step()
+    monkeypatch.undo()
+    assert bench.states() == []
+    pulled.rename(path)
+    bench.pass_time(intake, 120.0, step=5.0)
+    assert len(bench.states()) == 1
+
+
+def test_without_any_notification_the_scan_takes_everything_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_instance() -> object:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr("agent.intake.watcher.Observer", no_instance)
+    intake = bench.intake()
+    intake.step()
+    for second in range(10):
+        bench.record(second, name=f"trip-{second}/ABC1234X_1_20260728_1414{second:02d}.mp4")
+    bench.pass_time(intake, 70.0)
+    assert len(bench.states()) == 10
