@@ -9,19 +9,19 @@ import structlog
 log = structlog.get_logger()
 
 
-class News:
+class WarnOnce:
     """Warnings that are told once for as long as their cause lasts."""
 
     def __init__(self) -> None:
         self._lasting: set[tuple[str, Path]] = set()
 
-    def tell(self, event: str, path: Path, reason: str, **fields: str) -> None:
+    def warn(self, event: str, path: Path, reason: str, **fields: str) -> None:
         """Logs a warning, unless it was told already and is not over; a new reason alone makes it no news."""
         if (event, path) not in self._lasting:
             self._lasting.add((event, path))
             log.warning(event, path=str(path), reason=reason, **fields)
 
-    def over(self, event: str, path: Path) -> bool:
+    def clear(self, event: str, path: Path) -> bool:
         """What was told is no longer true.
 
         Returns:
@@ -31,7 +31,7 @@ class News:
         self._lasting.discard((event, path))
         return was_told
 
-    def only(self, event: str, paths: set[Path], below: Path) -> None:
+    def clear_except(self, event: str, paths: set[Path], below: Path) -> None:
         """Of all that was told under this name below a folder, only these paths still have it."""
         self._lasting -= {
             (told, path)

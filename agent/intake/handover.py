@@ -11,7 +11,7 @@ import structlog
 from agent.config import FootageFolder
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.reading import Reading
-from agent.intake.scanner import examine
+from agent.intake.scanner import stat_footage
 from agent.model import Clip, Footage
 from agent.spool import NotTaken, Spool, Taken
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 EVICTION_CHECK_SECONDS = 5.0
 
 
-class Entrance:
+class Handover:
     """Where the intake meets the spool.
 
     Args:
@@ -52,12 +52,12 @@ class Entrance:
     ) -> Sequence[list[Taken] | NotTaken]:
         """Takes in the clips of different pieces of footage; see `Spool.take_in_group`."""
         try:
-            self.evict()
+            self.evict_if_low()
             return self._spool.take_in_group(group, alive)
         except SpoolFull as exc:
             return [exc] * len(group)
 
-    def conclude(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | NotTaken) -> None:
+    def record_outcome(self, folder: FootageFolder, footage: Footage, outcome: list[Taken] | NotTaken) -> None:
         """Says what became of footage, and lists it if it is refused.
 
         Raises:
@@ -68,7 +68,7 @@ class Entrance:
         if isinstance(outcome, FootageGone):
             log.debug("footage_gone", footage=str(footage.path), reason=str(outcome))
         elif isinstance(outcome, FootageRefused):
-            self._refuse_settled(folder, footage, outcome)
+            self._refuse_if_unchanged(folder, footage, outcome)
         else:
             for taken in outcome:
                 event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
@@ -76,7 +76,7 @@ class Entrance:
                 log.info(event, clip=taken.id, footage=str(footage.path), **why)
             self._was_full = False
             if any(taken.copied for taken in outcome):
-                self._tell_copied(folder)
+                self._log_copied_once(folder)
             self.on_taken()
 
     def refuse(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
@@ -88,7 +88,7 @@ class Entrance:
         self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.retry_after_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
-    def evict(self) -> None:
+    def evict_if_low(self) -> None:
         """Makes room on the spool's disk where it is short; in vain it may be for as long as footage stays.
 
         Raises:
@@ -106,13 +106,13 @@ class Entrance:
                 reason=eviction.reason,
             )
 
-    def tell_full(self, error: SpoolFull) -> None:
+    def log_full_once(self, error: SpoolFull) -> None:
         """Logs once that there is no room, until something was taken in again."""
         if not self._was_full:
             self._was_full = True
             log.warning("spool_full", reason=f"{error}; the footage stays where it is and is taken in later")
 
-    def _tell_copied(self, folder: FootageFolder) -> None:
+    def _log_copied_once(self, folder: FootageFolder) -> None:
         """Logs once that the card is written to for each clip of a folder, for whoever wants to spare it."""
         if folder not in self._copied:
             self._copied.add(folder)
@@ -123,8 +123,8 @@ class Entrance:
                 " or the daemon's user may not write to the footage",
             )
 
-    def _refuse_settled(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
-        if examine(footage.path) == footage:
+    def _refuse_if_unchanged(self, folder: FootageFolder, footage: Footage, refusal: FootageRefused) -> None:
+        if stat_footage(footage.path) == footage:
             self.refuse(folder, footage, refusal)
         else:
             # Its card was pulled while it was read: that says nothing about the footage, and the scan looks again.
@@ -132,43 +132,43 @@ class Entrance:
 
 
 # Those that came first wait while the last one is inspected, and while all are synced.
-MOST_FILES = 32
-MOST_BYTES = 200_000_000
-LONGEST_SECONDS = 1.0
+MAX_FILES = 32
+MAX_BYTES = 200_000_000
+MAX_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class Item:
     """A settled file that is to be taken in as the clip that it makes, and the folder that it was found in."""
 
     folder: FootageFolder
     clip: Clip
 
 
-class Group:
+class PendingBatch:
     """Files that were found settled one right after the other."""
 
     def __init__(self) -> None:
-        self._members: dict[Footage, Member] = {}
+        self._items: dict[Footage, Item] = {}
         self._since = 0.0
 
     def __contains__(self, footage: Footage) -> bool:
-        return footage in self._members
+        return footage in self._items
 
-    def add(self, member: Member, now: float) -> None:
+    def add(self, item: Item, now: float) -> None:
         """Args: now: monotonic seconds."""
-        if not self._members:
+        if not self._items:
             self._since = now
-        self._members[member.clip.footage] = member
+        self._items[item.clip.footage] = item
 
     def is_due(self, now: float) -> bool:
         """Whether it should not wait for more files."""
-        size_bytes = sum(footage.size_bytes for footage in self._members)
-        is_full = len(self._members) >= MOST_FILES or size_bytes >= MOST_BYTES
-        return is_full or (bool(self._members) and now - self._since >= LONGEST_SECONDS)
+        size_bytes = sum(footage.size_bytes for footage in self._items)
+        is_full = len(self._items) >= MAX_FILES or size_bytes >= MAX_BYTES
+        return is_full or (bool(self._items) and now - self._since >= MAX_WAIT_SECONDS)
 
-    def leave(self) -> list[Member]:
+    def drain(self) -> list[Item]:
         """All members; the next file begins a new group."""
-        members = list(self._members.values())
-        self._members.clear()
-        return members
+        items = list(self._items.values())
+        self._items.clear()
+        return items

@@ -19,7 +19,7 @@ from agent.intake.fitting import as_it_is
 from agent.intake.inspection import Inspector, read_mp4
 from agent.intake.naming import Naming, is_copy, read_name
 from agent.intake.recording import Media, Recording
-from agent.intake.scanner import Skipped, examine, scan, wanted
+from agent.intake.scanner import NotFootage, matches_filters, scan, stat_footage
 from agent.model import Clip, Footage
 
 # Stands for the registration where none is known yet: everything else can be shown all the same.
@@ -79,7 +79,7 @@ class Preview:
         for _, folders, names in os.walk(directory):
             folders[:] = [name for name in folders if not name.startswith(".")] if self._folder.recursive else []
             for name in names:
-                if not wanted(self._folder, name):
+                if not matches_filters(self._folder, name):
                     kind = Path(name).suffix.lower() or "files without an ending"
                     kinds["smaller copies" if is_copy(name, self._folder) else kind] += 1
         return kinds
@@ -92,11 +92,11 @@ class Preview:
             now: this device's clock, aware.
             exactly: read all of what is to be cut, to tell where; without, the clips are an estimate.
         """
-        found = examine(path)
+        found = stat_footage(path)
         naming = read_name(path.relative_to(self._folder.path).as_posix(), self._folder)
-        if isinstance(found, Skipped):
+        if isinstance(found, NotFootage):
             return Finding(path, 0, naming, refusal=found.reason)
-        if not wanted(self._folder, path.name):
+        if not matches_filters(self._folder, path.name):
             copy = is_copy(path.name, self._folder)
             refusal = "it is a smaller copy of a recording" if copy else "its name is not in include, or is in exclude"
             return Finding(path, found.size_bytes if found else 0, naming, refusal=f"it is passed over: {refusal}")

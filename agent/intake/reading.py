@@ -34,13 +34,13 @@ class Reading:
         self._salvager = Inspector(folder, config, media.read_damaged)
         self.rules = f"{self._inspector.rules}{'-with-ffmpeg' if is_installed() else ''}"
 
-    def read(self, footage: Footage, settings: Sequence[ClockSegment], *, is_hopeless: bool) -> Job | None:
+    def read(self, footage: Footage, settings: Sequence[ClockSegment], *, is_abandoned: bool) -> Job | None:
         """What a settled file is; None if it is not whole and someone may still be writing it.
 
         Args:
             footage: as it settled.
             settings: how this device's clock was set in this boot.
-            is_hopeless: nobody will make it whole any more.
+            is_abandoned: nobody will make it whole any more.
 
         Raises:
             FootageRefused: it cannot be delivered; the reason says why and what to do.
@@ -50,7 +50,7 @@ class Reading:
         try:
             job = Job(self._inspector.recording(footage.path))
         except FootageIncomplete:
-            if not is_hopeless:
+            if not is_abandoned:
                 return None
             job = Job(self._salvager.recording(footage.path), is_whole=False)
         recording = job.recording

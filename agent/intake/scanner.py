@@ -14,17 +14,20 @@ from pathlib import Path
 import structlog
 
 from agent.config import FootageFolder
-from agent.device.warn_once import News
+from agent.device.warn_once import WarnOnce
 from agent.intake.naming import copies_in
 from agent.model import Footage, State
 from agent.spool import Spool
 
+log = structlog.get_logger()
+
+LOOKUP_FILES = 500
 # What lstat says of a path that stood there a moment ago; a folder may even have become a file.
 GONE = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class NotFootage:
     """Something with a footage name that is no footage, and why."""
 
     path: Path
@@ -33,11 +36,11 @@ class Skipped:
 
 def scan(
     folder: FootageFolder,
-    known: Known | None = None,
+    seen: SeenCache | None = None,
     *,
     on_file: Callable[[], None] = lambda: None,
     on_directory: Callable[[str], None] = lambda _path: None,
-) -> Iterator[Footage | Skipped]:
+) -> Iterator[Footage | NotFootage]:
     """All footage of a folder, with what was skipped. Nothing is opened, and no link is followed.
 
     Args:
@@ -48,7 +51,7 @@ def scan(
     Raises:
         OSError: the folder itself is not there or cannot be read. (Below it, that is a Skipped.)
     """
-    known = Known() if known is None else known
+    seen = SeenCache() if seen is None else seen
     is_wanted = _pattern(folder).fullmatch
     waiting = [str(folder.path)]
     while waiting:
@@ -62,27 +65,27 @@ def scan(
                             waiting.append(entry.path)
                     elif is_wanted(entry.name):
                         on_file()
-                        found = _sort(entry, known)
+                        found = _stat_entry(entry, seen)
                         if found is not None:
                             yield found
         except OSError as exc:
             if directory == str(folder.path):
                 raise
             if not isinstance(exc, GONE):
-                yield Skipped(Path(directory), unreadable(exc))
+                yield NotFootage(Path(directory), unreadable_reason(exc))
 
 
-def _sort(entry: os.DirEntry[str], known: Known) -> Footage | Skipped | None:
+def _stat_entry(entry: os.DirEntry[str], seen: SeenCache) -> Footage | NotFootage | None:
     try:
         found = entry.stat(follow_symlinks=False)
     except OSError:
-        return examine(Path(entry.path))
-    if known.meets(entry.path, found.st_size, found.st_mtime_ns):
+        return stat_footage(Path(entry.path))
+    if seen.contains(entry.path, found.st_size, found.st_mtime_ns):
         return None
-    return _decided(Path(entry.path), found)
+    return _classify(Path(entry.path), found)
 
 
-def wanted(folder: FootageFolder, name: str) -> bool:
+def matches_filters(folder: FootageFolder, name: str) -> bool:
     """Whether a file of this name is footage, by `include` and `exclude`; case does not count.
 
     The smaller copy that some cameras write of each recording is none.
@@ -103,7 +106,7 @@ def _compiled(include: tuple[str, ...], exclude: tuple[str, ...], copies: str | 
     return re.compile(f"(?!{excluded})(?:{included})" if excluded else f"(?:{included})", re.IGNORECASE)
 
 
-def reaches(folder: FootageFolder, path: Path) -> bool:
+def is_in_scope(folder: FootageFolder, path: Path) -> bool:
     """Whether the scan of a folder would come to the place of this file: it enters no hidden directory.
 
     Args:
@@ -113,29 +116,31 @@ def reaches(folder: FootageFolder, path: Path) -> bool:
     return not between or (folder.recursive and not any(map(_is_hidden, between)))
 
 
-def unreadable(error: OSError) -> str:
+def unreadable_reason(error: OSError) -> str:
     """Why a folder cannot be read, for the technician."""
     if isinstance(error, PermissionError):
         return "this folder may not be read: let the service's user list and enter it (chmod o+rx), or its group"
     return f"this folder cannot be read: {error.strerror}"
 
 
-def examine(path: Path) -> Footage | Skipped | None:
+def stat_footage(path: Path) -> Footage | NotFootage | None:
     """What stands at a path: footage, something that is to be skipped, or nothing any more."""
     try:
         found = path.lstat()
     except GONE:
         return None
     except OSError as exc:
-        return Skipped(path, f"cannot be looked at: {exc.strerror}")
-    return _decided(path, found)
+        return NotFootage(path, f"cannot be looked at: {exc.strerror}")
+    return _classify(path, found)
 
 
-def _decided(path: Path, found: os.stat_result) -> Footage | Skipped:
+def _classify(path: Path, found: os.stat_result) -> Footage | NotFootage:
     if stat.S_ISLNK(found.st_mode):
-        return Skipped(path, "a symbolic link: links are never followed; give the folder it points to as [[footage]]")
+        return NotFootage(
+            path, "a symbolic link: links are never followed; give the folder it points to as [[footage]]"
+        )
     if not stat.S_ISREG(found.st_mode):
-        return Skipped(path, "not a regular file (a device, a pipe or a socket)")
+        return NotFootage(path, "not a regular file (a device, a pipe or a socket)")
     return Footage.from_stat(path, found)
 
 
@@ -143,22 +148,22 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-class Known:
+class SeenCache:
     """Hashes of the files of one folder that need no further question: some hundred bytes for each."""
 
     def __init__(self) -> None:
         # Whether each lasts, by its hash: dictionaries, which are a third of the size of such sets.
-        self._before: dict[int, bool] = {}
+        self._seen_before: dict[int, bool] = {}
         # What this scan has met: after it, this is all that is remembered.
-        self._met: dict[int, bool] = {}
+        self._seen_this_scan: dict[int, bool] = {}
 
-    def meets(self, path: str, size_bytes: int, modified_ns: int) -> bool:
+    def contains(self, path: str, size_bytes: int, modified_ns: int) -> bool:
         """Whether the scan need not look closer at what it met."""
         mark = hash((path, size_bytes, modified_ns))
-        lasting = self._before.get(mark)
+        lasting = self._seen_before.get(mark)
         if lasting is None:
-            return mark in self._met
-        self._met[mark] = lasting
+            return mark in self._seen_this_scan
+        self._seen_this_scan[mark] = lasting
         return True
 
     def add(self, footage: Footage, *, lasting: bool) -> None:
@@ -167,34 +172,29 @@ class Known:
         Args:
             lasting: whatever happens, the ledger will not let go of it while it is there and unchanged.
         """
-        self._met[hash((str(footage.path), footage.size_bytes, footage.modified_ns))] = lasting
+        self._seen_this_scan[hash((str(footage.path), footage.size_bytes, footage.modified_ns))] = lasting
 
-    def revise(self) -> None:
+    def invalidate(self) -> None:
         """Something happened in the ledger that can concern footage which was not added as lasting."""
-        self._before = {mark: True for mark, lasting in self._before.items() if lasting}
-        self._met = {mark: True for mark, lasting in self._met.items() if lasting}
+        self._seen_before = {mark: True for mark, lasting in self._seen_before.items() if lasting}
+        self._seen_this_scan = {mark: True for mark, lasting in self._seen_this_scan.items() if lasting}
 
-    def begin(self) -> None:
+    def start_scan(self) -> None:
         """A scan begins. What one that ended early had met is not forgotten."""
-        self._before |= self._met
-        self._met = {}
+        self._seen_before |= self._seen_this_scan
+        self._seen_this_scan = {}
 
-    def end(self) -> int:
+    def finish_scan(self) -> int:
         """A scan has seen everything: what it did not meet is no longer there.
 
         Returns:
             How many are remembered.
         """
-        self._before, self._met = self._met, {}
-        return len(self._before)
+        self._seen_before, self._seen_this_scan = self._seen_this_scan, {}
+        return len(self._seen_before)
 
 
-log = structlog.get_logger()
-
-GROUP_FILES = 500
-
-
-class Survey:
+class FolderScanner:
     """What the scans of one folder have found so far.
 
     Args:
@@ -210,22 +210,22 @@ class Survey:
             its reader leaves an empty folder: what is not there then is not gone.
     """
 
-    def __init__(self, folder: FootageFolder, spool: Spool, news: News, now: Callable[[], float]) -> None:
+    def __init__(self, folder: FootageFolder, spool: Spool, warnings: WarnOnce, now: Callable[[], float]) -> None:
         self.is_there = True
         self.directories: list[str] = []
         self.has_footage = False
         self._folder = folder
         self._spool = spool
-        self._news = news
+        self._warnings = warnings
         self._now = now
-        self._known = Known()
+        self._seen = SeenCache()
         self._epoch = spool.invalidation_epoch
         self._asked_revision = 0
         self._asked_at = 0.0
 
-    def revise(self) -> None:
+    def invalidate(self) -> None:
         """Makes the next scan ask the ledger anew for all that a person may have changed there."""
-        self._known.revise()
+        self._seen.invalidate()
 
     def scan(self, alive: Callable[[], None], is_stopping: Callable[[], bool]) -> Iterator[Footage]:
         """Looks at the whole folder: yields what is to be inspected, deletes what was delivered and is to go.
@@ -234,75 +234,75 @@ class Survey:
             alive: called with each file.
             is_stopping: ends the scan early; nothing is forgotten then.
         """
-        self._revise_what_has_changed()
-        self._known.begin()
+        self._invalidate_changed()
+        self._seen.start_scan()
         self.directories = []
         skipped: set[Path] = set()
         group: list[Footage] = []
         try:
-            for found in scan(self._folder, self._known, on_file=alive, on_directory=self.directories.append):
+            for found in scan(self._folder, self._seen, on_file=alive, on_directory=self.directories.append):
                 if is_stopping():
                     return
                 self.has_footage = True
-                if isinstance(found, Skipped):
+                if isinstance(found, NotFootage):
                     skipped.add(found.path)
-                    self._news.tell("footage_skipped", found.path, found.reason)
+                    self._warnings.warn("footage_skipped", found.path, found.reason)
                     continue
                 group.append(found)
-                if len(group) == GROUP_FILES:
-                    yield from self._new_of(group)
+                if len(group) == LOOKUP_FILES:
+                    yield from self._find_new(group)
                     group = []
         except OSError as exc:
-            self._is_missing(exc)
+            self._on_missing(exc)
         else:
-            self._is_back()
-            self._news.only("footage_skipped", skipped, self._folder.path)
-            yield from self._new_of(group)
-            self.has_footage = self._known.end() > 0 or self.has_footage
+            self._on_readable()
+            self._warnings.clear_except("footage_skipped", skipped, self._folder.path)
+            yield from self._find_new(group)
+            self.has_footage = self._seen.finish_scan() > 0 or self.has_footage
 
-    def _revise_what_has_changed(self) -> None:
+    def _invalidate_changed(self) -> None:
         if self._spool.invalidation_epoch != self._epoch:
             self._epoch = self._spool.invalidation_epoch
-            self._known = Known()
+            self._seen = SeenCache()
         revision, now = self._spool.revision, self._now()
         deletes = self._folder.after_delivery == "delete" and revision != self._asked_revision
         if deletes or self._spool.has_refusal_expired(self._asked_at, now):
-            self._known.revise()
+            self._seen.invalidate()
         self._asked_revision, self._asked_at = revision, now
 
-    def _new_of(self, group: Sequence[Footage]) -> Iterator[Footage]:
+    def _find_new(self, group: Sequence[Footage]) -> Iterator[Footage]:
         states = self._spool.states_of(group)
         for footage in group:
             state = states.get(footage)
             if state is None:
                 yield footage
-            elif state is State.DELIVERED and self._deletes(footage):
-                self._delete(footage)
+            elif state is State.DELIVERED and self._is_deletable(footage):
+                self._delete_delivered(footage)
             else:
                 lasting = self._folder.after_delivery == "keep" and state is not State.REFUSED
-                self._known.add(footage, lasting=lasting)
+                self._seen.add(footage, lasting=lasting)
 
-    def _deletes(self, footage: Footage) -> bool:
+    def _is_deletable(self, footage: Footage) -> bool:
         return self._folder.after_delivery == "delete" and self._spool.is_fully_delivered(footage)
 
-    def _delete(self, footage: Footage) -> None:
+    def _delete_delivered(self, footage: Footage) -> None:
         """Deletes footage whose clips were all delivered, if it is still the file that was delivered."""
-        if examine(footage.path) != footage:
+        if stat_footage(footage.path) != footage:
             return
         try:
             footage.path.unlink()
         except OSError as exc:
-            self._news.tell("footage_not_deleted", footage.path, str(exc.strerror))
+            self._warnings.warn("footage_not_deleted", footage.path, str(exc.strerror))
         else:
-            self._news.over("footage_not_deleted", footage.path)
+            self._warnings.clear("footage_not_deleted", footage.path)
             log.info("footage_deleted", footage=str(footage.path), reason="delivered")
 
-    def _is_missing(self, error: OSError) -> None:
+    def _on_missing(self, error: OSError) -> None:
         self.is_there = self.has_footage = False
-        reason = f"{unreadable(error)}; looked for again at every scan"
-        self._news.tell("folder_missing", self._folder.path, reason)
+        reason = f"{unreadable_reason(error)}; looked for again at every scan"
+        self._warnings.warn("folder_missing", self._folder.path, reason)
 
-    def _is_back(self) -> None:
+    def _on_readable(self) -> None:
         self.is_there = True
-        if self._news.over("folder_missing", self._folder.path):
+        if self._warnings.clear("folder_missing", self._folder.path):
             log.info("folder_back", path=str(self._folder.path))

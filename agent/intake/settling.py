@@ -11,7 +11,7 @@ from agent.model import Footage
 
 # A file that stood still but is no whole MP4 gets this many times settle_seconds before it is taken for damaged: a
 # recorder that writes little can pause for seconds before it writes the index.
-PATIENCE = 6
+INCOMPLETE_GRACE = 6
 # Between two looks at one file: settle_seconds may be 0, and a file may stay open for an hour.
 SHORTEST_WAIT_SECONDS = 1.0
 
@@ -33,7 +33,7 @@ class Pending:
     look_at: float
 
 
-def seen(before: Pending | None, footage: Footage, *, closed: bool, now: float, settle_seconds: float) -> Pending:
+def observe(before: Pending | None, footage: Footage, *, closed: bool, now: float, settle_seconds: float) -> Pending:
     """The file was seen: by a notification, the scan, or because it was time to look.
 
     Args:
@@ -47,7 +47,7 @@ def seen(before: Pending | None, footage: Footage, *, closed: bool, now: float, 
     return before
 
 
-def put_off(pending: Pending, now: float, settle_seconds: float) -> Pending:
+def postpone(pending: Pending, now: float, settle_seconds: float) -> Pending:
     """The file is not finished, whatever the notification said: look again later."""
     return replace(pending, closed=False, look_at=now + max(settle_seconds, SHORTEST_WAIT_SECONDS))
 
@@ -56,9 +56,9 @@ def is_settled(pending: Pending, now: float, settle_seconds: float) -> bool:
     return pending.closed or now - pending.since >= settle_seconds
 
 
-def is_hopeless(pending: Pending, now: float, settle_seconds: float) -> bool:
+def is_abandoned(pending: Pending, now: float, settle_seconds: float) -> bool:
     """Whether a file that is no whole MP4 has stood still for so long that nobody will finish it."""
-    return pending.closed or now - pending.since >= PATIENCE * max(settle_seconds, SHORTEST_WAIT_SECONDS)
+    return pending.closed or now - pending.since >= INCOMPLETE_GRACE * max(settle_seconds, SHORTEST_WAIT_SECONDS)
 
 
 def is_being_written(path: Path) -> bool:

@@ -31,7 +31,7 @@ from watchdog.utils import BaseThread
 from agent.config import FootageFolder
 from agent.device import inotify
 from agent.device.inotify import Inode
-from agent.device.warn_once import News
+from agent.device.warn_once import WarnOnce
 
 log = structlog.get_logger()
 
@@ -86,7 +86,7 @@ class Watcher:
         self._observer: BaseObserver | None = None
         self._threads: list[threading.Thread] = []
         self._watches = {folder: _Watch() for folder in folders}
-        self._news = News()
+        self._warnings = WarnOnce()
         self._complaints = _Complaints(self._on_complaint)
         self._lost = ""
         self._is_stale = False
@@ -171,8 +171,8 @@ class Watcher:
             if place is not None and (has_changed or is_deaf):
                 log.info("folder_changed", folder=str(folder.path), now="another card, or a folder made anew")
         if dead and not stale:
-            self._news.tell("watching_failed", EVERYWHERE, f"threads of watchdog ended: {', '.join(dead)}")
-        elif not dead and self._news.over("watching_failed", EVERYWHERE):
+            self._warnings.warn("watching_failed", EVERYWHERE, f"threads of watchdog ended: {', '.join(dead)}")
+        elif not dead and self._warnings.clear("watching_failed", EVERYWHERE):
             log.info("watching_again")
         return stale or bool(dead)
 
@@ -238,13 +238,13 @@ class Watcher:
         lost, self._lost = self._lost, ""
         if lost:
             effect = "all folders are scanned for what they told of"
-            self._news.tell("notifications_lost", EVERYWHERE, lost, effect=effect)
+            self._warnings.warn("notifications_lost", EVERYWHERE, lost, effect=effect)
         else:
-            self._news.over("notifications_lost", EVERYWHERE)
+            self._warnings.clear("notifications_lost", EVERYWHERE)
 
     def _tell_not_watched(self, folder: FootageFolder, why: OSError | str) -> None:
         """Says once that a folder is not watched: the scan still finds everything, only later."""
-        self._news.tell(
+        self._warnings.warn(
             "folder_not_watched",
             folder.path,
             why if isinstance(why, str) else str(why.strerror),
@@ -253,7 +253,7 @@ class Watcher:
         )
 
     def _tell_watched(self, folder: FootageFolder) -> None:
-        if self._news.over("folder_not_watched", folder.path):
+        if self._warnings.clear("folder_not_watched", folder.path):
             log.info("folder_watched", folder=str(folder.path))
 
 

@@ -25,7 +25,7 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
-from agent.intake.handover import MOST_FILES
+from agent.intake.handover import MAX_FILES
 from agent.intake.intake import Intake
 from agent.model import Footage, State, Verdict
 from agent.spool import NotTaken, Spool, Taken
@@ -309,7 +309,7 @@ def test_only_delivered_footage_that_is_unchanged_is_deleted(bench: Bench) -> No
 def test_footage_that_changes_at_the_last_moment_is_not_deleted(bench: Bench) -> None:
     path = bench.record()
     intake = bench.intake()
-    intake._surveys[bench.folder]._delete(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
+    intake._scanners[bench.folder]._delete_delivered(Footage(path, path.stat().st_size, path.stat().st_mtime_ns - 1))
     assert path.exists()
 
 
@@ -474,7 +474,7 @@ def test_waking_scans_at_once(bench: Bench) -> None:
     intake._watcher.stop()
     bench.record()
     intake.wake()
-    intake._listen(0.0)
+    intake.drain_events(0.0)
     intake.step()
     bench.pass_time(intake, 5.0)
     assert bench.states() == [State.WAITING]
@@ -511,14 +511,14 @@ def test_a_stop_in_the_middle_of_a_scan_ends_it(bench: Bench) -> None:
 
 
 def test_a_stop_in_the_middle_of_taking_in_ends_it(bench: Bench) -> None:
-    for second in range(MOST_FILES + 10):
+    for second in range(MAX_FILES + 10):
         bench.record(second)
     intake = bench.intake()
     intake.step()
     bench.seconds += 5.0
-    intake._entrance.on_taken = bench.stop.set
+    intake._handover.on_taken = bench.stop.set
     intake.step()
-    assert len(bench.states()) == MOST_FILES
+    assert len(bench.states()) == MAX_FILES
 
 
 def test_a_closed_file_is_taken_at_once(bench: Bench) -> None:
@@ -545,15 +545,15 @@ def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> 
     intake = bench.intake()
     intake.step()
     bench.record(41, name=".Trash/ABC1234X_1_20260728_141441.mp4")
-    seen = bench.record(42)
+    recorded = bench.record(42)
 
     def heard() -> list[Path]:
-        intake._listen(0.0)
+        intake.drain_events(0.0)
         return [path for _, path in intake._pending]
 
     # Notifications come in order, and this one was recorded last.
-    await_until(lambda: seen in heard(), "the notification of what is not hidden")
-    assert heard() == [seen]
+    await_until(lambda: recorded in heard(), "the notification of what is not hidden")
+    assert heard() == [recorded]
 
 
 def test_a_burst_of_files_in_new_folders_is_found_whole(bench: Bench) -> None:

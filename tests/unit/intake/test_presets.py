@@ -56,10 +56,10 @@ def test_its_groups_are_those_that_are_read(preset: Preset) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 def test_its_recordings_are_included_and_are_no_copies(preset: Preset) -> None:
-    from agent.intake.scanner import wanted
+    from agent.intake.scanner import matches_filters
 
     for example in preset.examples:
-        assert wanted(CARD, Path(example).name)
+        assert matches_filters(CARD, Path(example).name)
 
 
 @pytest.mark.parametrize("preset", ALL.values(), ids=ALL)

@@ -13,8 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.config import FootageFolder, SpoolSettings
-from agent.device.warn_once import News
-from agent.intake.scanner import Known, Skipped, Survey, examine, reaches, scan, wanted
+from agent.device.warn_once import WarnOnce
+from agent.intake.scanner import FolderScanner, NotFootage, SeenCache, is_in_scope, matches_filters, scan, stat_footage
 from agent.model import Footage
 from agent.spool import Spool
 from tests.unit.intake.test_intake import Bench
@@ -42,7 +42,7 @@ def footage_names(folder: FootageFolder) -> set[str]:
 
 
 def skipped(folder: FootageFolder) -> dict[str, str]:
-    return {found.path.name: found.reason for found in scan(folder) if isinstance(found, Skipped)}
+    return {found.path.name: found.reason for found in scan(folder) if isinstance(found, NotFootage)}
 
 
 def write(path: Path, content: bytes = b"footage") -> Path:
@@ -78,7 +78,7 @@ def test_names_of_any_bytes_are_footage(tmp_path: Path, name: str) -> None:
     "name", ["a.jpg", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"]
 )
 def test_what_is_not_included_or_is_excluded_is_no_footage(name: str) -> None:
-    assert not wanted(FootageFolder(Path("/card")), name)
+    assert not matches_filters(FootageFolder(Path("/card")), name)
 
 
 def test_include_and_exclude_are_the_users_to_choose(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_path_too_long_for_the_system_is_skipped_with_a_reason(tmp_path: Path)
 @pytest.mark.parametrize("path", ["gone.mp4", "file/was/a/folder.mp4"])
 def test_what_is_no_longer_there_is_nothing(tmp_path: Path, path: str) -> None:
     write(tmp_path / "file")
-    assert examine(tmp_path / path) is None
+    assert stat_footage(tmp_path / path) is None
 
 
 @pytest.mark.parametrize(
@@ -177,54 +177,54 @@ def test_what_is_no_longer_there_is_nothing(tmp_path: Path, path: str) -> None:
 )
 def test_a_notification_reaches_no_further_than_the_scan(path: str, recursive: bool, expected: bool) -> None:
     folder = FootageFolder(Path("/media/.card"), recursive=recursive)
-    assert reaches(folder, folder.path / path) is expected
+    assert is_in_scope(folder, folder.path / path) is expected
 
 
 A = Footage(Path("/card/a.mp4"), 1_000, 1)
 B = Footage(Path("/card/b.mp4"), 1_000, 1)
 
 
-def meets(known: Known, footage: Footage) -> bool:
-    return known.meets(str(footage.path), footage.size_bytes, footage.modified_ns)
+def contains(seen: SeenCache, footage: Footage) -> bool:
+    return seen.contains(str(footage.path), footage.size_bytes, footage.modified_ns)
 
 
 def test_footage_is_known_by_its_path_size_and_time() -> None:
-    known = Known()
-    assert not meets(known, A)
-    known.add(A, lasting=True)
-    assert meets(known, A)
-    assert not known.meets("/card/a.mp4", 1_001, 1)
-    assert not known.meets("/card/a.mp4", 1_000, 2)
-    assert not meets(known, B)
+    seen = SeenCache()
+    assert not contains(seen, A)
+    seen.add(A, lasting=True)
+    assert contains(seen, A)
+    assert not seen.contains("/card/a.mp4", 1_001, 1)
+    assert not seen.contains("/card/a.mp4", 1_000, 2)
+    assert not contains(seen, B)
 
 
 def test_what_a_whole_scan_did_not_meet_is_forgotten() -> None:
-    known = Known()
-    known.add(A, lasting=True)
-    known.add(B, lasting=False)
-    assert known.end() == 2
-    known.begin()
-    assert meets(known, A)
-    assert known.end() == 1
-    assert not meets(known, B)
+    seen = SeenCache()
+    seen.add(A, lasting=True)
+    seen.add(B, lasting=False)
+    assert seen.finish_scan() == 2
+    seen.start_scan()
+    assert contains(seen, A)
+    assert seen.finish_scan() == 1
+    assert not contains(seen, B)
 
 
 def test_a_scan_that_did_not_end_forgets_nothing() -> None:
-    known = Known()
-    known.add(A, lasting=True)
-    known.begin()
-    known.begin()
-    assert meets(known, A)
+    seen = SeenCache()
+    seen.add(A, lasting=True)
+    seen.start_scan()
+    seen.start_scan()
+    assert contains(seen, A)
 
 
 def test_only_what_lasts_stays_known_when_the_ledger_changes() -> None:
-    known = Known()
-    known.add(A, lasting=True)
-    known.add(B, lasting=False)
-    assert meets(known, B)
-    known.revise()
-    assert meets(known, A)
-    assert not meets(known, B)
+    seen = SeenCache()
+    seen.add(A, lasting=True)
+    seen.add(B, lasting=False)
+    assert contains(seen, B)
+    seen.invalidate()
+    assert contains(seen, A)
+    assert not contains(seen, B)
 
 
 @pytest.fixture
@@ -249,12 +249,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return questions
 
 
-def found(survey: Survey) -> list[str]:
-    return sorted(footage.path.name for footage in survey.scan(lambda: None, lambda: False))
+def found(scanner: FolderScanner) -> list[str]:
+    return sorted(footage.path.name for footage in scanner.scan(lambda: None, lambda: False))
 
 
-def survey_of(bench: Bench) -> Survey:
-    return Survey(bench.folder, bench.spool, News(), lambda: bench.wall)
+def scanner_of(bench: Bench) -> FolderScanner:
+    return FolderScanner(bench.folder, bench.spool, WarnOnce(), lambda: bench.wall)
 
 
 def take_all(bench: Bench) -> None:
@@ -270,22 +270,22 @@ def test_an_idle_scan_asks_the_ledger_nothing(bench: Bench, asked: list[int], af
         bench.record(second)
     bench.record(name="no time in it.mp4")
     take_all(bench)
-    survey = survey_of(bench)
+    scanner = scanner_of(bench)
     asked.clear()
-    assert found(survey) == []
+    assert found(scanner) == []
     assert asked == [11]
     for _ in range(5):
-        assert found(survey) == []
+        assert found(scanner) == []
     assert asked == [11]
     bench.record(20)
-    assert len(found(survey)) == 1
+    assert len(found(scanner)) == 1
     assert asked == [11, 1]
 
 
 def test_many_files_are_asked_for_in_groups(bench: Bench, asked: list[int]) -> None:
     for number in range(1001):
         (bench.card / f"{number}.mp4").touch()
-    assert len(found(survey_of(bench))) == 1001
+    assert len(found(scanner_of(bench))) == 1001
     assert asked == [500, 500, 1]
 
 
@@ -293,75 +293,75 @@ def test_a_delivery_lets_the_next_scan_delete_what_is_to_go(bench: Bench) -> Non
     bench.folder = replace(bench.folder, after_delivery="delete")
     path = bench.record()
     take_all(bench)
-    survey = survey_of(bench)
-    assert found(survey) == []
+    scanner = scanner_of(bench)
+    assert found(scanner) == []
     bench.deliver_all()
     assert path.exists()
-    assert found(survey) == []
+    assert found(scanner) == []
     assert not path.exists()
 
 
 def test_a_refusal_that_lapses_is_seen_by_the_next_scan(bench: Bench) -> None:
     path = bench.record()
     bench.spool.refuse(Footage.from_stat(path, path.stat()), "the card may be failing", "rules", 600)
-    survey = survey_of(bench)
-    assert found(survey) == []
+    scanner = scanner_of(bench)
+    assert found(scanner) == []
     bench.wall += 599
-    assert found(survey) == []
+    assert found(scanner) == []
     bench.wall += 1
-    assert found(survey) == [path.name]
+    assert found(scanner) == [path.name]
 
 
 def test_footage_that_a_person_wants_retried_is_seen_by_the_next_scan(bench: Bench) -> None:
     path = bench.record(name="no time in it.mp4")
     take_all(bench)
-    survey = survey_of(bench)
-    assert found(survey) == []
+    scanner = scanner_of(bench)
+    assert found(scanner) == []
     bench.spool.retry([1])
-    survey.revise()
-    assert found(survey) == [path.name]
+    scanner.invalidate()
+    assert found(scanner) == [path.name]
 
 
 def test_a_scan_that_is_stopped_forgets_nothing(bench: Bench, asked: list[int]) -> None:
     for second in range(10):
         bench.record(second)
     take_all(bench)
-    survey = survey_of(bench)
-    assert found(survey) == []
+    scanner = scanner_of(bench)
+    assert found(scanner) == []
     (bench.card / "new.mp4").touch()
-    assert list(survey.scan(lambda: None, lambda: True)) == []
+    assert list(scanner.scan(lambda: None, lambda: True)) == []
     asked.clear()
-    assert found(survey) == ["new.mp4"]
+    assert found(scanner) == ["new.mp4"]
     assert asked == [1]
 
 
 def test_a_folder_that_comes_and_goes_is_told_each_time_once(bench: Bench) -> None:
-    survey = survey_of(bench)
+    scanner = scanner_of(bench)
     with capture_logs() as logged:
         for _ in range(2):
-            assert found(survey) == []
-            assert survey.is_there
+            assert found(scanner) == []
+            assert scanner.is_there
             bench.card.rmdir()
-            assert found(survey) == []
-            assert found(survey) == []
-            assert not survey.is_there
+            assert found(scanner) == []
+            assert found(scanner) == []
+            assert not scanner.is_there
             bench.card.mkdir()
     assert [entry["event"] for entry in logged] == ["folder_missing", "folder_back", "folder_missing"]
 
 
 def test_a_card_counts_as_in_its_reader_only_while_footage_was_seen_on_it(bench: Bench) -> None:
-    survey = survey_of(bench)
-    found(survey)
-    assert not survey.has_footage
+    scanner = scanner_of(bench)
+    found(scanner)
+    assert not scanner.has_footage
     path = bench.record()
-    found(survey)
-    assert survey.has_footage
+    found(scanner)
+    assert scanner.has_footage
     path.unlink()
-    found(survey)
-    assert survey.has_footage
+    found(scanner)
+    assert scanner.has_footage
     bench.card.rmdir()
-    found(survey)
-    assert not survey.has_footage
+    found(scanner)
+    assert not scanner.has_footage
 
 
 def test_delivered_footage_is_remembered_while_its_card_is_away(bench: Bench) -> None:

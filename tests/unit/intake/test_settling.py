@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.intake.settling import Pending, is_being_written, is_hopeless, is_settled, put_off, seen
+from agent.intake.settling import Pending, is_abandoned, is_being_written, is_settled, observe, postpone
 from agent.model import Footage
 
 PATH = Path("/card/a.mp4")
@@ -23,7 +23,7 @@ SETTLE = 5.0
 
 
 def first_seen(footage: Footage = SMALL, *, closed: bool = False, now: float = 100.0) -> Pending:
-    return seen(None, footage, closed=closed, now=now, settle_seconds=SETTLE)
+    return observe(None, footage, closed=closed, now=now, settle_seconds=SETTLE)
 
 
 @contextmanager
@@ -57,44 +57,44 @@ def test_a_file_settles_when_it_has_stood_still_for_settle_seconds() -> None:
 
 
 def test_each_change_starts_the_wait_anew() -> None:
-    pending = seen(first_seen(now=100.0), GROWN, closed=False, now=104.0, settle_seconds=SETTLE)
+    pending = observe(first_seen(now=100.0), GROWN, closed=False, now=104.0, settle_seconds=SETTLE)
     assert pending.look_at == 109.0
     assert not is_settled(pending, 108.9, SETTLE)
 
 
 def test_seeing_it_unchanged_does_not_prolong_the_wait() -> None:
     pending = first_seen(now=100.0)
-    assert seen(pending, SMALL, closed=False, now=103.0, settle_seconds=SETTLE) == pending
+    assert observe(pending, SMALL, closed=False, now=103.0, settle_seconds=SETTLE) == pending
 
 
 def test_a_closed_file_is_settled_at_once() -> None:
-    pending = seen(first_seen(now=100.0), SMALL, closed=True, now=101.0, settle_seconds=SETTLE)
+    pending = observe(first_seen(now=100.0), SMALL, closed=True, now=101.0, settle_seconds=SETTLE)
     assert pending.look_at == 101.0
     assert is_settled(pending, 101.0, SETTLE)
 
 
 def test_a_change_after_the_close_takes_it_back() -> None:
-    pending = seen(first_seen(closed=True), GROWN, closed=False, now=101.0, settle_seconds=SETTLE)
+    pending = observe(first_seen(closed=True), GROWN, closed=False, now=101.0, settle_seconds=SETTLE)
     assert not is_settled(pending, 101.0, SETTLE)
 
 
 def test_the_scan_does_not_take_back_a_close() -> None:
     pending = first_seen(closed=True)
-    assert seen(pending, SMALL, closed=False, now=101.0, settle_seconds=SETTLE).closed
+    assert observe(pending, SMALL, closed=False, now=101.0, settle_seconds=SETTLE).closed
 
 
 def test_an_incomplete_file_is_given_up_only_after_patience_or_when_closed() -> None:
     pending = first_seen(now=100.0)
-    assert not is_hopeless(pending, 129.9, SETTLE)
-    assert is_hopeless(pending, 130.0, SETTLE)
-    assert is_hopeless(first_seen(closed=True), 100.0, SETTLE)
+    assert not is_abandoned(pending, 129.9, SETTLE)
+    assert is_abandoned(pending, 130.0, SETTLE)
+    assert is_abandoned(first_seen(closed=True), 100.0, SETTLE)
 
 
 def test_without_a_settling_time_an_unfinished_file_still_gets_time_and_no_busy_loop() -> None:
-    pending = put_off(first_seen(closed=True), 100.0, settle_seconds=0.0)
+    pending = postpone(first_seen(closed=True), 100.0, settle_seconds=0.0)
     assert pending.look_at == 101.0
     assert not pending.closed
-    assert not is_hopeless(pending, 105.9, settle_seconds=0.0)
+    assert not is_abandoned(pending, 105.9, settle_seconds=0.0)
 
 
 def test_a_file_that_another_process_has_open_for_writing_is_being_written(leasable: Path) -> None:
