@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 
-LINK_FIRST_SECONDS = 1.0
-LINK_MOST_SECONDS = 300.0
+LINK_MIN_SECONDS = 1.0
+LINK_MAX_SECONDS = 300.0
 LINK_QUICK_FAILURES = 6
-LINK_SECONDS = 120.0
-CLIP_FIRST_SECONDS = 30.0
-CLIP_MOST_SECONDS = 3600.0
+LINK_RETRY_SECONDS = 120.0
+CLIP_MIN_SECONDS = 30.0
+CLIP_MAX_SECONDS = 3600.0
 
 
-def link_delay(failures: int, rng: random.Random, *, least_often_seconds: float = LINK_SECONDS) -> float:
+def link_delay(failures: int, rng: random.Random, *, steady_seconds: float = LINK_RETRY_SECONDS) -> float:
     """Seconds to wait for the link after so many failures in a row: about a minute of quick tries, then steadily.
 
     The last quick try is followed by a part of the steady interval, at random, and that interval then hardly changes:
@@ -22,23 +22,23 @@ def link_delay(failures: int, rng: random.Random, *, least_often_seconds: float 
         least_often_seconds: the steady interval.
     """
     if failures <= LINK_QUICK_FAILURES:
-        return _doubled(LINK_FIRST_SECONDS, failures, LINK_MOST_SECONDS) * rng.uniform(0.5, 1.0)
+        return _doubled(LINK_MIN_SECONDS, failures, LINK_MAX_SECONDS) * rng.uniform(0.5, 1.0)
     if failures == LINK_QUICK_FAILURES + 1:
-        return rng.uniform(0.0, least_often_seconds)
-    return least_often_seconds * rng.uniform(0.9, 1.1)
+        return rng.uniform(0.0, steady_seconds)
+    return steady_seconds * rng.uniform(0.9, 1.1)
 
 
 def weak_link_delay(failures: int, rng: random.Random) -> float:
     """The same for a link that carries small requests but no footage: trying it costs data. Doubling, full jitter."""
-    return rng.uniform(0.0, _doubled(LINK_FIRST_SECONDS, failures, LINK_MOST_SECONDS))
+    return rng.uniform(0.0, _doubled(LINK_MIN_SECONDS, failures, LINK_MAX_SECONDS))
 
 
 def clip_delay(attempts: int, rng: random.Random) -> float:
     """Seconds until one clip is tried again after so many failures of its own: doubling, with a quarter of jitter."""
-    return _doubled(CLIP_FIRST_SECONDS, attempts, CLIP_MOST_SECONDS) * rng.uniform(0.75, 1.0)
+    return _doubled(CLIP_MIN_SECONDS, attempts, CLIP_MAX_SECONDS) * rng.uniform(0.75, 1.0)
 
 
-def rate_delay(retry_after_seconds: float | None, failures: int, rng: random.Random) -> float:
+def rate_limit_delay(retry_after_seconds: float | None, failures: int, rng: random.Random) -> float:
     """Seconds to wait after a 429: what the server asks for and up to a tenth more, else longer and longer."""
     if retry_after_seconds is None:
         return max(1.0, weak_link_delay(failures + 3, rng))

@@ -18,10 +18,10 @@ BREAKS_SECONDS = 1800.0
 FIRST_BREAK_REQUESTS = 20
 # A break costs half a request on average: a tenth of the time between two breaks keeps the waste near a twentieth.
 PART_OF_THE_TIME_BETWEEN_BREAKS = 0.1
-LEAST_SECONDS = 10.0
+MIN_SECONDS = 10.0
 
 
-class Pacing:
+class BatchSizer:
     """Learns what the link carries and how long it holds, from the uploads of this run.
 
     Args:
@@ -35,7 +35,7 @@ class Pacing:
         self._sending_seconds = FIRST_BREAK_REQUESTS * request_seconds
         self._breaks = 1.0
 
-    def carried(self, size_bytes: float, seconds: float) -> None:
+    def record_success(self, size_bytes: float, seconds: float) -> None:
         """An upload went through. `size_bytes`: of footage, here and below."""
         seconds = max(seconds, 0.001)
         fades = math.exp(-seconds / GOODPUT_SECONDS)
@@ -45,9 +45,9 @@ class Pacing:
         self._sending_seconds = self._sending_seconds * fades + seconds
         self._breaks *= fades
 
-    def broke(self, size_bytes: float, seconds: float) -> None:
+    def record_failure(self, size_bytes: float, seconds: float) -> None:
         """An upload broke after so many bytes and seconds; standing still before it was given up counts too."""
-        self.carried(size_bytes, seconds)
+        self.record_success(size_bytes, seconds)
         self._breaks += 1.0
 
     @property
@@ -58,7 +58,7 @@ class Pacing:
     def seconds(self) -> float:
         """How long the next request should take."""
         held_seconds = self._sending_seconds / self._breaks if self._breaks > 0 else math.inf
-        shortest = min(LEAST_SECONDS, self._most_seconds)
+        shortest = min(MIN_SECONDS, self._most_seconds)
         return min(self._most_seconds, max(shortest, PART_OF_THE_TIME_BETWEEN_BREAKS * held_seconds))
 
     @property

@@ -9,7 +9,7 @@ from itertools import chain, islice
 from agent.model import ClipKey, Upload
 
 # Clips that may not share this batch are passed over, but not without end: the queue may hold a hundred thousand.
-LOOK_AHEAD = 400
+MAX_LOOK_AHEAD = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class BatchLimits:
     size_bytes: int
 
 
-def fill(ready: Iterator[Upload], limits: BatchLimits, *, least_suspected_first: bool = False) -> list[Upload]:
+def fill_batch(ready: Iterator[Upload], limits: BatchLimits, *, prefer_unsuspected: bool = False) -> list[Upload]:
     """Takes the most urgent clips that may travel together.
 
     A clip that is suspected of making batches fail travels only with others that are suspected as much. Two clips
@@ -35,15 +35,15 @@ def fill(ready: Iterator[Upload], limits: BatchLimits, *, least_suspected_first:
         ready: the clips, most urgent first.
         least_suspected_first: begin with the clip that was in the fewest failed batches instead of the most urgent.
     """
-    if least_suspected_first:
-        near = list(islice(ready, LOOK_AHEAD))
+    if prefer_unsuspected:
+        near = list(islice(ready, MAX_LOOK_AHEAD))
         if near:
             ready = chain([min(near, key=lambda upload: upload.batch_failures)], near)
     batch: list[Upload] = []
     videos: set[ClipKey] = set()
     size_bytes = 0
     most = limits.clips
-    for upload in islice(ready, LOOK_AHEAD):
+    for upload in islice(ready, MAX_LOOK_AHEAD):
         if batch:
             if len(batch) >= most:
                 break

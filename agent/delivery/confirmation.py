@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from agent.delivery.decisions import CONFIRM_WITHIN_SECONDS, Policy, own_failure
+from agent.delivery.decisions import CONFIRM_TIMEOUT_SECONDS, Policy, failed_attempt
 from agent.model import State, Verdict
 from agent.spool.records import Record
-from agent.vision.assumptions import COMPLETE, FINAL_FAILURES, PENDING, Named, same_video
+from agent.vision.assumptions import COMPLETE, FINAL_FAILURES, PENDING, HasKey, match_key
 from agent.vision.client import VideoRequest
 
 # The contract: every 30 to 60 s. At random within, as the limit of requests is shared by all vehicles of the account.
 POLL_SECONDS = (30.0, 60.0)
 # Of one poll. What is left is asked for by the next ones.
-MOST_QUERIES = 8
-MOST_ITEMS = 200
-WINDOW = timedelta(hours=6)
+MAX_QUERIES = 8
+MAX_ITEMS = 200
+MAX_WINDOW = timedelta(hours=6)
 # A clip that was accepted before a restart is asked for at least so long, whatever the clock says of the time between.
-PATIENCE_SECONDS = 600.0
+RESTART_GRACE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class QueryWindow:
     """One query: the clips of one registration that begin within some hours.
 
     Args:
@@ -38,25 +38,25 @@ class Window:
     clips: tuple[Record, ...]
 
 
-def windows(accepted: Iterable[Record]) -> list[Window]:
+def query_windows(accepted: Iterable[Record]) -> list[QueryWindow]:
     """The queries that cover all these clips: few, and none over more time than WINDOW, however far they lie apart."""
-    found: list[Window] = []
+    found: list[QueryWindow] = []
     waiting = [(record.key.registration, record.key.start, record) for record in accepted if record.key]
     for registration, start, record in sorted(waiting, key=lambda clip: clip[:2]):
         latest = found[-1] if found else None
-        if latest is not None and latest.registration == registration and start - latest.first <= WINDOW:
+        if latest is not None and latest.registration == registration and start - latest.first <= MAX_WINDOW:
             found[-1] = replace(latest, last=start, clips=(*latest.clips, record))
         else:
-            found.append(Window(registration, start, start, (record,)))
+            found.append(QueryWindow(registration, start, start, (record,)))
     return found
 
 
-def halves(window: Window) -> list[Window]:
+def split(window: QueryWindow) -> list[QueryWindow]:
     """Two queries for one: each of half the time, without what none of the clips needs."""
     middle = window.first + (window.last - window.first) / 2
     early = [record for record in window.clips if record.key and record.key.start <= middle]
     late = [record for record in window.clips if record.key and record.key.start > middle]
-    return [*windows(early), *windows(late)]
+    return [*query_windows(early), *query_windows(late)]
 
 
 def confirm(
@@ -90,7 +90,7 @@ def confirm(
     for record in asked:
         if record.key is None:
             continue
-        items = {item.status_id: item for item in by_video.get(same_video(record.key, zone), [])}
+        items = {item.status_id: item for item in by_video.get(match_key(record.key, zone), [])}
         if COMPLETE in items:
             request_id = items[COMPLETE].request_id
             verdicts[record.id] = Verdict(
@@ -99,21 +99,21 @@ def confirm(
         elif items.keys() & PENDING:
             continue
         elif failed := [FINAL_FAILURES[status] for status in items if status in FINAL_FAILURES]:
-            verdicts[record.id] = own_failure(record, f"the API lists it as «{failed[0]}»", policy, rng)
+            verdicts[record.id] = failed_attempt(record, f"the API lists it as «{failed[0]}»", policy, rng)
         elif record.id in overdue:
             reason = "the API took it but did not confirm it in time"
-            verdicts[record.id] = own_failure(record, reason, policy, rng)
+            verdicts[record.id] = failed_attempt(record, reason, policy, rng)
     return verdicts
 
 
-class Waiting:
+class WaitTimes:
     """For how long the clips have been waited for: on the monotonic clock, as the other one may be set meanwhile."""
 
     def __init__(self) -> None:
         self._since: dict[int, float] = {}
         self._from_before: set[int] = set()
 
-    def taken(self, id: int, at: float) -> None:
+    def start(self, id: int, at: float) -> None:
         """A clip was accepted in this run. `at`: monotonic seconds, here and below."""
         self._since[id] = at
 
@@ -141,14 +141,14 @@ class Waiting:
         }
 
     def _limit_seconds(self, record: Record, now: float) -> float:
-        due_soon = now < record.due <= now + CONFIRM_WITHIN_SECONDS
-        return PATIENCE_SECONDS if record.id in self._from_before and not due_soon else CONFIRM_WITHIN_SECONDS
+        due_soon = now < record.due <= now + CONFIRM_TIMEOUT_SECONDS
+        return RESTART_GRACE_SECONDS if record.id in self._from_before and not due_soon else CONFIRM_TIMEOUT_SECONDS
 
 
-def some_of(queries: Sequence[Window], turn: int) -> Sequence[Window]:
+def select_queries(queries: Sequence[QueryWindow], turn: int) -> Sequence[QueryWindow]:
     """The queries of one poll: MOST_QUERIES of them, others with each turn."""
-    first = turn * MOST_QUERIES % max(1, len(queries))
-    return (*queries[first:], *queries[:first])[:MOST_QUERIES]
+    first = turn * MAX_QUERIES % max(1, len(queries))
+    return (*queries[first:], *queries[:first])[:MAX_QUERIES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,5 +162,5 @@ class _Listed:
 def _key(item: VideoRequest, zone: ZoneInfo) -> tuple[str | int, ...] | None:
     if not item.registration or item.camera is None or item.start is None or item.end is None:
         return None
-    named: Named = _Listed(item.registration, item.camera, item.start, item.end)
-    return same_video(named, zone)
+    named: HasKey = _Listed(item.registration, item.camera, item.start, item.end)
+    return match_key(named, zone)

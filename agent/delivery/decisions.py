@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
 
-from agent.delivery.backoff import LINK_SECONDS, clip_delay, link_delay, rate_delay, weak_link_delay
+from agent.delivery.backoff import LINK_RETRY_SECONDS, clip_delay, link_delay, rate_limit_delay, weak_link_delay
 from agent.errors import (
     ClipUnreadable,
     DeliveryBlocked,
@@ -24,17 +24,17 @@ from agent.errors import (
 )
 from agent.model import State, Upload, Verdict
 from agent.spool.records import Record
-from agent.vision.error_classes import About, about
+from agent.vision.error_classes import ErrorClass, classify
 from agent.vision.responses import FileResult
 
 # A batch that fails while the API answers is divided by this. By 8, a batch and its parts come to 2.2 times its bytes
 # until the clip to blame is alone; halving would make that more than 3.
-PARTS = 8
+SPLIT_FACTOR = 8
 # A clip that fails alone is tried again so often at once, as passing trouble of the link is by far the likeliest.
-QUICK_STRIKES = 2
-HELD_SECONDS = 300.0
-REGISTRATION_SECONDS = 3600.0
-CONFIRM_WITHIN_SECONDS = 3600.0
+QUICK_RETRIES = 2
+BLOCKED_RETRY_SECONDS = 300.0
+REGISTRATION_RETRY_SECONDS = 3600.0
+CONFIRM_TIMEOUT_SECONDS = 3600.0
 
 
 class Cause(Enum):
@@ -47,7 +47,7 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Backoff:
     """Nothing is sent for some seconds.
 
     Args:
@@ -71,7 +71,7 @@ class Policy:
 
     attempts: int
     confirm: Literal["auto", "poll", "answer"]
-    link_seconds: float = LINK_SECONDS
+    link_retry_seconds: float = LINK_RETRY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Decision:
     """
 
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
-    pause: Pause | None = None
+    pause: Backoff | None = None
     batch_bytes: int | None = None
 
 
@@ -101,7 +101,7 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
     error: DeliveryError,
     *,
     api_answers: bool,
-    others_pass: bool = False,
+    peers_succeed: bool = False,
     failures: int,
     policy: Policy,
     rng: random.Random,
@@ -117,25 +117,25 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
         case ClipUnreadable():
             return Decision({u.id: _unreadable(u, error, policy, rng) for u in batch if u.file == error.file})
         case DeliveryBlocked():
-            return Decision(pause=Pause(Cause.HELD, HELD_SECONDS, str(error)))
+            return Decision(pause=Backoff(Cause.HELD, BLOCKED_RETRY_SECONDS, str(error)))
         case RateLimited():
-            seconds = rate_delay(error.retry_after_seconds, failures, rng)
-            return Decision(pause=Pause(Cause.RATE, seconds, str(error)))
+            seconds = rate_limit_delay(error.retry_after_seconds, failures, rng)
+            return Decision(pause=Backoff(Cause.RATE, seconds, str(error)))
         case TooLarge():
             return _too_large(batch, error)
         case RequestRejected():
             return _rejected(batch, error, policy, rng)
         case LinkDown():
             if api_answers:
-                pause = Pause(Cause.LINK, weak_link_delay(failures, rng), str(error))
-                return Decision(_strike(batch, error, others_pass, policy, rng), pause)
-            seconds = link_delay(failures, rng, least_often_seconds=policy.link_seconds)
-            return Decision(pause=Pause(Cause.LINK, seconds, str(error)))
+                pause = Backoff(Cause.LINK, weak_link_delay(failures, rng), str(error))
+                return Decision(_split_or_retry_alone(batch, error, peers_succeed, policy, rng), pause)
+            seconds = link_delay(failures, rng, steady_seconds=policy.link_retry_seconds)
+            return Decision(pause=Backoff(Cause.LINK, seconds, str(error)))
         case _:
             return Decision()
 
 
-def own_failure(upload: Upload | Record, reason: str, policy: Policy, rng: random.Random) -> Verdict:
+def failed_attempt(upload: Upload | Record, reason: str, policy: Policy, rng: random.Random) -> Verdict:
     """One more failure that is the clip's own: it waits, or is refused when its attempts are used up."""
     attempts = upload.attempts + 1
     kept = Verdict(
@@ -157,49 +157,49 @@ def _verdict(upload: Upload, result: FileResult | None, policy: Policy, rng: ran
             return replace(kept, state=State.DELIVERED, reason="the answer named no error (upload.confirm = answer)")
         return _accepted(kept, "taken without a result of its own")
     if result.errors:
-        return _complaint(upload, "; ".join(result.errors), policy, rng)
+        return per_file_error(upload, "; ".join(result.errors), policy, rng)
     if policy.confirm == "poll":
         return _accepted(replace(kept, request_id=result.request_id), "taken; to be confirmed (upload.confirm = poll)")
     return replace(kept, state=State.DELIVERED, request_id=result.request_id)
 
 
 def _accepted(verdict: Verdict, reason: str) -> Verdict:
-    return replace(verdict, state=State.ACCEPTED, reason=reason, retry_in_seconds=CONFIRM_WITHIN_SECONDS)
+    return replace(verdict, state=State.ACCEPTED, reason=reason, retry_in_seconds=CONFIRM_TIMEOUT_SECONDS)
 
 
 def _held(upload: Upload, words: str) -> Verdict:
     """The vehicle is not taken. Looked at again alone: one clip is enough to ask with."""
     reason = f"the API does not take {upload.key.registration}: {words}"
     return Verdict(
-        State.HELD, reason, retry_in_seconds=REGISTRATION_SECONDS, attempts=upload.attempts, max_batch_clips=1
+        State.HELD, reason, retry_in_seconds=REGISTRATION_RETRY_SECONDS, attempts=upload.attempts, max_batch_clips=1
     )
 
 
-def _complaint(upload: Upload, words: str, policy: Policy, rng: random.Random) -> Verdict:
+def per_file_error(upload: Upload, words: str, policy: Policy, rng: random.Random) -> Verdict:
     """The API's words about one clip: retrying cannot help a file, but a contract can be activated."""
-    match about(words):
-        case About.FILE:
+    match classify(words):
+        case ErrorClass.FILE:
             return Verdict(State.REFUSED, f"the API refuses the file: {words}", attempts=upload.attempts + 1)
-        case About.REGISTRATION:
+        case ErrorClass.REGISTRATION:
             return _held(upload, words)
-        case About.UNKNOWN:
-            return own_failure(upload, f"the API said: {words}", policy, rng)
+        case ErrorClass.UNKNOWN:
+            return failed_attempt(upload, f"the API said: {words}", policy, rng)
 
 
-def _strike(
-    batch: Sequence[Upload], error: LinkDown, others_pass: bool, policy: Policy, rng: random.Random
+def _split_or_retry_alone(
+    batch: Sequence[Upload], error: LinkDown, peers_succeed: bool, policy: Policy, rng: random.Random
 ) -> dict[int, Verdict]:
     """The batch fails though the API answers: some clip in it may be to blame. Dividing the batch finds which."""
     if len(batch) > 1:
-        part = -(-len(batch) // PARTS)
+        part = -(-len(batch) // SPLIT_FACTOR)
         return {
             u.id: Verdict(State.WAITING, attempts=u.attempts, batch_failures=u.batch_failures + 1, max_batch_clips=part)
             for u in batch
         }
     alone = replace(batch[0], batch_failures=batch[0].batch_failures + 1, max_batch_clips=1)
-    if others_pass:
-        return {alone.id: own_failure(alone, f"sent alone, while other clips pass: {error}", policy, rng)}
-    again = alone.batch_failures - QUICK_STRIKES
+    if peers_succeed:
+        return {alone.id: failed_attempt(alone, f"sent alone, while other clips pass: {error}", policy, rng)}
+    again = alone.batch_failures - QUICK_RETRIES
     verdict = Verdict(
         State.WAITING,
         f"sent alone, and no other clip has passed since, so the link may be to blame: {error}",
@@ -214,7 +214,7 @@ def _strike(
 def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
     if error.is_transient:
         # From now on it spoils no request but its own.
-        return own_failure(replace(upload, max_batch_clips=1), f"its stored file {error.reason}", policy, rng)
+        return failed_attempt(replace(upload, max_batch_clips=1), f"its stored file {error.reason}", policy, rng)
     return Verdict(State.LOST, f"its stored file {error.reason}", attempts=upload.attempts)
 
 
@@ -227,9 +227,9 @@ def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:
 def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, rng: random.Random) -> Decision:
     named = {batch[index].id: words for index, words in error.items.items() if 0 <= index < len(batch)}
     if named:
-        return Decision({u.id: _complaint_or_refusal(u, named[u.id]) for u in batch if u.id in named})
+        return Decision({u.id: item_error(u, named[u.id]) for u in batch if u.id in named})
     if len(batch) == 1 and batch[0].max_batch_clips == 1:
-        return Decision({batch[0].id: _complaint(batch[0], str(error), policy, rng)})
+        return Decision({batch[0].id: per_file_error(batch[0], str(error), policy, rng)})
     # The single upload, whose answer is about one file, will tell: a clip that must travel alone goes there.
     return Decision(
         {
@@ -239,8 +239,8 @@ def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, r
     )
 
 
-def _complaint_or_refusal(upload: Upload, words: str) -> Verdict:
+def item_error(upload: Upload, words: str) -> Verdict:
     """A validation error that names the clip: its fields are wrong and stay wrong, unless it is about the vehicle."""
-    if about(words) is About.REGISTRATION:
+    if classify(words) is ErrorClass.REGISTRATION:
         return _held(upload, words)
     return Verdict(State.REFUSED, f"the API refuses the clip: {words}", attempts=upload.attempts + 1)

@@ -13,13 +13,13 @@ import structlog
 
 from agent.config import UploadSettings
 from agent.delivery.backoff import LINK_QUICK_FAILURES
-from agent.delivery.batch_size import Pacing
-from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.batch_size import BatchSizer
+from agent.delivery.batching import BatchLimits, fill_batch
 from agent.delivery.confirmation import POLL_SECONDS
-from agent.delivery.decisions import Cause, Decision, Pause, Policy, decide_failure, decide_results
-from agent.delivery.fair_share import Tempo, link_seconds, poll_seconds
-from agent.delivery.poison import Suspicion
-from agent.delivery.polling import Poller
+from agent.delivery.decisions import Backoff, Cause, Decision, Policy, decide_failure, decide_results
+from agent.delivery.fair_share import RequestScheduler, link_retry_seconds, poll_interval
+from agent.delivery.poison import PoisonDetector
+from agent.delivery.polling import ConfirmationPoller
 from agent.delivery.progress import Activity
 from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, SpoolFull
 from agent.model import State, Upload, Verdict
@@ -69,22 +69,24 @@ class Dispatcher:
         self._now = now
         clips = 1 if settings.mode == "single" else settings.batch_clips
         self._limits = BatchLimits(clips, settings.batch_bytes)
-        self._policy = Policy(settings.attempts, settings.confirm, link_seconds(settings.vehicles))
-        self._pacing = Pacing(settings.request_seconds)
-        self._tempo = Tempo(settings.vehicles, self._rng)
+        self._policy = Policy(settings.attempts, settings.confirm, link_retry_seconds(settings.vehicles))
+        self._batch_sizer = BatchSizer(settings.request_seconds)
+        self._scheduler = RequestScheduler(settings.vehicles, self._rng)
         self._wake = threading.Event()
         self._activity = Activity()
-        self._checked = False
+        self._preflight_ok = False
         self._failures = 0
-        self._paused_until = 0.0
+        self._backoff_until = 0.0
         self._linger_until: float | None = None
         # What was decided but is not in the spool yet: the verdicts, and the clips of the batch.
-        self._unwritten: tuple[Mapping[int, Verdict], list[int]] = ({}, [])
-        self._suspicion = Suspicion()
+        self._pending_write: tuple[Mapping[int, Verdict], list[int]] = ({}, [])
+        self._poison = PoisonDetector()
         # After a failure that the API's answers do not excuse, the clips go first that have nothing to do with it.
-        self._spare_suspects = False
-        polls = poll_seconds(settings.vehicles, POLL_SECONDS)
-        self._poller = Poller(spool, client, self._policy, self._rng, seconds=polls, monotonic=monotonic, now=now)
+        self._prefer_unsuspected = False
+        polls = poll_interval(settings.vehicles, POLL_SECONDS)
+        self._poller = ConfirmationPoller(
+            spool, client, self._policy, self._rng, seconds=polls, monotonic=monotonic, now=now
+        )
 
     @property
     def activity(self) -> Activity:
@@ -106,7 +108,7 @@ class Dispatcher:
             if self._wake.wait(min(seconds, IDLE_SECONDS)):
                 self._wake.clear()
         with suppress(SpoolFull):
-            self._write()
+            self._flush_pending()
 
     def step(self) -> float:
         """One turn: at most one request that carries clips.
@@ -117,39 +119,39 @@ class Dispatcher:
         Returns:
             Seconds until there may be something to do; 0 to go on at once.
         """
-        paused = self._paused_until - self._monotonic()
+        paused = self._backoff_until - self._monotonic()
         if paused > 0:
             return paused
         try:
-            self._write()
+            self._flush_pending()
             return self._turn()
         except SpoolFull as exc:
-            self._pause(Pause(Cause.DISK, FULL_SECONDS, f"{exc}: nothing is sent until its result can be noted"))
+            self._back_off(Backoff(Cause.DISK, FULL_SECONDS, f"{exc}: nothing is sent until its result can be noted"))
             return FULL_SECONDS
 
     def _turn(self) -> float:
         self._poll()
-        if self._paused_until > self._monotonic():
-            return self._paused_until - self._monotonic()
+        if self._backoff_until > self._monotonic():
+            return self._backoff_until - self._monotonic()
         waiting = self._spool.count_ready(self._limits.clips)
         if waiting == 0:
             self._linger_until = None
-            self._do("idle", reason="")
+            self._set_status("idle", reason="")
             return self._seconds_to_next()
-        not_yet = self._linger(waiting) or self._wait_for_turn()
+        not_yet = self._linger_seconds(waiting) or self._slot_wait_seconds()
         if not_yet > 0:
             return not_yet
-        if not self._checked and not self._check():
-            return max(0.0, self._paused_until - self._monotonic())
-        spare = self._spare_suspects
-        limits = replace(self._limits, size_bytes=min(self._limits.size_bytes, self._pacing.request_bytes))
-        batch = self._spool.claim(lambda ready: fill(ready, limits, least_suspected_first=spare))
+        if not self._preflight_ok and not self._preflight():
+            return max(0.0, self._backoff_until - self._monotonic())
+        spare = self._prefer_unsuspected
+        limits = replace(self._limits, size_bytes=min(self._limits.size_bytes, self._batch_sizer.request_bytes))
+        batch = self._spool.claim(lambda ready: fill_batch(ready, limits, prefer_unsuspected=spare))
         self._linger_until = None
         if batch:
             self._attempt(batch)
-        return max(0.0, self._paused_until - self._monotonic())
+        return max(0.0, self._backoff_until - self._monotonic())
 
-    def _linger(self, waiting: int) -> float:
+    def _linger_seconds(self, waiting: int) -> float:
         """Seconds to let more clips come, so that a burst shares one request."""
         if waiting >= self._limits.clips or self._settings.mode == "single":
             return 0.0
@@ -157,60 +159,62 @@ class Dispatcher:
             self._linger_until = self._monotonic() + self._settings.linger_seconds
         seconds = max(0.0, self._linger_until - self._monotonic())
         if seconds > 0:
-            self._do("waiting for more clips")
+            self._set_status("waiting for more clips")
         return seconds
 
-    def _wait_for_turn(self) -> float:
+    def _slot_wait_seconds(self) -> float:
         """Seconds to leave to the other vehicles of the account."""
-        seconds = self._tempo.seconds_to_next(self._monotonic())
+        seconds = self._scheduler.seconds_to_next(self._monotonic())
         if seconds > 0:
-            self._do("waiting for its turn", reason=f"upload.vehicles = {self._settings.vehicles} share the requests")
+            self._set_status(
+                "waiting for its turn", reason=f"upload.vehicles = {self._settings.vehicles} share the requests"
+            )
         return seconds
 
-    def _check(self) -> bool:
+    def _preflight(self) -> bool:
         """Asks for the status table, which costs little, before any footage is sent; decides whether to start now."""
         try:
             self._client.videos_status()
         except Cancelled:
             return False
         except DeliveryError as error:
-            self._failed(error, [], api_answers=False)
+            self._handle_failure(error, [], api_answers=False)
             return False
-        self._tempo.asked(self._monotonic())
-        self._checked = True
-        return not self._tempo.one_by_one
+        self._scheduler.record_request(self._monotonic())
+        self._preflight_ok = True
+        return not self._scheduler.strict_slots
 
     def _attempt(self, batch: list[Upload]) -> None:
-        self._do("uploading", batch_clips=len(batch), batch_position=1, sent_bytes=0, batch_bytes=_size(batch))
+        self._set_status("uploading", batch_clips=len(batch), batch_position=1, sent_bytes=0, batch_bytes=_size(batch))
         started = self._monotonic()
-        self._tempo.asked(started)
+        self._scheduler.record_request(started)
         try:
-            results, is_clear = self._send(batch)
+            results, all_errors_matched = self._send(batch)
         except LinkDown as error:
-            self._pacing.broke(self._sent_footage(batch), self._monotonic() - started)
-            self._failed(error, batch, api_answers=self._api_answers())
+            self._batch_sizer.record_failure(self._sent_footage(batch), self._monotonic() - started)
+            self._handle_failure(error, batch, api_answers=self._api_answers())
             return
         except Cancelled:
             self._spool.release(upload.id for upload in batch)
             return
         except DeliveryError as error:
-            self._failed(error, batch, api_answers=False)
+            self._handle_failure(error, batch, api_answers=False)
             return
         except BaseException:
             self._spool.release(upload.id for upload in batch)
             raise
         seconds = max(self._monotonic() - started, 0.001)
-        self._pacing.carried(_size(batch), seconds)
-        self._tempo.answered()
+        self._batch_sizer.record_success(_size(batch), seconds)
+        self._scheduler.record_success()
         self._failures = 0
-        self._suspicion.passed(batch, self._monotonic())
-        self._spare_suspects = False
-        self._do("idle", link="ok", reason="")
+        self._poison.record_success(batch, self._monotonic())
+        self._prefer_unsuspected = False
+        self._set_status("idle", link="ok", reason="")
         # Silence is success only where every error of the answer is that of a clip.
         policy = self._policy
-        if policy.confirm == "answer" and not is_clear:
+        if policy.confirm == "answer" and not all_errors_matched:
             policy = replace(policy, confirm="auto")
-        self._carry_out(decide_results(batch, results, policy, self._rng), batch)
+        self._apply(decide_results(batch, results, policy, self._rng), batch)
         log.info("batch_sent", clips=len(batch), bytes=_size(batch), seconds=round(seconds, 2))
 
     def _send(self, batch: list[Upload]):  # type: ignore[no-untyped-def]
@@ -223,7 +227,7 @@ class Dispatcher:
             webhook_url=self._settings.webhook_url,
             progress=self._progress,
         )
-        return answer.results, answer.is_clear
+        return answer.results, answer.all_errors_matched
 
     def _progress(self, sent_bytes: int, position: int) -> None:
         before = self._activity
@@ -241,88 +245,88 @@ class Dispatcher:
             self._client.videos_status()
         except (Cancelled, DeliveryError):
             return False
-        self._tempo.asked(self._monotonic())
+        self._scheduler.record_request(self._monotonic())
         return True
 
-    def _failed(self, error: DeliveryError, batch: list[Upload], *, api_answers: bool) -> None:
-        self._checked = self._checked and isinstance(error, RateLimited)
+    def _handle_failure(self, error: DeliveryError, batch: list[Upload], *, api_answers: bool) -> None:
+        self._preflight_ok = self._preflight_ok and isinstance(error, RateLimited)
         if isinstance(error, (LinkDown, RateLimited)):
             self._failures += 1
         at = self._monotonic()
         if isinstance(error, RateLimited):
-            self._tempo.refused(at, error.retry_after_seconds)
+            self._scheduler.record_rate_limit(at, error.retry_after_seconds)
         elif self._failures > LINK_QUICK_FAILURES and not api_answers:
-            self._tempo.outage(at)
-        others_pass = len(batch) == 1 and self._suspicion.others_pass(batch[0], at)
+            self._scheduler.record_outage(at)
+        peers_succeed = len(batch) == 1 and self._poison.peers_succeed(batch[0], at)
         if api_answers:
-            self._suspicion.failed(batch, at)
-            self._spare_suspects = True
+            self._poison.record_failure(batch, at)
+            self._prefer_unsuspected = True
         decision = decide_failure(
             batch,
             error,
             api_answers=api_answers,
-            others_pass=others_pass,
+            peers_succeed=peers_succeed,
             failures=self._failures,
             policy=self._policy,
             rng=self._rng,
         )
-        self._carry_out(decision, batch)
+        self._apply(decision, batch)
 
-    def _carry_out(self, decision: Decision, batch: list[Upload]) -> None:
-        self._unwritten = (decision.verdicts, [upload.id for upload in batch])
+    def _apply(self, decision: Decision, batch: list[Upload]) -> None:
+        self._pending_write = (decision.verdicts, [upload.id for upload in batch])
         if decision.batch_bytes is not None:
             self._limits = replace(self._limits, size_bytes=decision.batch_bytes)
             log.warning("batches_made_smaller", batch_bytes=decision.batch_bytes, reason="413 from the server")
         if decision.pause is not None:
-            self._pause(decision.pause)
-        self._write()
-        alike = self._alike(decision.verdicts, batch)
-        self._unwritten = (alike, list(alike))
-        self._write()
+            self._back_off(decision.pause)
+        self._flush_pending()
+        alike = self._hold_vehicle(decision.verdicts, batch)
+        self._pending_write = (alike, list(alike))
+        self._flush_pending()
 
-    def _alike(self, verdicts: Mapping[int, Verdict], batch: list[Upload]) -> dict[int, Verdict]:
+    def _hold_vehicle(self, verdicts: Mapping[int, Verdict], batch: list[Upload]) -> dict[int, Verdict]:
         """The same for all clips of a vehicle that the API does not take: one is enough to ask with."""
         held: dict[tuple[str, int], Verdict] = {}
-        taken: set[tuple[str, int]] = set()
+        passing: set[tuple[str, int]] = set()
         for upload in batch:
             verdict, which = verdicts.get(upload.id), (upload.key.registration, upload.key.camera)
             if verdict is not None and verdict.state is State.HELD:
                 held[which] = verdict
             elif verdict is not None and verdict.state in (State.DELIVERED, State.ACCEPTED):
-                taken.add(which)
-        for which in taken:
+                passing.add(which)
+        for which in passing:
             held.pop(which, None)
         if not held:
             return {}
         others = self._spool.claim(lambda r: [u for u in r if (u.key.registration, u.key.camera) in held])
         return {u.id: replace(held[u.key.registration, u.key.camera], attempts=u.attempts) for u in others}
 
-    def _write(self) -> None:
+    def _flush_pending(self) -> None:
         """Notes in the spool what was decided last, and gives back the clips of which nothing was decided.
 
         Raises:
             SpoolFull: that must be tried again.
         """
-        verdicts, batch = self._unwritten
+        verdicts, batch = self._pending_write
         self._settle(verdicts)
-        self._unwritten = ({}, batch)
+        self._pending_write = ({}, batch)
         if batch:
             self._spool.release(id for id in batch if id not in verdicts)
-        self._unwritten = ({}, [])
+        self._pending_write = ({}, [])
 
     def _settle(self, verdicts: Mapping[int, Verdict]) -> None:
         if not verdicts:
             return
         for record in self._spool.settle(verdicts):
-            self._poller.note(record)
+            self._poller.on_settled(record)
             if record.state is not State.WAITING:
-                self._suspicion.forget([record.id])
+                self._poison.forget([record.id])
             _log_clip(record.id, record.state, record.footage.path.name, record.reason)
 
-    def _pause(self, pause: Pause) -> None:
-        self._paused_until = self._monotonic() + pause.seconds
+    def _back_off(self, pause: Backoff) -> None:
+        self._backoff_until = self._monotonic() + pause.seconds
         repeated = self._activity.doing == pause.cause.value and self._activity.reason == pause.reason
-        self._do(pause.cause.value, link="down" if pause.cause is Cause.LINK else "ok", reason=pause.reason)
+        self._set_status(pause.cause.value, link="down" if pause.cause is Cause.LINK else "ok", reason=pause.reason)
         # A hold or an outage that goes on is one piece of news, not one every few minutes.
         write = log.debug if repeated else log.warning
         write("delivery_paused", cause=pause.cause.value, seconds=round(pause.seconds, 1), reason=pause.reason)
@@ -331,7 +335,7 @@ class Dispatcher:
         try:
             self._settle(self._poller.poll())
         except RateLimited as error:
-            self._failed(error, [], api_answers=False)
+            self._handle_failure(error, [], api_answers=False)
         except (Cancelled, DeliveryError) as error:
             log.debug("confirmation_failed", reason=str(error))
 
@@ -342,7 +346,7 @@ class Dispatcher:
             seconds = min(seconds, self._poller.seconds_to_next())
         return seconds
 
-    def _do(self, doing: str, *, link: str | None = None, reason: str | None = None, **batch: int) -> None:
+    def _set_status(self, doing: str, *, link: str | None = None, reason: str | None = None, **batch: int) -> None:
         before = self._activity
         self._activity = Activity(
             doing=doing,

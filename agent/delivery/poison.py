@@ -14,20 +14,20 @@ from agent.model import Upload
 FRESH_SECONDS = 3600.0
 
 
-class Suspicion:
+class PoisonDetector:
     """Remembers which uploads passed and failed in this run. After a restart it knows nothing and blames no one."""
 
     def __init__(self) -> None:
         self._passed_at: float | None = None
         self._failed_first: dict[int, float] = {}
 
-    def passed(self, batch: Iterable[Upload], at: float) -> None:
+    def record_success(self, batch: Iterable[Upload], at: float) -> None:
         """An upload was answered. `at`: monotonic seconds, here and below."""
         self._passed_at = at
         for upload in batch:
             self._failed_first.pop(upload.id, None)
 
-    def failed(self, batch: Iterable[Upload], at: float) -> None:
+    def record_failure(self, batch: Iterable[Upload], at: float) -> None:
         """An upload failed though the API answered a small request right after it."""
         for upload in batch:
             self._failed_first.setdefault(upload.id, at)
@@ -40,7 +40,7 @@ class Suspicion:
         for id in ids:
             self._failed_first.pop(id, None)
 
-    def others_pass(self, upload: Upload, at: float) -> bool:
+    def peers_succeed(self, upload: Upload, at: float) -> bool:
         """Whether others have passed since this clip failed first, lately, and no unsuspected one has failed since."""
         failed_first = self._failed_first.get(upload.id)
         if failed_first is None or self._passed_at is None:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 
 from agent.delivery.confirmation import (
-    MOST_ITEMS,
-    MOST_QUERIES,
+    MAX_ITEMS,
+    MAX_QUERIES,
     POLL_SECONDS,
-    Waiting,
-    Window,
+    QueryWindow,
+    WaitTimes,
     confirm,
-    halves,
-    some_of,
-    windows,
+    query_windows,
+    select_queries,
+    split,
 )
 from agent.delivery.decisions import Policy
 from agent.errors import Cancelled, DeliveryError, RequestRejected
@@ -26,7 +26,7 @@ from agent.spool.records import Record
 from agent.vision.client import VisionClient
 
 
-class Poller:
+class ConfirmationPoller:
     """Asks now and then, for all clips in one query where they lie together.
 
     Args:
@@ -57,7 +57,7 @@ class Poller:
         self._seconds = seconds
         self._monotonic = monotonic
         self._now = now
-        self._waiting = Waiting()
+        self._waiting = WaitTimes()
         self._at = 0.0
         self._turn = 0
 
@@ -65,10 +65,10 @@ class Poller:
         """Until the list may be asked again."""
         return max(0.0, self._at - self._monotonic())
 
-    def note(self, record: Record) -> None:
+    def on_settled(self, record: Record) -> None:
         """A clip has changed its state."""
         if record.state is State.ACCEPTED:
-            self._waiting.taken(record.id, self._monotonic())
+            self._waiting.start(record.id, self._monotonic())
         else:
             self._waiting.forget([record.id])
 
@@ -89,9 +89,9 @@ class Poller:
         self._at = self._monotonic() + self._rng.uniform(*self._seconds)
         verdicts: dict[int, Verdict] = {}
         turn, self._turn = self._turn, self._turn + 1
-        left = list(some_of(windows(accepted), turn))
+        left = list(select_queries(query_windows(accepted), turn))
         try:
-            for _ in range(MOST_QUERIES):
+            for _ in range(MAX_QUERIES):
                 if not left:
                     break
                 left = [*self._ask_for(left[0], verdicts), *left[1:]]
@@ -100,17 +100,17 @@ class Poller:
                 raise
         return verdicts
 
-    def _ask_for(self, window: Window, verdicts: dict[int, Verdict]) -> list[Window]:
+    def _ask_for(self, window: QueryWindow, verdicts: dict[int, Verdict]) -> list[QueryWindow]:
         """Adds what is decided of a window to `verdicts`; returns its halves if the list is too long to tell."""
         try:
             items = self._client.all_requests(
                 registration=window.registration, start_from=window.first, start_to=window.last
             )
-            listed = list(islice(items, MOST_ITEMS))
+            listed = list(islice(items, MAX_ITEMS))
         except RequestRejected:
             listed = []  # the list says nothing of these clips, now or later: their time runs out
-        if len(listed) >= MOST_ITEMS and window.first < window.last:
-            return halves(window)
+        if len(listed) >= MAX_ITEMS and window.first < window.last:
+            return split(window)
         at = self._monotonic()
         self._waiting.asked(window.clips, at)
         overdue = self._waiting.overdue(window.clips, at, self._now())

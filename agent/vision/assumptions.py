@@ -39,10 +39,10 @@ FINAL_FAILURES = {4: "cancelled", 5: "does not exist", 6: "timeout"}
 STATUSES = {1: "pending", 2: "in progress", COMPLETE: "complete", **FINAL_FAILURES}
 
 # Published: a link for each camera. Silent on how it is wrapped: anything that begins like this is read as a link.
-LINK_SCHEMES = ("http://", "https://", "rtmp://", "rtmps://", "rtsp://", "rtsps://", "ws://", "wss://")
+URL_SCHEMES = ("http://", "https://", "rtmp://", "rtmps://", "rtsp://", "rtsps://", "ws://", "wss://")
 
 
-class Named(Protocol):
+class HasKey(Protocol):
     """Whatever carries the four values by which the API names a clip."""
 
     @property
@@ -55,7 +55,7 @@ class Named(Protocol):
     def end(self) -> datetime: ...
 
 
-def timestamp(instant: datetime, zone: ZoneInfo) -> str:
+def format_timestamp(instant: datetime, zone: ZoneInfo) -> str:
     """An instant as the API writes it.
 
     Published: "YYYY-MM-DD HH:MM:SS". Silent on the zone: read as UTC, set by api.timezone.
@@ -63,7 +63,7 @@ def timestamp(instant: datetime, zone: ZoneInfo) -> str:
     return instant.astimezone(zone).replace(tzinfo=None).isoformat(" ", "seconds")
 
 
-def read_timestamp(value: object, zone: ZoneInfo) -> datetime | None:
+def parse_timestamp(value: object, zone: ZoneInfo) -> datetime | None:
     """The UTC instant of one of the API's timestamps, or of one in ISO 8601; None if it is neither."""
     if not isinstance(value, str):
         return None
@@ -81,21 +81,21 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def fields(upload: Upload, zone: ZoneInfo) -> dict[str, str | int]:
+def record_fields(upload: Upload, zone: ZoneInfo) -> dict[str, str | int]:
     """What the API is told of a clip, without its file."""
     video = upload.key
     told: dict[str, str | int] = {
         REGISTRATION: clean(video.registration),
         CAMERA: video.camera,
-        START: timestamp(video.start, zone),
-        END: timestamp(video.end, zone),
+        START: format_timestamp(video.start, zone),
+        END: format_timestamp(video.end, zone),
     }
     if upload.comments:
         told[COMMENTS] = clean(upload.comments)
     return told
 
 
-def same_video(named: Named, zone: ZoneInfo) -> tuple[str | int, ...]:
+def match_key(named: HasKey, zone: ZoneInfo) -> tuple[str | int, ...]:
     """By what a result is matched with a clip: as the API writes it, so that an hour that comes twice does not matter.
 
     The reference says that an upload with the same registration, start and end updates the earlier one. That two
@@ -104,6 +104,6 @@ def same_video(named: Named, zone: ZoneInfo) -> tuple[str | int, ...]:
     return (
         named.registration.strip().casefold(),
         named.camera,
-        timestamp(named.start, zone),
-        timestamp(named.end, zone),
+        format_timestamp(named.start, zone),
+        format_timestamp(named.end, zone),
     )

@@ -20,19 +20,19 @@ from zoneinfo import ZoneInfo
 
 from agent.errors import Cancelled, ClipUnreadable, LinkDown
 from agent.model import Upload
-from agent.vision.assumptions import BULK, FILE, clean, fields
+from agent.vision.assumptions import BULK, FILE, clean, record_fields
 
-PIECE_BYTES = 256 * 1024
+CHUNK_BYTES = 256 * 1024
 
-Progress = Callable[[int, int], None]
-Stopping = Callable[[], bool]
+ProgressCallback = Callable[[int, int], None]
+ShouldStop = Callable[[], bool]
 
 
 def no_progress(_sent_bytes: int, _position: int) -> None:
     """For callers that do not watch."""
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """For callers that are not stopped."""
     return False
 
@@ -52,10 +52,10 @@ class _Body:
     """
 
     content_type: str
-    _raw_bytes = PIECE_BYTES
+    _raw_chunk_bytes = CHUNK_BYTES
 
     def __init__(
-        self, uploads: Sequence[Upload], frames: Sequence[bytes], progress: Progress, stopping: Stopping
+        self, uploads: Sequence[Upload], frames: Sequence[bytes], progress: ProgressCallback, stopping: ShouldStop
     ) -> None:
         self._uploads = uploads
         self._frames = frames
@@ -71,17 +71,17 @@ class _Body:
             # All of them before the first byte is sent: mobile data costs money.
             files = [opened.enter_context(_open(upload)) for upload in self._uploads]
             sent_bytes = 0
-            for position, piece in _gathered(self._pieces(files)):
+            for position, piece in _coalesce(self._chunks(files)):
                 if self._stopping():
                     raise Cancelled("asked to stop while sending")
                 yield piece
                 sent_bytes += len(piece)
                 self._progress(sent_bytes, position)
 
-    def _pieces(self, files: Sequence[BinaryIO]) -> Iterator[tuple[int, bytes]]:
+    def _chunks(self, files: Sequence[BinaryIO]) -> Iterator[tuple[int, bytes]]:
         for position, upload in enumerate(self._uploads):
             yield position, self._frames[position]
-            for piece in _stored(upload, files[position], self._raw_bytes):
+            for piece in _read_chunks(upload, files[position], self._raw_chunk_bytes):
                 yield position, self._encode(piece)
         yield len(self._uploads) - 1, self._frames[-1]
 
@@ -97,7 +97,7 @@ class JsonBulkBody(_Body):
 
     content_type = "application/json"
     # A multiple of 3, so that each piece is whole in base64; it becomes exactly one piece.
-    _raw_bytes = PIECE_BYTES // 4 * 3
+    _raw_chunk_bytes = CHUNK_BYTES // 4 * 3
 
     def __init__(
         self,
@@ -105,10 +105,10 @@ class JsonBulkBody(_Body):
         zone: ZoneInfo,
         webhook_url: str | None = None,
         *,
-        progress: Progress = no_progress,
-        stopping: Stopping = never,
+        progress: ProgressCallback = no_progress,
+        stopping: ShouldStop = never_stop,
     ) -> None:
-        records = [f'{json.dumps(fields(upload, zone))[:-1]}, "{FILE}": "' for upload in uploads]
+        records = [f'{json.dumps(record_fields(upload, zone))[:-1]}, "{FILE}": "' for upload in uploads]
         webhook = f', "webhook_url": {json.dumps(clean(webhook_url))}' if webhook_url else ""
         opening, between, closing = f'{{"{BULK}": [', '"}, ', f'"}}]{webhook}}}'
         frames = [f"{between if position else opening}{record}".encode() for position, record in enumerate(records)]
@@ -131,8 +131,8 @@ class _MultipartBody(_Body):
         *,
         names: Sequence[str],
         others: dict[str, str],
-        progress: Progress,
-        stopping: Stopping,
+        progress: ProgressCallback,
+        stopping: ShouldStop,
     ) -> None:
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
@@ -142,7 +142,7 @@ class _MultipartBody(_Body):
 
         frames, line_end = [], ""
         for upload, name in zip(uploads, names, strict=True):
-            told = "".join(f"{part(name.format(key))}{value}\r\n" for key, value in fields(upload, zone).items())
+            told = "".join(f"{part(name.format(key))}{value}\r\n" for key, value in record_fields(upload, zone).items())
             file = part(name.format(FILE), f'; filename="{upload.id}.mp4"\r\nContent-Type: video/mp4')
             frames.append(f"{line_end}{told}{file}".encode())
             line_end = "\r\n"
@@ -159,8 +159,8 @@ class MultipartBulkBody(_MultipartBody):
         zone: ZoneInfo,
         webhook_url: str | None = None,
         *,
-        progress: Progress = no_progress,
-        stopping: Stopping = never,
+        progress: ProgressCallback = no_progress,
+        stopping: ShouldStop = never_stop,
     ) -> None:
         names = [f"{BULK}[{position}][{{}}]" for position in range(len(uploads))]
         others = {"webhook_url": clean(webhook_url)} if webhook_url else {}
@@ -171,7 +171,12 @@ class SingleBody(_MultipartBody):
     """One clip for the single upload."""
 
     def __init__(
-        self, upload: Upload, zone: ZoneInfo, *, progress: Progress = no_progress, stopping: Stopping = never
+        self,
+        upload: Upload,
+        zone: ZoneInfo,
+        *,
+        progress: ProgressCallback = no_progress,
+        stopping: ShouldStop = never_stop,
     ) -> None:
         super().__init__([upload], zone, names=["{}"], others={}, progress=progress, stopping=stopping)
 
@@ -186,7 +191,7 @@ def _base64_encoder() -> Callable[[bytes], bytes]:
     return encode
 
 
-def _gathered(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def _coalesce(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """The same bytes in as few pieces as PIECE_BYTES allows: each costs system calls, and small clips would have many.
 
     Each is with the position of the clip that its last byte belongs to.
@@ -194,7 +199,7 @@ def _gathered(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]
     gathered: list[bytes] = []
     size_bytes = last = 0
     for position, piece in pieces:
-        if gathered and size_bytes + len(piece) > PIECE_BYTES:
+        if gathered and size_bytes + len(piece) > CHUNK_BYTES:
             yield last, b"".join(gathered)
             gathered, size_bytes = [], 0
         gathered.append(piece)
@@ -203,7 +208,7 @@ def _gathered(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]
     yield last, b"".join(gathered)
 
 
-def _stored(upload: Upload, file: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
+def _read_chunks(upload: Upload, file: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
     """The stored file in pieces, exactly as many bytes as it had when it was stored."""
     left_bytes = upload.size_bytes
     while left_bytes:

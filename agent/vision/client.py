@@ -17,19 +17,36 @@ from agent.config import Api
 from agent.errors import CameraOffline, LinkDown
 from agent.model import Upload
 from agent.vision import error_mapping, video_requests
-from agent.vision.assumptions import CAMERA, COMMENTS, DURATION, REGISTRATION, REQUEST_ID, START, clean, timestamp
-from agent.vision.bodies import JsonBulkBody, MultipartBulkBody, Progress, SingleBody, Stopping, never, no_progress
+from agent.vision.assumptions import (
+    CAMERA,
+    COMMENTS,
+    DURATION,
+    REGISTRATION,
+    REQUEST_ID,
+    START,
+    clean,
+    format_timestamp,
+)
+from agent.vision.bodies import (
+    JsonBulkBody,
+    MultipartBulkBody,
+    ProgressCallback,
+    ShouldStop,
+    SingleBody,
+    never_stop,
+    no_progress,
+)
 from agent.vision.responses import (
     FileResult,
-    complaints,
-    identifier,
-    links,
-    match,
-    read_results,
-    records,
+    as_id,
+    count_errors,
+    match_results,
+    objects,
+    parse_results,
     single_result,
+    urls,
 )
-from agent.vision.transport import Reply, Transport
+from agent.vision.transport import HttpResponse, Transport
 from agent.vision.video_requests import RequestPage, VideoRequest
 
 if TYPE_CHECKING:
@@ -37,13 +54,13 @@ if TYPE_CHECKING:
 
     from agent.vision.video_requests import Filters
 
-__all__ = ["Answer", "FileResult", "RequestPage", "VideoRequest", "VisionClient"]
+__all__ = ["BulkResponse", "FileResult", "RequestPage", "VideoRequest", "VisionClient"]
 
 PAGE_ITEMS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class BulkResponse:
     """The answer to a bulk upload.
 
     Args:
@@ -53,7 +70,7 @@ class Answer:
     """
 
     results: Mapping[int, FileResult]
-    is_clear: bool = True
+    all_errors_matched: bool = True
 
 
 class VisionClient:
@@ -71,7 +88,7 @@ class VisionClient:
     RequestRejected or Stopped, and nothing else.
     """
 
-    def __init__(self, api: Api, *, stopping: Stopping = never, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, api: Api, *, stopping: ShouldStop = never_stop, now: Callable[[], float] = time.time) -> None:
         self.timezone = api.timezone
         self._stopping = stopping
         self._now = now
@@ -83,8 +100,8 @@ class VisionClient:
         *,
         encoding: Literal["json", "multipart"],
         webhook_url: str | None = None,
-        progress: Progress = no_progress,
-    ) -> Answer:
+        progress: ProgressCallback = no_progress,
+    ) -> BulkResponse:
         """POST /vision/video/bulk-upload.
 
         Args:
@@ -98,11 +115,11 @@ class VisionClient:
         """
         kind = JsonBulkBody if encoding == "json" else MultipartBulkBody
         body = kind(uploads, self.timezone, webhook_url, progress=progress, stopping=self._stopping)
-        payload = self._answered(self._transport.exchange("POST", "/vision/video/bulk-upload", body=body))
-        results = match(read_results(payload, self.timezone), uploads, self.timezone)
-        return Answer(results, complaints(payload) <= sum(bool(result.errors) for result in results.values()))
+        payload = self._require_success(self._transport.exchange("POST", "/vision/video/bulk-upload", body=body))
+        results = match_results(parse_results(payload, self.timezone), uploads, self.timezone)
+        return BulkResponse(results, count_errors(payload) <= sum(bool(result.errors) for result in results.values()))
 
-    def upload_single(self, upload: Upload, *, progress: Progress = no_progress) -> FileResult:
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
         """POST /vision/video/upload: the answer is about this clip.
 
         Raises:
@@ -111,18 +128,18 @@ class VisionClient:
         """
         body = SingleBody(upload, self.timezone, progress=progress, stopping=self._stopping)
         return single_result(
-            self._answered(self._transport.exchange("POST", "/vision/video/upload", body=body)), upload
+            self._require_success(self._transport.exchange("POST", "/vision/video/upload", body=body)), upload
         )
 
     def videos_status(self) -> None:
         """GET /vision/videos/status: a static table. It costs little and raises whatever an upload would raise."""
-        self._answered(self._transport.exchange("GET", "/vision/videos/status"))
+        self._require_success(self._transport.exchange("GET", "/vision/videos/status"))
 
     def requests(self, *, page: int = 1, limit: int = PAGE_ITEMS, **filters: Unpack[Filters]) -> RequestPage:
         """GET /vision/videos/requests: one page of the account's clips and clip requests, whoever made them."""
         query = [*video_requests.query(filters, self.timezone), ("page", str(page)), ("limit", str(limit))]
-        payload = self._answered(self._transport.exchange("GET", "/vision/videos/requests", query=query))
-        return video_requests.read_page(payload, self.timezone, page)
+        payload = self._require_success(self._transport.exchange("GET", "/vision/videos/requests", query=query))
+        return video_requests.parse_page(payload, self.timezone, page)
 
     def all_requests(self, **filters: Unpack[Filters]) -> Iterator[VideoRequest]:
         """The same, page after page, to the end."""
@@ -144,13 +161,13 @@ class VisionClient:
         """
         document = {
             REGISTRATION: clean(registration),
-            START: timestamp(start, self.timezone),
+            START: format_timestamp(start, self.timezone),
             DURATION: duration_seconds,
             CAMERA: list(cameras),
             COMMENTS: clean(comments),
         }
-        payload = self._answered(self._transport.exchange("POST", "/vision/videos/requests", document=document))
-        found = (identifier(record.get(REQUEST_ID)) for record in records(payload["data"]))
+        payload = self._require_success(self._transport.exchange("POST", "/vision/videos/requests", document=document))
+        found = (as_id(record.get(REQUEST_ID)) for record in objects(payload["data"]))
         return tuple(dict.fromkeys(number for number in found if number))
 
     def livestream(self, registration: str, cameras: Sequence[int]) -> tuple[str, ...]:
@@ -163,10 +180,10 @@ class VisionClient:
         reply = self._transport.exchange("POST", path, document={CAMERA: list(cameras)})
         payload = _json(reply)
         if reply.status == 503 and error_mapping.is_api_error(payload):
-            raise CameraOffline(error_mapping.server_words(payload))
+            raise CameraOffline(error_mapping.server_message(payload))
         if 200 <= reply.status < 300 and isinstance(payload, list):
-            return links(payload)  # "an array of links": perhaps a bare one
-        return links(self._answered(reply)["data"])
+            return urls(payload)  # "an array of links": perhaps a bare one
+        return urls(self._require_success(reply)["data"])
 
     def health(self) -> None:
         """GET /health: without credentials; to be asked at most once in five minutes.
@@ -177,7 +194,7 @@ class VisionClient:
         reply = self._transport.exchange("GET", "/health", authenticated=False)
         # What it says is not published; a login page is the one thing that it is not.
         if not 200 <= reply.status < 300 or "html" in reply.headers.get("Content-Type", "").lower():
-            raise error_mapping.decide(reply, _json(reply), self._now())
+            raise error_mapping.error_for(reply, _json(reply), self._now())
 
     def abort(self) -> None:
         """End the request under way, at once, with Stopped; later ones end so too. For any thread."""
@@ -187,17 +204,17 @@ class VisionClient:
         """Close the connection."""
         self._transport.close()
 
-    def _answered(self, reply: Reply) -> Mapping[str, Any]:
+    def _require_success(self, reply: HttpResponse) -> Mapping[str, Any]:
         """The answer, if it is one of the API's that says "done"."""
         payload = _json(reply)
         if 200 <= reply.status < 300 and isinstance(payload, Mapping) and "data" in payload:
             if isinstance(payload.get("error"), Mapping):
-                raise LinkDown(f"the API reports an error as if all were well: {error_mapping.server_words(payload)}")
+                raise LinkDown(f"the API reports an error as if all were well: {error_mapping.server_message(payload)}")
             return payload
-        raise error_mapping.decide(reply, payload, self._now())
+        raise error_mapping.error_for(reply, payload, self._now())
 
 
-def _json(reply: Reply) -> object:
+def _json(reply: HttpResponse) -> object:
     """The answer's JSON; None if it is none."""
     try:
         return json.loads(reply.content)

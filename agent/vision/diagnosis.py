@@ -47,7 +47,7 @@ def diagnose(error: BaseException, where: str) -> str:
     return f"{where}: {sentence.format(root=_root(causes))}"
 
 
-def is_about_the_address(error: BaseException) -> bool:
+def is_invalid_address(error: BaseException) -> bool:
     """Whether no network was tried because the URL itself, or the proxy's, cannot be one."""
     return any(isinstance(cause, _ABOUT_THE_ADDRESS) for cause in _causes(error))
 

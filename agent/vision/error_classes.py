@@ -10,7 +10,7 @@ import re
 from enum import Enum
 
 
-class About(Enum):
+class ErrorClass(Enum):
     """What a per-file error says must change before the same clip can be taken."""
 
     FILE = "the file itself: format, size or duration"
@@ -29,12 +29,12 @@ _FILE = re.compile(
 )
 
 
-def about(words: str) -> About:
+def classify(words: str) -> ErrorClass:
     """Sorts a per-file error by its words. What will pass wins, then a word about the vehicle."""
     if _PASSING.search(words):
-        return About.UNKNOWN
+        return ErrorClass.UNKNOWN
     if _REGISTRATION.search(words):
-        return About.REGISTRATION
+        return ErrorClass.REGISTRATION
     if _FILE.search(words):
-        return About.FILE
-    return About.UNKNOWN
+        return ErrorClass.FILE
+    return ErrorClass.UNKNOWN

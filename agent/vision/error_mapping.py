@@ -21,8 +21,8 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
-from agent.vision.responses import item_errors, words
-from agent.vision.transport import Reply
+from agent.vision.responses import item_errors, messages
+from agent.vision.transport import HttpResponse
 
 # The limit is counted by the minute. Longer waits than this come from a clock that is wrong, here or there.
 MAX_RETRY_SECONDS = 3600.0
@@ -45,14 +45,14 @@ _DECISIONS: Mapping[int, tuple[type[DeliveryError], str]] = {
 _RATE_HEADERS = ("X-RateLimit-Retry-After-Seconds", "X-RateLimit-Retry-At")
 
 
-def decide(reply: Reply, payload: object, now_seconds: float) -> DeliveryError:
+def error_for(reply: HttpResponse, payload: object, now_seconds: float) -> DeliveryError:
     """The error to raise for an answer that cannot be used.
 
     Args:
         payload: the answer's JSON; None if it is none.
         now_seconds: Unix time, for a 429 that names an instant but not its own.
     """
-    said = server_words(payload) or f"HTTP {reply.status}"
+    said = server_message(payload) or f"HTTP {reply.status}"
     limited = reply.status == 429 and any(name in reply.headers for name in _RATE_HEADERS)
     if reply.status != 413 and not is_api_error(payload) and not limited:
         return LinkDown(_not_the_api(reply))
@@ -75,16 +75,16 @@ def is_api_error(payload: object) -> bool:
     return isinstance(payload, Mapping) and (isinstance(payload.get("error"), Mapping) or bool(payload.get("errors")))
 
 
-def server_words(payload: object) -> str:
+def server_message(payload: object) -> str:
     """What an error answer says; empty if nothing."""
     if not isinstance(payload, Mapping):
         return ""
     error = payload.get("error")
     message = error.get("message") if isinstance(error, Mapping) else error
-    return "; ".join(words(message or payload.get("errors") or payload.get("message")))
+    return "; ".join(messages(message or payload.get("errors") or payload.get("message")))
 
 
-def retry_after(reply: Reply, now_seconds: float) -> float | None:
+def retry_after(reply: HttpResponse, now_seconds: float) -> float | None:
     """How long an answer asks to wait; None if it does not say. An instant counts from the answer's own Date."""
     sent_seconds = _unix_seconds(reply.headers.get("Date"))
     begin_seconds = now_seconds if sent_seconds is None else sent_seconds
@@ -102,7 +102,7 @@ def retry_after(reply: Reply, now_seconds: float) -> float | None:
     return None
 
 
-def _not_the_api(reply: Reply) -> str:
+def _not_the_api(reply: HttpResponse) -> str:
     if 300 <= reply.status < 400:
         return (
             f"the answer is a redirect (HTTP {reply.status}) to {reply.headers.get('Location', 'nowhere')[:200]!r}: "

@@ -19,21 +19,21 @@ from agent.vision.assumptions import (
     CAMERA,
     END,
     ERRORS,
-    LINK_SCHEMES,
     REGISTRATION,
     REQUEST_ID,
     START,
+    URL_SCHEMES,
     clean,
-    read_timestamp,
-    same_video,
+    match_key,
+    parse_timestamp,
 )
 
 # Real answers nest four deep; this bounds the work on hostile ones.
-DEEPEST = 12
-MOST_SENTENCES = 20
-MOST_ITEM_SENTENCES = 10_000
-LONGEST_SENTENCE = 500
-LONGEST_PATH = 200
+MAX_DEPTH = 12
+MAX_MESSAGES = 20
+MAX_ITEM_MESSAGES = 10_000
+MAX_MESSAGE_CHARS = 500
+MAX_PATH_CHARS = 200
 
 # `data.3.video_file`, `data[3].video_file`, `data[3][video_file]`
 _ITEM = re.compile(rf"\b{BULK}[.\[](\d{{1,4}})\b")
@@ -57,7 +57,7 @@ class FileResult:
     errors: tuple[str, ...] = ()
 
 
-def read_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
+def parse_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
     """All explicit per-file results in an answer: records with camera and times, flat or grouped by registration.
 
     A record with neither errors nor a request_id is an echo of what was sent, not a verdict: it is left out.
@@ -66,20 +66,20 @@ def read_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
         payload: any JSON.
         zone: of the API's timestamps.
     """
-    return tuple(_results(payload, zone, None, DEEPEST))
+    return tuple(_results(payload, zone, None, MAX_DEPTH))
 
 
-def match(results: Iterable[FileResult], uploads: Iterable[Upload], zone: ZoneInfo) -> dict[int, FileResult]:
+def match_results(results: Iterable[FileResult], uploads: Iterable[Upload], zone: ZoneInfo) -> dict[int, FileResult]:
     """The result of each upload, by its id. Uploads without one, and results of others' clips, are left out.
 
     Of two results that contradict each other, the one with errors is believed.
     """
     found: dict[tuple[str | int, ...], FileResult] = {}
     for result in results:
-        key = same_video(result, zone)
+        key = match_key(result, zone)
         if key not in found or result.errors:
             found[key] = result
-    keys = {upload.id: same_video(upload.key, zone) for upload in uploads}
+    keys = {upload.id: match_key(upload.key, zone) for upload in uploads}
     return {id: found[key] for id, key in keys.items() if key in found}
 
 
@@ -87,18 +87,18 @@ def single_result(payload: object, upload: Upload) -> FileResult:
     """The answer to a single upload, which is about this file whatever it contains: no errors in it means taken."""
     video = upload.key
     result = FileResult(video.registration, video.camera, video.start, video.end)
-    for record in records(payload):
+    for record in objects(payload):
         result = replace(
             result,
-            request_id=result.request_id or identifier(record.get(REQUEST_ID)),
-            errors=(result.errors + _errors(record))[:MOST_SENTENCES],
+            request_id=result.request_id or as_id(record.get(REQUEST_ID)),
+            errors=(result.errors + _errors(record))[:MAX_MESSAGES],
         )
     return result
 
 
-def complaints(payload: object) -> int:
+def count_errors(payload: object) -> int:
     """How many records of an answer hold errors, of whatever they are."""
-    return sum(bool(_errors(record)) for record in records(payload))
+    return sum(bool(_errors(record)) for record in objects(payload))
 
 
 def item_errors(payload: object) -> dict[int, str]:
@@ -106,45 +106,47 @@ def item_errors(payload: object) -> dict[int, str]:
     # Not from elsewhere: beside its errors the answer may repeat what was sent.
     told = {name: payload.get(name) for name in (*ERRORS, "message")} if isinstance(payload, Mapping) else {}
     found: dict[int, list[str]] = {}
-    for path, sentence in islice(_sentences(told, "", DEEPEST), MOST_ITEM_SENTENCES):
+    for path, sentence in islice(_walk_messages(told, "", MAX_DEPTH), MAX_ITEM_MESSAGES):
         named = _ITEM.search(path) or _ITEM.search(sentence)
         if named is not None:
             found.setdefault(int(named[1]), []).append(sentence)
-    return {index: "; ".join(sentences[:MOST_SENTENCES]) for index, sentences in found.items()}
+    return {index: "; ".join(sentences[:MAX_MESSAGES]) for index, sentences in found.items()}
 
 
-def words(errors: object) -> tuple[str, ...]:
+def messages(errors: object) -> tuple[str, ...]:
     """Errors as sentences: from a string, a list, a mapping of field to either, or any nesting of these."""
-    found = islice(_sentences(errors, "", DEEPEST), MOST_SENTENCES)
+    found = islice(_walk_messages(errors, "", MAX_DEPTH), MAX_MESSAGES)
     return tuple(f"{path}: {sentence}" if path else sentence for path, sentence in found)
 
 
-def records(payload: object) -> Iterator[Mapping[str, Any]]:
+def objects(payload: object) -> Iterator[Mapping[str, Any]]:
     """All JSON objects in an answer, the outer before the inner."""
-    for value in _values(payload, DEEPEST):
+    for value in _walk_values(payload, MAX_DEPTH):
         if isinstance(value, Mapping):
             yield value
 
 
-def links(payload: object) -> tuple[str, ...]:
+def urls(payload: object) -> tuple[str, ...]:
     """All links in an answer, in order."""
     return tuple(
-        clean(value) for value in _values(payload, DEEPEST) if isinstance(value, str) and value.startswith(LINK_SCHEMES)
+        clean(value)
+        for value in _walk_values(payload, MAX_DEPTH)
+        if isinstance(value, str) and value.startswith(URL_SCHEMES)
     )
 
 
-def number(value: object) -> int | None:
+def as_int(value: object) -> int | None:
     """A whole number, which the API gives as a number or as a string."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def identifier(value: object) -> str | None:
+def as_id(value: object) -> str | None:
     """The API's number of something, as text."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
-    return _plain(str(value)) or None
+    return _sanitize(str(value)) or None
 
 
 def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int) -> Iterator[FileResult]:
@@ -156,10 +158,10 @@ def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int)
     elif isinstance(node, Mapping):
         own = node.get(REGISTRATION)
         registration = own if isinstance(own, str) else registration
-        camera = number(node.get(CAMERA))
-        start, end = read_timestamp(node.get(START), zone), read_timestamp(node.get(END), zone)
+        camera = as_int(node.get(CAMERA))
+        start, end = parse_timestamp(node.get(START), zone), parse_timestamp(node.get(END), zone)
         if registration is not None and camera is not None and start is not None and end is not None:
-            result = FileResult(registration, camera, start, end, identifier(node.get(REQUEST_ID)), _errors(node))
+            result = FileResult(registration, camera, start, end, as_id(node.get(REQUEST_ID)), _errors(node))
             if result.errors or result.request_id:
                 yield result
             return
@@ -168,35 +170,35 @@ def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int)
 
 
 def _errors(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(sentence for name in ERRORS for sentence in words(record.get(name)))
+    return tuple(sentence for name in ERRORS for sentence in messages(record.get(name)))
 
 
-def _sentences(node: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
+def _walk_messages(node: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
     """All texts in a value, each with the names of the fields that lead to it."""
     if depth == 0 or node is None or node is False:
         return
     if isinstance(node, Mapping):
         for name, value in node.items():
-            inner = _plain(f"{path}.{name}" if path else str(name))[:LONGEST_PATH]
-            yield from _sentences(value, inner, depth - 1)
+            inner = _sanitize(f"{path}.{name}" if path else str(name))[:MAX_PATH_CHARS]
+            yield from _walk_messages(value, inner, depth - 1)
     elif isinstance(node, list):
         for position, value in enumerate(node):
             # A list of objects is counted, so that `data: [null, {…}]` names its second item; one of texts is not.
             inner = f"{path}.{position}" if isinstance(value, (Mapping, list)) else path
-            yield from _sentences(value, inner, depth - 1)
-    elif sentence := _plain(str(node)):
+            yield from _walk_messages(value, inner, depth - 1)
+    elif sentence := _sanitize(str(node)):
         yield path, sentence
 
 
-def _values(node: object, depth: int) -> Iterator[object]:
+def _walk_values(node: object, depth: int) -> Iterator[object]:
     yield node
     if depth == 0 or not isinstance(node, (Mapping, list)):
         return
     for value in node.values() if isinstance(node, Mapping) else node:
-        yield from _values(value, depth - 1)
+        yield from _walk_values(value, depth - 1)
 
 
-def _plain(text: str) -> str:
+def _sanitize(text: str) -> str:
     """Text of a server on one line, without anything that could steer a terminal or break a log."""
-    printable = "".join(character if character.isprintable() else " " for character in text[: 4 * LONGEST_SENTENCE])
-    return " ".join(printable.split())[:LONGEST_SENTENCE]
+    printable = "".join(character if character.isprintable() else " " for character in text[: 4 * MAX_MESSAGE_CHARS])
+    return " ".join(printable.split())[:MAX_MESSAGE_CHARS]

@@ -28,7 +28,7 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-class Link:
+class StallGuard:
     """What the connections of one transport share: their patience, and the way to end what they do.
 
     Args:
@@ -56,7 +56,7 @@ class Link:
                 with suppress(OSError):  # not connected yet, or not any more
                     self._handle.shutdown(socket.SHUT_RDWR)
 
-    def own(self, connection: Connection) -> None:
+    def register(self, connection: Connection) -> None:
         """Remember a connection that was made for this link."""
         self._connections.add(connection)
 
@@ -88,7 +88,7 @@ class Link:
         if self.stopping:
             raise Cancelled("asked to stop")
 
-    def patiently(
+    def retry_until_stalled(
         self,
         sock: socket.socket,
         operation: Callable[[], int],
@@ -111,8 +111,8 @@ class Link:
             Stopped: the daemon is to stop.
         """
         if not isinstance(sock, socket.socket):
-            return self._impatiently(sock, operation, purpose)
-        never_wait(sock)
+            return self._with_timeout(sock, operation, purpose)
+        set_nonblocking(sock)
         acknowledged = -1
         moved = time.monotonic()
         while True:
@@ -130,19 +130,19 @@ class Link:
                 if now_acknowledged > acknowledged >= 0:
                     moved = time.monotonic()
                 elif time.monotonic() - moved >= self._stall_timeout_seconds:
-                    raise self._stalled(purpose)
+                    raise self._stall_error(purpose)
                 acknowledged = now_acknowledged
             self.check()
             meanwhile()
 
-    def _impatiently(self, sock: Any, operation: Callable[[], int], purpose: str) -> int:
+    def _with_timeout(self, sock: Any, operation: Callable[[], int], purpose: str) -> int:
         """TLS through a TLS proxy is done by urllib3, which loses data if it is interrupted: one long wait."""
         sock.settimeout(self._stall_timeout_seconds)
         try:
             return operation()
         except TimeoutError as exc:
             self.check()
-            raise self._stalled(purpose) from exc
+            raise self._stall_error(purpose) from exc
 
     def _ready(self, sock: socket.socket, wanted: int) -> bool:
         """Wait for one tick at most."""
@@ -150,7 +150,7 @@ class Link:
         poll.register(sock, wanted)
         return bool(poll.poll(1000 * min(TICK_SECONDS, self._stall_timeout_seconds)))
 
-    def _stalled(self, purpose: str) -> LinkDown:
+    def _stall_error(self, purpose: str) -> LinkDown:
         return LinkDown(f"the connection stalled: nothing moved for {self._stall_timeout_seconds:g} s while {purpose}")
 
     def _acknowledged_bytes(self) -> int:
@@ -167,7 +167,7 @@ class Link:
             self._handle = None
 
 
-def never_wait(sock: socket.socket) -> None:
+def set_nonblocking(sock: socket.socket) -> None:
     """Make operations on the socket return at once."""
     if sock.gettimeout() != 0:  # setting it is a system call
         sock.settimeout(0)

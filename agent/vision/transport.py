@@ -22,14 +22,14 @@ from urllib3.exceptions import HTTPError
 from agent import __version__
 from agent.config import Api
 from agent.errors import Cancelled, EndpointNotFound, LinkDown
-from agent.vision.connection import PatientAdapter
-from agent.vision.diagnosis import diagnose, is_about_the_address
-from agent.vision.stall_guard import Link
+from agent.vision.connection import StallAwareAdapter
+from agent.vision.diagnosis import diagnose, is_invalid_address
+from agent.vision.stall_guard import StallGuard
 
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # The longest answers are lists of a hundred clips, some tens of kilobytes.
-MAX_ANSWER_BYTES = 4 * 1024 * 1024
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
 # Mobile networks forget a connection that is idle for some minutes without telling either end; a request on it would
 # stall for the whole timeout.
@@ -48,7 +48,7 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class HttpResponse:
     """An answer, whoever gave it.
 
     Args:
@@ -72,7 +72,7 @@ class Transport:
     def __init__(self, api: Api, stopping: Callable[[], bool]) -> None:
         self._api = api
         self._base_url = api.base_url.rstrip("/")
-        self._link = Link(api.stall_timeout_seconds, stopping)
+        self._guard = StallGuard(api.stall_timeout_seconds, stopping)
         self._used = time.monotonic()
         self._session = requests.Session()
         self._session.trust_env = False
@@ -88,7 +88,7 @@ class Transport:
             }
         )
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, PatientAdapter(self._link))
+            self._session.mount(scheme, StallAwareAdapter(self._guard))
 
     def exchange(
         self,
@@ -99,7 +99,7 @@ class Transport:
         document: object = None,
         body: Body | None = None,
         authenticated: bool = True,
-    ) -> Reply:
+    ) -> HttpResponse:
         """Send one request and read the answer.
 
         Args:
@@ -114,7 +114,7 @@ class Transport:
             WrongAddress: the configured address cannot be one.
             Stopped: the daemon is to stop, or `abort` was called.
         """
-        self._link.check()
+        self._guard.check()
         if time.monotonic() - self._used > MAX_IDLE_SECONDS:
             self._session.close()
         headers = {}
@@ -136,31 +136,31 @@ class Transport:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return Reply(response.status_code, response.headers, _content(response))
+                return HttpResponse(response.status_code, response.headers, _read_content(response))
         except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
-            if self._link.stopping:
+            if self._guard.stopping:
                 raise Cancelled("asked to stop") from exc
-            if is_about_the_address(exc):
+            if is_invalid_address(exc):
                 raise EndpointNotFound(
-                    f"{self._where()}: this address cannot be used: check api.region or api.base_url, and api.proxy"
+                    f"{self._route()}: this address cannot be used: check api.region or api.base_url, and api.proxy"
                 ) from exc
-            raise LinkDown(diagnose(exc, self._where())) from exc
+            raise LinkDown(diagnose(exc, self._route())) from exc
         finally:
             self._used = time.monotonic()
 
     def abort(self) -> None:
         """End the request under way, at once, with Stopped; later ones end so too. For any thread."""
-        self._link.abort()
+        self._guard.abort()
 
     def close(self) -> None:
         """Close the connections."""
         self._session.close()
-        self._link.close()
+        self._guard.close()
 
-    def _where(self) -> str:
+    def _route(self) -> str:
         """The way to the API without what may be secret in a URL."""
-        server = _place(self._base_url)
-        return f"{server} through the proxy {_place(self._api.proxy)}" if self._api.proxy else server
+        server = _host(self._base_url)
+        return f"{server} through the proxy {_host(self._api.proxy)}" if self._api.proxy else server
 
 
 class _Credentials(AuthBase):
@@ -186,15 +186,15 @@ def _ca_file(api: Api) -> str | bool:
     return str(SYSTEM_CA_FILE) if SYSTEM_CA_FILE.exists() else True
 
 
-def _content(response: requests.Response) -> bytes:
+def _read_content(response: requests.Response) -> bytes:
     content = bytearray()
     for piece in response.iter_content(64 * 1024):
         content += piece
-        if len(content) > MAX_ANSWER_BYTES:
+        if len(content) > MAX_RESPONSE_BYTES:
             raise LinkDown("the answer is too long to be the API's")
     return bytes(content)
 
 
-def _place(url: str) -> str:
+def _host(url: str) -> str:
     """Host and port of a URL; the URL may hold a password."""
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "an address without a host"

@@ -22,10 +22,10 @@ from agent.vision.assumptions import (
     STATUSES,
     URL,
     clean,
-    read_timestamp,
-    timestamp,
+    format_timestamp,
+    parse_timestamp,
 )
-from agent.vision.responses import identifier, number
+from agent.vision.responses import as_id, as_int
 
 
 class Filters(TypedDict, total=False):
@@ -117,12 +117,12 @@ def query(filters: Filters, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     for name, value in filters.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(one, datetime):
-                yield _QUERY_NAMES[name], timestamp(one, zone)
+                yield _QUERY_NAMES[name], format_timestamp(one, zone)
             elif one is not None:
                 yield _QUERY_NAMES[name], clean(str(one))
 
 
-def read_page(payload: Mapping[str, Any], zone: ZoneInfo, page: int) -> RequestPage:
+def parse_page(payload: Mapping[str, Any], zone: ZoneInfo, page: int) -> RequestPage:
     """A page of the list; `page` is the one that was asked for, should the answer not say."""
     listed = payload.get("data")
     items = [_read_item(item, zone) for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
@@ -130,7 +130,7 @@ def read_page(payload: Mapping[str, Any], zone: ZoneInfo, page: int) -> RequestP
     meta = described if isinstance(described, Mapping) else {}
 
     def said(name: str, otherwise: int) -> int:
-        found = number(meta.get(name))
+        found = as_int(meta.get(name))
         return otherwise if found is None else found
 
     return RequestPage(tuple(items), said("current_page", page), said("last_page", page), said("total", len(items)))
@@ -138,14 +138,14 @@ def read_page(payload: Mapping[str, Any], zone: ZoneInfo, page: int) -> RequestP
 
 def _read_item(item: Mapping[str, Any], zone: ZoneInfo) -> VideoRequest:
     return VideoRequest(
-        request_id=identifier(item.get(REQUEST_ID)),
+        request_id=as_id(item.get(REQUEST_ID)),
         registration=_text(item.get(REGISTRATION)),
-        camera=number(item.get(CAMERA)),
-        status_id=number(item.get(STATUS_ID)),
+        camera=as_int(item.get(CAMERA)),
+        status_id=as_int(item.get(STATUS_ID)),
         url=_text(item.get(URL)),
-        start=read_timestamp(item.get(START), zone),
-        end=read_timestamp(item.get(END), zone),
-        duration_seconds=number(item.get(DURATION)),
+        start=parse_timestamp(item.get(START), zone),
+        end=parse_timestamp(item.get(END), zone),
+        duration_seconds=as_int(item.get(DURATION)),
         comments=_text(item.get(COMMENTS)),
     )
 

@@ -19,8 +19,8 @@ from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import LinkDown, RateLimited
 from agent.model import Upload
-from agent.vision.bodies import Progress, no_progress
-from agent.vision.client import Answer
+from agent.vision.bodies import ProgressCallback, no_progress
+from agent.vision.client import BulkResponse
 from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_least, at_most
 from tests.benchmarks.links import BASE64, taken
@@ -106,7 +106,7 @@ class FleetClient:
         self._account.request(self._clock.seconds)
         self._clock.seconds += ROUND_TRIP_SECONDS
 
-    def upload_single(self, upload: Upload, *, progress: Progress = no_progress) -> FileResult:
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
         self._upload([upload], 1.0)
         return taken(upload)
 
@@ -116,10 +116,10 @@ class FleetClient:
         *,
         encoding: str = "json",
         webhook_url: str | None = None,
-        progress: Progress = no_progress,
-    ) -> Answer:
+        progress: ProgressCallback = no_progress,
+    ) -> BulkResponse:
         self._upload(uploads, BASE64 if encoding == "json" else 1.0)
-        return Answer({upload.id: taken(upload) for upload in uploads})
+        return BulkResponse({upload.id: taken(upload) for upload in uploads})
 
     def _upload(self, uploads: Sequence[Upload], inflation: float) -> None:
         self._account.request(self._clock.seconds)

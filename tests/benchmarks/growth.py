@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
-from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.batching import BatchLimits, fill_batch
 from agent.delivery.dispatcher import Dispatcher
 from agent.spool import Spool
 from agent.vision.client import VisionClient
@@ -88,7 +88,7 @@ def _growth(name: str, rounds: list[list[float]]) -> Figure:
 def _claim_seconds(spool: Spool) -> float:
     limits = BatchLimits(UPLOAD.batch_clips, UPLOAD.batch_bytes)
     started = time.monotonic()
-    batches = [spool.claim(lambda ready: fill(ready, limits)) for _ in range(BATCHES)]
+    batches = [spool.claim(lambda ready: fill_batch(ready, limits)) for _ in range(BATCHES)]
     seconds = time.monotonic() - started
     claimed = [upload.id for batch in batches for upload in batch]
     assert len(claimed) == CLIPS

@@ -14,8 +14,8 @@ from statistics import median
 from agent.config import UploadSettings
 from agent.errors import LinkDown
 from agent.model import Upload
-from agent.vision.bodies import Progress, no_progress
-from agent.vision.client import Answer
+from agent.vision.bodies import ProgressCallback, no_progress
+from agent.vision.client import BulkResponse
 from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_most
 from tests.benchmarks.roads import ROADS, Road, Stretch
@@ -49,7 +49,7 @@ class RoadClient:
     def videos_status(self) -> None:
         self._transfer(0.0)
 
-    def upload_single(self, upload: Upload, *, progress: Progress = no_progress) -> FileResult:
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
         return self._upload([upload], 1.0, progress)[upload.id]
 
     def upload_bulk(
@@ -58,11 +58,11 @@ class RoadClient:
         *,
         encoding: str = "json",
         webhook_url: str | None = None,
-        progress: Progress = no_progress,
-    ) -> Answer:
-        return Answer(self._upload(uploads, BASE64 if encoding == "json" else 1.0, progress))
+        progress: ProgressCallback = no_progress,
+    ) -> BulkResponse:
+        return BulkResponse(self._upload(uploads, BASE64 if encoding == "json" else 1.0, progress))
 
-    def _upload(self, uploads: Sequence[Upload], inflation: float, progress: Progress) -> dict[int, FileResult]:
+    def _upload(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> dict[int, FileResult]:
         size_bytes = float(sum(upload.size_bytes for upload in uploads))
         left_bytes = self._transfer(size_bytes * inflation)
         sent_bytes = size_bytes - left_bytes / inflation

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.delivery.fair_share import turn_seconds
+from agent.delivery.fair_share import slot_seconds
 from agent.model import State
 from tests.support.delivery_bench import Bench, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip
@@ -90,7 +90,7 @@ def test_a_large_fleet_lets_the_others_ask_between_the_check_and_the_upload(tmp_
         device.step()
         assert (len(server.heads), server.uploads_begun) == (1, 0)
         turn = device.dispatcher.step()
-        assert 0.8 * turn_seconds(10_000) < turn < 1.2 * turn_seconds(10_000)
+        assert 0.8 * slot_seconds(10_000) < turn < 1.2 * slot_seconds(10_000)
         assert device.dispatcher.activity.doing == "waiting for its turn"
         assert "upload.vehicles = 10000" in device.dispatcher.activity.reason
         device.deliver_all()
@@ -107,7 +107,7 @@ def test_after_an_outage_requests_are_a_turn_apart(tmp_path: Path) -> None:
         assert not server.questions
         since = device.clock.seconds
         device.deliver_all()
-        assert device.clock.seconds - since > 3 * 0.9 * turn_seconds(1000)
+        assert device.clock.seconds - since > 3 * 0.9 * slot_seconds(1000)
 
 
 def test_a_refusal_names_the_key_and_costs_a_turn(tmp_path: Path) -> None:
@@ -117,6 +117,6 @@ def test_a_refusal_names_the_key_and_costs_a_turn(tmp_path: Path) -> None:
         assert 7.0 <= device.dispatcher.step() < 9.0
         assert "upload.vehicles" in device.dispatcher.activity.reason
         device.clock.seconds += 9.0
-        assert device.dispatcher.step() > 0.8 * turn_seconds(1000) - 9.0
+        assert device.dispatcher.step() > 0.8 * slot_seconds(1000) - 9.0
         assert_nothing_is_held_against_a_clip(device)
         all_arrive_once(device, server)

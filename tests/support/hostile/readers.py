@@ -32,10 +32,10 @@ from agent.spool import files
 from agent.spool.records import RowUnreadable, from_json
 from agent.vision import error_mapping
 from agent.vision.client import _json
-from agent.vision.error_classes import about
-from agent.vision.responses import item_errors, links, match, read_results, records, single_result, words
-from agent.vision.transport import Reply
-from agent.vision.video_requests import read_page
+from agent.vision.error_classes import classify
+from agent.vision.responses import item_errors, match_results, messages, objects, parse_results, single_result, urls
+from agent.vision.transport import HttpResponse
+from agent.vision.video_requests import parse_page
 from tests.support.hostile.documents import document, json_bytes, toml
 from tests.support.hostile.movies import movies, mutated
 from tests.support.hostile.texts import NAMES, damaged_text, text
@@ -121,21 +121,21 @@ def feed_answer(rng: random.Random) -> str:
     headers = {
         name: rng.choice(HEADER_VALUES) if rng.random() < 0.8 else text(rng) for name in HEADERS if rng.random() < 0.3
     }
-    reply = Reply(
+    reply = HttpResponse(
         rng.choice((200, 204, 301, 400, 401, 403, 404, 408, 413, 422, 429, 500, 503, 999)), headers, json_bytes(rng)
     )
     payload = _json(reply)
-    results = read_results(payload, UTC)
-    match(results, UPLOADS, UTC)
-    for said in (*words(payload), *item_errors(payload).values(), *(error for r in results for error in r.errors)):
+    results = parse_results(payload, UTC)
+    match_results(results, UPLOADS, UTC)
+    for said in (*messages(payload), *item_errors(payload).values(), *(error for r in results for error in r.errors)):
         assert said.isprintable()
-        about(said)
+        classify(said)
     errors = single_result(payload, UPLOADS[0]).errors
     assert len(errors) <= 20
-    links(payload)
-    for record in records(payload):
-        read_page(record, UTC, 1)
-    decision = error_mapping.decide(reply, payload, START.timestamp())
+    urls(payload)
+    for record in objects(payload):
+        parse_page(record, UTC, 1)
+    decision = error_mapping.error_for(reply, payload, START.timestamp())
     wait = error_mapping.retry_after(reply, START.timestamp())
     assert wait is None or 0 <= wait <= error_mapping.MAX_RETRY_SECONDS
     return type(decision).__name__

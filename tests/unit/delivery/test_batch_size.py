@@ -4,69 +4,69 @@ from __future__ import annotations
 
 import pytest
 
-from agent.delivery.batch_size import Pacing
+from agent.delivery.batch_size import BatchSizer
 
 
-def sent(pacing: Pacing, bytes_per_second: float, requests: int) -> None:
+def sent(sizer: BatchSizer, bytes_per_second: float, requests: int) -> None:
     """So many requests of the size that is asked for, over a link of this rate."""
     for _ in range(requests):
-        pacing.carried(pacing.request_bytes, pacing.request_bytes / bytes_per_second)
+        sizer.record_success(sizer.request_bytes, sizer.request_bytes / bytes_per_second)
 
 
 def test_the_first_request_carries_a_minute_at_a_megabit() -> None:
-    assert Pacing(60.0).request_bytes == 7_500_000
-    assert Pacing(600.0).request_bytes == 75_000_000
+    assert BatchSizer(60.0).request_bytes == 7_500_000
+    assert BatchSizer(600.0).request_bytes == 75_000_000
 
 
 @pytest.mark.parametrize("bytes_per_second", [10_000.0, 125_000.0, 3_000_000.0])
 def test_the_requests_come_to_take_a_minute_whatever_the_link(bytes_per_second: float) -> None:
-    pacing = Pacing(60.0)
-    sent(pacing, bytes_per_second, 12)
-    assert pacing.request_bytes / bytes_per_second == pytest.approx(60.0, rel=0.1)
+    sizer = BatchSizer(60.0)
+    sent(sizer, bytes_per_second, 12)
+    assert sizer.request_bytes / bytes_per_second == pytest.approx(60.0, rel=0.1)
 
 
 def test_one_fast_answer_is_enough_to_fill_the_next_request() -> None:
-    pacing = Pacing(60.0)
-    pacing.carried(40_000_000, 0.4)
-    assert pacing.request_bytes > 200_000_000
+    sizer = BatchSizer(60.0)
+    sizer.record_success(40_000_000, 0.4)
+    assert sizer.request_bytes > 200_000_000
 
 
 def test_a_break_makes_the_next_request_smaller() -> None:
-    pacing = Pacing(60.0)
-    sent(pacing, 1_000_000.0, 10)
-    before = pacing.request_bytes
-    pacing.broke(5_000_000, 65.0)
-    assert pacing.request_bytes < before / 2
+    sizer = BatchSizer(60.0)
+    sent(sizer, 1_000_000.0, 10)
+    before = sizer.request_bytes
+    sizer.record_failure(5_000_000, 65.0)
+    assert sizer.request_bytes < before / 2
 
 
 def test_requests_are_short_on_a_link_that_breaks_every_three_minutes_and_long_again_when_it_holds() -> None:
-    pacing = Pacing(60.0)
+    sizer = BatchSizer(60.0)
     for _ in range(20):
         for _ in range(9):
-            pacing.carried(20_000_000, 20.0)
-        pacing.broke(10_000_000, 10.0)
-    assert 15.0 < pacing.seconds < 25.0
+            sizer.record_success(20_000_000, 20.0)
+        sizer.record_failure(10_000_000, 10.0)
+    assert 15.0 < sizer.seconds < 25.0
     for _ in range(60):
-        pacing.carried(60_000_000, 60.0)
-    assert pacing.seconds == 60.0
+        sizer.record_success(60_000_000, 60.0)
+    assert sizer.seconds == 60.0
 
 
 def test_requests_are_never_aimed_below_ten_seconds_or_what_was_asked_for() -> None:
     for most, least in ((60.0, 10.0), (3.0, 3.0)):
-        pacing = Pacing(most)
+        sizer = BatchSizer(most)
         for _ in range(200):
-            pacing.broke(1000, 1.0)
-        assert pacing.seconds == least
+            sizer.record_failure(1000, 1.0)
+        assert sizer.seconds == least
 
 
 def test_a_link_that_carries_nothing_still_lets_one_clip_be_tried() -> None:
-    pacing = Pacing(60.0)
+    sizer = BatchSizer(60.0)
     for _ in range(100):
-        pacing.broke(0, 3600.0)
-    assert pacing.request_bytes >= 1
+        sizer.record_failure(0, 3600.0)
+    assert sizer.request_bytes >= 1
 
 
 def test_an_answer_in_no_time_is_no_error() -> None:
-    pacing = Pacing(60.0)
-    pacing.carried(100, 0.0)
-    assert pacing.request_bytes > 0
+    sizer = BatchSizer(60.0)
+    sizer.record_success(100, 0.0)
+    assert sizer.request_bytes > 0

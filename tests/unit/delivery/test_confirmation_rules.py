@@ -9,8 +9,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.delivery.confirmation import MOST_QUERIES, PATIENCE_SECONDS, WINDOW, Waiting, confirm, some_of, windows
-from agent.delivery.decisions import CONFIRM_WITHIN_SECONDS, Policy
+from agent.delivery.confirmation import (
+    MAX_QUERIES,
+    MAX_WINDOW,
+    RESTART_GRACE_SECONDS,
+    WaitTimes,
+    confirm,
+    query_windows,
+    select_queries,
+)
+from agent.delivery.decisions import CONFIRM_TIMEOUT_SECONDS, Policy
 from agent.model import ClipKey, Footage, State, Verdict
 from agent.spool.records import Record
 from agent.vision.client import VideoRequest
@@ -47,19 +55,19 @@ def test_clips_that_lie_together_share_a_query_and_others_get_one_of_their_own()
         record(4, hours=1, registration="XYZ 9"),
         record(5, hours=900),
     ]
-    found = windows(clips)
+    found = query_windows(clips)
     assert [[clip.id for clip in window.clips] for window in found] == [[1, 2], [3], [5], [4]]
-    assert all(window.last - window.first <= WINDOW for window in found)
+    assert all(window.last - window.first <= MAX_WINDOW for window in found)
     assert (found[0].registration, found[0].first, found[0].last) == ("ABC1234X", START, START + timedelta(hours=5))
 
 
 def test_of_many_queries_each_poll_makes_some_until_all_had_their_turn() -> None:
-    found = windows([record(id, hours=10 * id) for id in range(20)])
-    asked = [clip.id for turn in range(3) for window in some_of(found, turn) for clip in window.clips]
+    found = query_windows([record(id, hours=10 * id) for id in range(20)])
+    asked = [clip.id for turn in range(3) for window in select_queries(found, turn) for clip in window.clips]
     assert set(asked) == set(range(20))
-    assert len(asked) == 3 * MOST_QUERIES
-    assert some_of(found[:3], 7) != []
-    assert len(some_of(found[:3], 7)) == 3
+    assert len(asked) == 3 * MAX_QUERIES
+    assert select_queries(found[:3], 7) != []
+    assert len(select_queries(found[:3], 7)) == 3
 
 
 @pytest.mark.parametrize("statuses", [[3], [5, 3], [3, 1], [None, 99, 3]])
@@ -112,21 +120,22 @@ def test_a_clip_is_matched_as_the_api_writes_its_times() -> None:
 
 
 def test_patience_is_counted_from_the_acceptance_and_not_by_the_wall_clock() -> None:
-    waiting = Waiting()
-    waiting.taken(1, 100.0)
+    waiting = WaitTimes()
+    waiting.start(1, 100.0)
     clip = record(1, due=5000.0)
     waiting.asked([clip], 150.0)
-    assert waiting.overdue([clip], 100.0 + CONFIRM_WITHIN_SECONDS - 1, now=1e12) == set()
-    assert waiting.overdue([clip], 100.0 + CONFIRM_WITHIN_SECONDS, now=0.0) == {1}
+    assert waiting.overdue([clip], 100.0 + CONFIRM_TIMEOUT_SECONDS - 1, now=1e12) == set()
+    assert waiting.overdue([clip], 100.0 + CONFIRM_TIMEOUT_SECONDS, now=0.0) == {1}
     waiting.forget([1])
     assert waiting.overdue([clip], 1e9, now=1e12) == set(), "accepted anew, it is waited for anew"
 
 
 @pytest.mark.parametrize(
-    ("now", "limit"), [(4000.0, CONFIRM_WITHIN_SECONDS), (6000.0, PATIENCE_SECONDS), (-1e8, PATIENCE_SECONDS)]
+    ("now", "limit"),
+    [(4000.0, CONFIRM_TIMEOUT_SECONDS), (6000.0, RESTART_GRACE_SECONDS), (-1e8, RESTART_GRACE_SECONDS)],
 )
 def test_what_a_run_before_accepted_is_asked_for_a_while_even_if_it_seems_overdue(now: float, limit: float) -> None:
-    waiting = Waiting()
+    waiting = WaitTimes()
     clip = record(1, due=5000.0)
     waiting.asked([clip], 0.0)
     assert waiting.overdue([clip], limit - 1, now) == set()

@@ -9,8 +9,8 @@ from typing import Literal
 
 import pytest
 
-from agent.delivery.backoff import clip_delay, link_delay, rate_delay, weak_link_delay
-from agent.delivery.batching import BatchLimits, fill
+from agent.delivery.backoff import clip_delay, link_delay, rate_limit_delay, weak_link_delay
+from agent.delivery.batching import BatchLimits, fill_batch
 from agent.delivery.decisions import Cause, Decision, Policy, decide_failure, decide_results
 from agent.errors import (
     ClipUnreadable,
@@ -44,13 +44,13 @@ def result(of: Upload, *errors: str, request_id: str | None = None) -> FileResul
 
 
 def fail(
-    error: DeliveryError, *batch: Upload, api_answers: bool = False, others_pass: bool = False, failures: int = 1
+    error: DeliveryError, *batch: Upload, api_answers: bool = False, peers_succeed: bool = False, failures: int = 1
 ) -> Decision:
     return decide_failure(
         batch,
         error,
         api_answers=api_answers,
-        others_pass=others_pass,
+        peers_succeed=peers_succeed,
         failures=failures,
         policy=POLICY,
         rng=random.Random(1),
@@ -80,12 +80,12 @@ def test_a_batch_that_fails_while_the_api_answers_is_divided(clips: int, part: i
 
 def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_refused() -> None:
     first = fail(
-        LinkDown("500"), upload(1, batch_failures=5, max_batch_clips=1), api_answers=True, others_pass=True
+        LinkDown("500"), upload(1, batch_failures=5, max_batch_clips=1), api_answers=True, peers_succeed=True
     ).verdicts[1]
     assert (first.state, first.attempts, first.max_batch_clips) == (State.WAITING, 1, 1)
     assert first.retry_in_seconds > 0
     suspect = upload(1, batch_failures=7, max_batch_clips=1, attempts=2)
-    last = fail(LinkDown("500"), suspect, api_answers=True, others_pass=True).verdicts[1]
+    last = fail(LinkDown("500"), suspect, api_answers=True, peers_succeed=True).verdicts[1]
     assert last.state is State.REFUSED
     assert "gave up after 3 attempts" in last.reason
 
@@ -206,7 +206,7 @@ def test_a_link_that_is_down_is_tried_often_for_a_minute_and_then_every_two_minu
         assert all(2.0 ** (failures - 2) <= link_delay(failures, rng) <= 2.0 ** (failures - 1) for _ in range(50))
     assert all(0 <= link_delay(7, rng) <= 120 for _ in range(50))
     assert all(108 <= link_delay(failures, rng) <= 132 for failures in range(8, 40))
-    assert all(540 <= link_delay(9, rng, least_often_seconds=600.0) <= 660 for _ in range(50))
+    assert all(540 <= link_delay(9, rng, steady_seconds=600.0) <= 660 for _ in range(50))
 
 
 def test_a_link_that_carries_no_footage_is_tried_less_and_less_often_up_to_five_minutes() -> None:
@@ -224,23 +224,23 @@ def test_a_clip_is_waited_for_longer_and_longer_up_to_an_hour() -> None:
 
 
 def test_a_rate_limit_without_a_time_is_waited_for_all_the_same() -> None:
-    assert rate_delay(None, 1, random.Random(4)) >= 1
+    assert rate_limit_delay(None, 1, random.Random(4)) >= 1
 
 
 def test_a_batch_is_filled_up_to_its_limits() -> None:
     clips = [upload(id, size_bytes=40) for id in range(10)]
-    assert [u.id for u in fill(iter(clips), BatchLimits(3, 1000))] == [0, 1, 2]
-    assert [u.id for u in fill(iter(clips), BatchLimits(9, 100))] == [0, 1]
+    assert [u.id for u in fill_batch(iter(clips), BatchLimits(3, 1000))] == [0, 1, 2]
+    assert [u.id for u in fill_batch(iter(clips), BatchLimits(9, 100))] == [0, 1]
 
 
 def test_a_clip_that_exceeds_the_byte_limit_goes_alone() -> None:
-    assert [u.id for u in fill(iter([upload(1, size_bytes=500), upload(2)]), BatchLimits(5, 100))] == [1]
+    assert [u.id for u in fill_batch(iter([upload(1, size_bytes=500), upload(2)]), BatchLimits(5, 100))] == [1]
 
 
 def test_suspects_travel_only_with_suspects_and_only_so_many() -> None:
     clips = [upload(1, max_batch_clips=2), upload(2), upload(3, max_batch_clips=2), upload(4, max_batch_clips=2)]
-    assert [u.id for u in fill(iter(clips), BatchLimits(5, 1000))] == [1, 3]
-    assert [u.id for u in fill(iter([upload(5), *clips]), BatchLimits(5, 1000))] == [5, 2]
+    assert [u.id for u in fill_batch(iter(clips), BatchLimits(5, 1000))] == [1, 3]
+    assert [u.id for u in fill_batch(iter([upload(5), *clips]), BatchLimits(5, 1000))] == [5, 2]
 
 
 def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() -> None:
@@ -251,12 +251,12 @@ def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() ->
         upload(4),
     ]
     limits = BatchLimits(5, 1000)
-    assert [u.id for u in fill(iter(clips), limits, least_suspected_first=True)] == [3, 4]
-    assert [u.id for u in fill(iter(clips[:2]), limits, least_suspected_first=True)] == [2]
-    assert [u.id for u in fill(iter(clips), limits)] == [1]
-    assert fill(iter([]), limits, least_suspected_first=True) == []
+    assert [u.id for u in fill_batch(iter(clips), limits, prefer_unsuspected=True)] == [3, 4]
+    assert [u.id for u in fill_batch(iter(clips[:2]), limits, prefer_unsuspected=True)] == [2]
+    assert [u.id for u in fill_batch(iter(clips), limits)] == [1]
+    assert fill_batch(iter([]), limits, prefer_unsuspected=True) == []
 
 
 def test_two_clips_that_the_api_could_not_tell_apart_never_share_a_request() -> None:
     twin = Upload(9, upload(1).key, "", Path("/spool/9.mp4"), 100, 0)
-    assert [u.id for u in fill(iter([upload(1), twin, upload(2)]), BatchLimits(5, 1000))] == [1, 2]
+    assert [u.id for u in fill_batch(iter([upload(1), twin, upload(2)]), BatchLimits(5, 1000))] == [1, 2]

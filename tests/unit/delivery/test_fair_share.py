@@ -7,90 +7,90 @@ from collections import Counter
 
 import pytest
 
-from agent.delivery.backoff import LINK_SECONDS, link_delay
+from agent.delivery.backoff import LINK_RETRY_SECONDS, link_delay
 from agent.delivery.fair_share import (
-    CROWD_SECONDS,
+    HERD_SECONDS,
     REQUESTS_PER_MINUTE,
-    Tempo,
-    link_seconds,
-    poll_seconds,
-    turn_seconds,
+    RequestScheduler,
+    link_retry_seconds,
+    poll_interval,
+    slot_seconds,
 )
 
 
-def tempo(vehicles: int) -> Tempo:
-    return Tempo(vehicles, random.Random(5))
+def scheduler(vehicles: int) -> RequestScheduler:
+    return RequestScheduler(vehicles, random.Random(5))
 
 
-def asked_as_soon_as_allowed(of: Tempo, *, since: float, until: float) -> int:
+def asked_as_soon_as_allowed(of: RequestScheduler, *, since: float, until: float) -> int:
     """How many requests a vehicle makes in this time that has more to send than it may."""
     at, count = since, 0
     while (at := at + of.seconds_to_next(at)) < until:
-        of.asked(at)
+        of.record_request(at)
         at += 0.1
         count += 1
     return count
 
 
 def test_in_ordinary_times_nothing_is_waited_for() -> None:
-    ordinary = tempo(1000)
+    ordinary = scheduler(1000)
     for at in range(100):
         assert ordinary.seconds_to_next(float(at)) == 0.0
-        ordinary.asked(float(at))
+        ordinary.record_request(float(at))
 
 
 @pytest.mark.parametrize("vehicles", [100, 1000, 10_000])
 def test_after_an_outage_all_vehicles_together_stay_just_below_the_limit(vehicles: int) -> None:
-    crowd = tempo(vehicles)
-    crowd.outage(0.0)
-    seconds = CROWD_SECONDS if vehicles <= REQUESTS_PER_MINUTE else 100 * turn_seconds(vehicles)
+    crowd = scheduler(vehicles)
+    crowd.record_outage(0.0)
+    seconds = HERD_SECONDS if vehicles <= REQUESTS_PER_MINUTE else 100 * slot_seconds(vehicles)
     count = asked_as_soon_as_allowed(crowd, since=0.0, until=seconds)
     assert 0.85 * REQUESTS_PER_MINUTE < vehicles * count / (seconds / 60.0) < 1.1 * REQUESTS_PER_MINUTE
 
 
 def test_the_crowd_is_over_after_ten_minutes() -> None:
-    crowd = tempo(1000)
-    crowd.outage(0.0)
-    asked_as_soon_as_allowed(crowd, since=0.0, until=CROWD_SECONDS + 200.0)
-    assert asked_as_soon_as_allowed(crowd, since=CROWD_SECONDS + 200.0, until=CROWD_SECONDS + 201.0) > 5
+    crowd = scheduler(1000)
+    crowd.record_outage(0.0)
+    asked_as_soon_as_allowed(crowd, since=0.0, until=HERD_SECONDS + 200.0)
+    assert asked_as_soon_as_allowed(crowd, since=HERD_SECONDS + 200.0, until=HERD_SECONDS + 201.0) > 5
 
 
 def test_a_fleet_with_more_vehicles_than_requests_a_minute_is_always_a_crowd() -> None:
-    large = tempo(5000)
-    assert large.one_by_one
-    assert not tempo(1000).one_by_one
-    large.asked(0.0)
-    assert 0.8 * turn_seconds(5000) < large.seconds_to_next(0.0) < 1.2 * turn_seconds(5000)
+    large = scheduler(5000)
+    assert large.strict_slots
+    assert not scheduler(1000).strict_slots
+    large.record_request(0.0)
+    assert 0.8 * slot_seconds(5000) < large.seconds_to_next(0.0) < 1.2 * slot_seconds(5000)
 
 
 def test_two_requests_in_a_row_are_both_waited_for() -> None:
-    crowd = tempo(1000)
-    crowd.outage(0.0)
-    crowd.asked(0.0)
-    crowd.asked(0.1)
-    assert 1.8 * turn_seconds(1000) < crowd.seconds_to_next(0.1) < 2.2 * turn_seconds(1000)
+    crowd = scheduler(1000)
+    crowd.record_outage(0.0)
+    crowd.record_request(0.0)
+    crowd.record_request(0.1)
+    assert 1.8 * slot_seconds(1000) < crowd.seconds_to_next(0.1) < 2.2 * slot_seconds(1000)
 
 
 def test_a_refused_request_waits_for_its_next_turn_and_for_what_the_api_says() -> None:
     for vehicles, retry_after_seconds in ((10, 300.0), (10, None), (10_000, 20.0)):
-        refused = tempo(vehicles)
-        refused.refused(0.0, retry_after_seconds)
+        refused = scheduler(vehicles)
+        refused.record_rate_limit(0.0, retry_after_seconds)
         assert refused.seconds_to_next(0.0) >= (60.0 if retry_after_seconds is None else retry_after_seconds)
-        assert refused.seconds_to_next(0.0) >= 0.9 * turn_seconds(vehicles)
+        assert refused.seconds_to_next(0.0) >= 0.9 * slot_seconds(vehicles)
 
 
 def test_turns_become_longer_while_the_api_refuses_and_as_before_when_it_answers() -> None:
-    crowd = tempo(1000)
+    crowd = scheduler(1000)
     waits = []
     for _ in range(12):
-        crowd.refused(0.0, 1.0)
+        crowd.record_rate_limit(0.0, 1.0)
         waits.append(crowd.seconds_to_next(0.0))
     assert waits[4] > 8 * waits[0]
     assert max(waits) <= 4000.0
     for _ in range(20):
-        crowd.answered()
-    crowd.refused(0.0, 1.0)
-    assert crowd.seconds_to_next(0.0) < 1.2 * turn_seconds(1000)
+        crowd.record_success()
+    crowd.record_rate_limit(0.0, 1.0)
+    assert crowd.seconds_to_next(0.0) < 1.2 * slot_seconds(1000)
 
 
 @pytest.mark.parametrize("vehicles", [1, 1000, 10_000])
@@ -98,22 +98,22 @@ def test_turns_become_longer_while_the_api_refuses_and_as_before_when_it_answers
 def test_vehicles_that_lost_the_network_together_try_it_spread_over_the_whole_interval(
     vehicles: int, hours: float
 ) -> None:
-    interval = link_seconds(vehicles)
-    assert interval >= max(LINK_SECONDS, turn_seconds(vehicles))
+    interval = link_retry_seconds(vehicles)
+    assert interval >= max(LINK_RETRY_SECONDS, slot_seconds(vehicles))
     tenths: Counter[int] = Counter()
     for seed in range(2000):
         rng = random.Random(seed)
         at, failures = 0.0, 0
         while at < hours * 3600.0:
             failures += 1
-            at += link_delay(failures, rng, least_often_seconds=interval)
+            at += link_delay(failures, rng, steady_seconds=interval)
         tenths[int((at - hours * 3600.0) / interval * 10)] += 1
     assert sum(tenths[tenth] for tenth in range(9)) > 1700
     assert max(tenths.values()) < 320
 
 
 def test_the_list_is_asked_less_often_by_a_large_fleet() -> None:
-    assert poll_seconds(1000, (30.0, 60.0)) == (30.0, 60.0)
-    first, last = poll_seconds(10_000, (30.0, 60.0))
+    assert poll_interval(1000, (30.0, 60.0)) == (30.0, 60.0)
+    first, last = poll_interval(10_000, (30.0, 60.0))
     assert 10_000 / first * 60.0 < REQUESTS_PER_MINUTE
     assert last == 2 * first

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent.delivery.poison import FRESH_SECONDS, Suspicion
+from agent.delivery.poison import FRESH_SECONDS, PoisonDetector
 from agent.model import ClipKey, Upload
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
@@ -17,43 +17,43 @@ def upload(id: int, batch_failures: int = 0) -> Upload:
 
 
 def test_nothing_is_held_against_a_clip_before_others_have_passed() -> None:
-    suspicion = Suspicion()
-    assert not suspicion.others_pass(upload(1), 0.0)
-    suspicion.failed([upload(1)], 1.0)
-    assert not suspicion.others_pass(upload(1), 2.0)
-    suspicion.passed([upload(2)], 3.0)
-    assert suspicion.others_pass(upload(1), 4.0)
+    poison = PoisonDetector()
+    assert not poison.peers_succeed(upload(1), 0.0)
+    poison.record_failure([upload(1)], 1.0)
+    assert not poison.peers_succeed(upload(1), 2.0)
+    poison.record_success([upload(2)], 3.0)
+    assert poison.peers_succeed(upload(1), 4.0)
 
 
 def test_what_passed_before_the_clip_failed_first_proves_nothing() -> None:
-    suspicion = Suspicion()
-    suspicion.passed([upload(2)], 1.0)
-    suspicion.failed([upload(1, batch_failures=1)], 2.0)
-    assert not suspicion.others_pass(upload(1, batch_failures=1), 3.0)
+    poison = PoisonDetector()
+    poison.record_success([upload(2)], 1.0)
+    poison.record_failure([upload(1, batch_failures=1)], 2.0)
+    assert not poison.peers_succeed(upload(1, batch_failures=1), 3.0)
 
 
 def test_what_passed_long_ago_proves_nothing() -> None:
-    suspicion = Suspicion()
-    suspicion.failed([upload(1)], 1.0)
-    suspicion.passed([upload(2)], 2.0)
-    assert suspicion.others_pass(upload(1), 2.0 + FRESH_SECONDS - 1)
-    assert not suspicion.others_pass(upload(1), 2.0 + FRESH_SECONDS)
+    poison = PoisonDetector()
+    poison.record_failure([upload(1)], 1.0)
+    poison.record_success([upload(2)], 2.0)
+    assert poison.peers_succeed(upload(1), 2.0 + FRESH_SECONDS - 1)
+    assert not poison.peers_succeed(upload(1), 2.0 + FRESH_SECONDS)
 
 
 def test_a_failure_of_an_unsuspected_clip_puts_the_link_in_doubt_and_one_of_a_suspect_does_not() -> None:
-    suspicion = Suspicion()
-    suspicion.failed([upload(1)], 1.0)
-    suspicion.passed([upload(2)], 2.0)
-    suspicion.failed([upload(3, batch_failures=2)], 3.0)
-    assert suspicion.others_pass(upload(1), 4.0)
-    suspicion.failed([upload(4)], 5.0)
-    assert not suspicion.others_pass(upload(1), 6.0)
+    poison = PoisonDetector()
+    poison.record_failure([upload(1)], 1.0)
+    poison.record_success([upload(2)], 2.0)
+    poison.record_failure([upload(3, batch_failures=2)], 3.0)
+    assert poison.peers_succeed(upload(1), 4.0)
+    poison.record_failure([upload(4)], 5.0)
+    assert not poison.peers_succeed(upload(1), 6.0)
 
 
 def test_a_clip_that_passed_or_is_settled_begins_anew() -> None:
-    suspicion = Suspicion()
-    suspicion.failed([upload(1), upload(2)], 1.0)
-    suspicion.passed([upload(1)], 2.0)
-    suspicion.forget([2, 3])
-    assert not suspicion.others_pass(upload(1), 3.0)
-    assert not suspicion.others_pass(upload(2), 3.0)
+    poison = PoisonDetector()
+    poison.record_failure([upload(1), upload(2)], 1.0)
+    poison.record_success([upload(1)], 2.0)
+    poison.forget([2, 3])
+    assert not poison.peers_succeed(upload(1), 3.0)
+    assert not poison.peers_succeed(upload(2), 3.0)

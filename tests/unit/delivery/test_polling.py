@@ -12,7 +12,7 @@ import pytest
 
 from agent.config import SpoolSettings
 from agent.delivery.decisions import Policy
-from agent.delivery.polling import Poller
+from agent.delivery.polling import ConfirmationPoller
 from agent.errors import RequestRejected
 from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Spool
@@ -53,7 +53,7 @@ class Account:
         self.place = place
         self.spool = Spool(SpoolSettings(place / "spool", min_free_bytes=0), self.now)
         self.list = List()
-        self.poller = Poller(
+        self.poller = ConfirmationPoller(
             self.spool,
             self.list,  # type: ignore[arg-type]  # the edge that is not ours
             Policy(5, "auto"),
@@ -73,7 +73,7 @@ class Account:
         (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
         self.spool.claim(list)
         verdict = Verdict(State.ACCEPTED, "taken", retry_in_seconds=3600)
-        self.poller.note(*self.spool.settle({taken.id: verdict}))
+        self.poller.on_settled(*self.spool.settle({taken.id: verdict}))
         return taken.id
 
     def poll(self, hours: float) -> dict[int, State]:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.model import ClipKey
-from agent.vision.assumptions import read_timestamp, same_video, timestamp
+from agent.vision.assumptions import format_timestamp, match_key, parse_timestamp
 
 UTC = ZoneInfo("UTC")
 LISBON = ZoneInfo("Europe/Lisbon")
@@ -14,36 +14,36 @@ NOON = datetime(2026, 7, 1, 12, 0, 0, tzinfo=timezone.utc)
 
 
 def test_a_timestamp_is_written_in_the_zone_of_the_api_and_read_back() -> None:
-    assert timestamp(NOON, UTC) == "2026-07-01 12:00:00"
-    assert timestamp(NOON, LISBON) == "2026-07-01 13:00:00"
-    assert read_timestamp("2026-07-01 13:00:00", LISBON) == NOON
+    assert format_timestamp(NOON, UTC) == "2026-07-01 12:00:00"
+    assert format_timestamp(NOON, LISBON) == "2026-07-01 13:00:00"
+    assert parse_timestamp("2026-07-01 13:00:00", LISBON) == NOON
 
 
 @pytest.mark.parametrize("text", ["2026-07-01T12:00:00Z", "2026-07-01T14:00:00+02:00", " 2026-07-01 12:00:00 "])
 def test_other_usual_forms_of_a_timestamp_are_read_too(text: str) -> None:
-    assert read_timestamp(text, UTC) == NOON
+    assert parse_timestamp(text, UTC) == NOON
 
 
 @pytest.mark.parametrize(
     "value", [None, 5, True, [], "", "soon", "2026-02-30 00:00:00", "0001-01-01 00:00:00", "9999-12-31T23:59:59-14:00"]
 )
 def test_what_is_no_timestamp_is_none(value: object) -> None:
-    assert read_timestamp(value, LISBON) is None
+    assert parse_timestamp(value, LISBON) is None
 
 
 def test_a_clip_is_found_again_in_the_hour_that_comes_twice() -> None:
     sent = datetime(2026, 10, 25, 1, 30, 0, tzinfo=timezone.utc)  # 01:30 in Lisbon for the second time
-    back = read_timestamp(timestamp(sent, LISBON), LISBON)
+    back = parse_timestamp(format_timestamp(sent, LISBON), LISBON)
     assert back is not None
     assert back != sent
     minute = timedelta(minutes=1)
-    assert same_video(ClipKey("A", 1, back, back + minute), LISBON) == same_video(
+    assert match_key(ClipKey("A", 1, back, back + minute), LISBON) == match_key(
         ClipKey("A", 1, sent, sent + minute), LISBON
     )
 
 
 def test_letter_case_and_blanks_do_not_tell_registrations_apart_but_cameras_do() -> None:
     end = NOON + timedelta(minutes=1)
-    key = same_video(ClipKey("abc 1", 1, NOON, end), UTC)
-    assert key == same_video(ClipKey(" ABC 1 ", 1, NOON, end), UTC)
-    assert key != same_video(ClipKey("abc 1", 2, NOON, end), UTC)
+    key = match_key(ClipKey("abc 1", 1, NOON, end), UTC)
+    assert key == match_key(ClipKey(" ABC 1 ", 1, NOON, end), UTC)
+    assert key != match_key(ClipKey("abc 1", 2, NOON, end), UTC)

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from agent.errors import Cancelled, ClipUnreadable, LinkDown
 from agent.model import Upload
-from agent.vision.bodies import PIECE_BYTES, JsonBulkBody, MultipartBulkBody, SingleBody
+from agent.vision.bodies import CHUNK_BYTES, JsonBulkBody, MultipartBulkBody, SingleBody
 from tests.support.vision_cases import stored_clip, upload_of
 
 UTC = ZoneInfo("UTC")
-SIZES = [0, 1, 2, 3, 1000, PIECE_BYTES // 4 * 3, PIECE_BYTES + 1, 700_001]
+SIZES = [0, 1, 2, 3, 1000, CHUNK_BYTES // 4 * 3, CHUNK_BYTES + 1, 700_001]
 FAILING_FILE = Path("/sys/class/net/lo/speed")  # the loopback has none: reading it fails as a bad card does
 Part = tuple[str | None, str | None, str, bytes]
 Bulk = type[JsonBulkBody] | type[MultipartBulkBody]
@@ -157,7 +157,7 @@ def test_a_body_can_be_sent_again(tmp_path: Path, bulk: Bulk) -> None:
 @both
 def test_pieces_are_small(tmp_path: Path, bulk: Bulk) -> None:
     body = bulk([stored_clip(tmp_path, bytes(1_000_000))], UTC)
-    assert max(len(piece) for piece in body) <= PIECE_BYTES
+    assert max(len(piece) for piece in body) <= CHUNK_BYTES
 
 
 @both

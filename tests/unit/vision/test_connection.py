@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import Cancelled, DeliveryError, LinkDown
 from agent.vision import transport as transport_module
-from agent.vision.connection import PatientConnection
+from agent.vision.connection import StallAwareConnection
 from agent.vision.transport import Transport
 from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
@@ -166,7 +166,7 @@ def test_a_refusal_is_heard_though_a_failing_send_notices_it_first(
         peer.read_head()
         peer.answer(413, API_ERROR)
 
-    monkeypatch.setattr(PatientConnection, "_listen", lambda _connection: None)
+    monkeypatch.setattr(StallAwareConnection, "_check_early_response", lambda _connection: None)
     with link(tmp_path, refuse, secure=secure) as (transport, _):
         assert transport.exchange("POST", "/upload", body=Bytes(50_000_000)).status == 413
 

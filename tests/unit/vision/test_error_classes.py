@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from agent.vision.error_classes import About, about
+from agent.vision.error_classes import ErrorClass, classify
 
 
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
-        ("The file is not of MP4 video format.", About.FILE),
-        ("The duration must not be longer than 5 minutes.", About.FILE),
-        ("The file is larger than 50 MB.", About.FILE),
-        ("The registration does not exist or has no active contract.", About.REGISTRATION),
-        ("Too many uploads, try again in a few minutes.", About.UNKNOWN),
-        ("Storage temporarily unavailable, retry in 5 minutes", About.UNKNOWN),
-        ("The vehicle upload timed out", About.UNKNOWN),
-        ("Something went wrong", About.UNKNOWN),
+        ("The file is not of MP4 video format.", ErrorClass.FILE),
+        ("The duration must not be longer than 5 minutes.", ErrorClass.FILE),
+        ("The file is larger than 50 MB.", ErrorClass.FILE),
+        ("The registration does not exist or has no active contract.", ErrorClass.REGISTRATION),
+        ("Too many uploads, try again in a few minutes.", ErrorClass.UNKNOWN),
+        ("Storage temporarily unavailable, retry in 5 minutes", ErrorClass.UNKNOWN),
+        ("The vehicle upload timed out", ErrorClass.UNKNOWN),
+        ("Something went wrong", ErrorClass.UNKNOWN),
     ],
 )
-def test_words_are_taken_for_what_they_mean(words: str, meant: About) -> None:
-    assert about(words) is meant
+def test_words_are_taken_for_what_they_mean(words: str, meant: ErrorClass) -> None:
+    assert classify(words) is meant

@@ -15,8 +15,8 @@ from agent.errors import (
     RequestRejected,
     TooLarge,
 )
-from agent.vision.error_mapping import MAX_RETRY_SECONDS, decide, retry_after
-from agent.vision.transport import Reply
+from agent.vision.error_mapping import MAX_RETRY_SECONDS, error_for, retry_after
+from agent.vision.transport import HttpResponse
 
 NOW_SECONDS = 1_772_000_000.0
 DATE = "Thu, 01 Jan 2026 00:00:00 GMT"  # 1767225600
@@ -26,8 +26,8 @@ def error(code: int, message: str = "the server's words") -> dict[str, object]:
     return {"error": {"code": code, "message": message}, "data": None}
 
 
-def reply(status: int, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(status, CaseInsensitiveDict(headers or {}), b"")
+def reply(status: int, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(status, CaseInsensitiveDict(headers or {}), b"")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def reply(status: int, headers: Mapping[str, str] | None = None) -> Reply:
 def test_each_error_of_the_api_is_a_decision_with_its_words(
     status: int, kind: type[DeliveryError], advice: str
 ) -> None:
-    decision = decide(reply(status), error(status), NOW_SECONDS)
+    decision = error_for(reply(status), error(status), NOW_SECONDS)
     assert type(decision) is kind
     assert "the server's words" in str(decision)
     assert advice in str(decision)
@@ -57,39 +57,39 @@ def test_each_error_of_the_api_is_a_decision_with_its_words(
 @pytest.mark.parametrize("status", [200, 301, 302, 401, 403, 404, 407, 408, 422, 429, 502, 503, 511])
 @pytest.mark.parametrize("payload", [None, {"login": "please"}, [], "welcome", {"error": "nope"}, {"errors": []}])
 def test_an_answer_that_is_not_the_apis_decides_nothing_but_that_the_link_is_down(status: int, payload: object) -> None:
-    assert type(decide(reply(status), payload, NOW_SECONDS)) is LinkDown
+    assert type(error_for(reply(status), payload, NOW_SECONDS)) is LinkDown
 
 
 def test_a_413_counts_whoever_says_it() -> None:
-    assert type(decide(reply(413), None, NOW_SECONDS)) is TooLarge
+    assert type(error_for(reply(413), None, NOW_SECONDS)) is TooLarge
 
 
 @pytest.mark.parametrize("status", [407, 408])
 def test_what_is_between_the_client_and_the_api_is_the_links_fault(status: int) -> None:
-    assert type(decide(reply(status), error(status), NOW_SECONDS)) is LinkDown
+    assert type(error_for(reply(status), error(status), NOW_SECONDS)) is LinkDown
 
 
 def test_a_redirect_points_to_a_login() -> None:
-    said = str(decide(reply(302, {"Location": "http://portal/\n\x1b[31m"}), None, NOW_SECONDS))
+    said = str(error_for(reply(302, {"Location": "http://portal/\n\x1b[31m"}), None, NOW_SECONDS))
     assert "want a login" in said
     assert "\x1b" not in said
 
 
 def test_a_login_page_is_told_from_an_answer() -> None:
-    said = str(decide(reply(200, {"Content-Type": "text/html"}), None, NOW_SECONDS))
+    said = str(error_for(reply(200, {"Content-Type": "text/html"}), None, NOW_SECONDS))
     assert "a login page of the network, or a proxy, answers in its place" in said
     assert "text/html" in said
 
 
 def test_a_validation_error_in_the_frameworks_own_form_names_its_items() -> None:
     payload = {"message": "The given data was invalid.", "errors": {"data.1.camera": ["Must be an integer."]}}
-    decision = decide(reply(422), payload, NOW_SECONDS)
+    decision = error_for(reply(422), payload, NOW_SECONDS)
     assert isinstance(decision, RequestRejected)
     assert decision.items == {1: "Must be an integer."}
 
 
 def test_an_error_without_words_is_told_by_its_number() -> None:
-    assert str(decide(reply(422), {"error": {"code": 422}}, NOW_SECONDS)) == "HTTP 422"
+    assert str(error_for(reply(422), {"error": {"code": 422}}, NOW_SECONDS)) == "HTTP 422"
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_an_error_without_words_is_told_by_its_number() -> None:
 )
 def test_the_wait_that_a_429_asks_for(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(reply(429, headers), NOW_SECONDS) == seconds
-    decision = decide(reply(429, headers), error(429), NOW_SECONDS)
+    decision = error_for(reply(429, headers), error(429), NOW_SECONDS)
     assert isinstance(decision, RateLimited)
     assert decision.retry_after_seconds == seconds
 
 
 def test_a_429_with_the_apis_headers_counts_without_json() -> None:
-    decision = decide(reply(429, {"X-RateLimit-Retry-After-Seconds": "9"}), None, NOW_SECONDS)
+    decision = error_for(reply(429, {"X-RateLimit-Retry-After-Seconds": "9"}), None, NOW_SECONDS)
     assert isinstance(decision, RateLimited)
     assert decision.retry_after_seconds == 9
 

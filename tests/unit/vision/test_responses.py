@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.vision.responses import (
-    LONGEST_SENTENCE,
-    MOST_SENTENCES,
+    MAX_MESSAGE_CHARS,
+    MAX_MESSAGES,
     FileResult,
-    identifier,
+    as_id,
+    as_int,
     item_errors,
-    links,
-    match,
-    number,
-    read_results,
-    records,
+    match_results,
+    messages,
+    objects,
+    parse_results,
     single_result,
-    words,
+    urls,
 )
 from tests.support.vision_cases import START, stored_clip
 
@@ -69,12 +69,12 @@ json_values = st.recursive(
     ids=["grouped", "one group", "flat", "flat below", "grouped below", "data in data", "deep", "split"],
 )
 def test_results_are_read_wherever_they_stand(data: object) -> None:
-    assert read_results({"data": data}, UTC) == EXPECTED
+    assert parse_results({"data": data}, UTC) == EXPECTED
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "ok", True, 3, [[[]]], {"message": "accepted"}])
 def test_an_answer_without_results_has_none(data: object) -> None:
-    assert read_results({"data": data}, UTC) == ()
+    assert parse_results({"data": data}, UTC) == ()
 
 
 @pytest.mark.parametrize(
@@ -90,24 +90,24 @@ def test_an_answer_without_results_has_none(data: object) -> None:
     ],
 )
 def test_errors_in_any_form_are_errors(errors: object) -> None:
-    (result,) = read_results({"data": [{"registration": "A", "camera": 1, **TIMES, "errors": errors}]}, UTC)
+    (result,) = parse_results({"data": [{"registration": "A", "camera": 1, **TIMES, "errors": errors}]}, UTC)
     assert result.errors
     assert "Too long." in result.errors[0] or errors in (True, 422)
 
 
 @pytest.mark.parametrize("errors", [None, "", " ", [], {}, False, [None], {"video_file": []}])
 def test_no_errors_in_any_form_and_a_number_is_success(errors: object) -> None:
-    (result,) = read_results({"data": [{"registration": "A", **GOOD, "errors": errors}]}, UTC)
+    (result,) = parse_results({"data": [{"registration": "A", **GOOD, "errors": errors}]}, UTC)
     assert (result.errors, result.request_id) == ((), "15139")
 
 
 def test_an_error_is_believed_even_beside_a_number() -> None:
-    (result,) = read_results({"data": [{"registration": "A", **GOOD, "error": "Virus."}]}, UTC)
+    (result,) = parse_results({"data": [{"registration": "A", **GOOD, "error": "Virus."}]}, UTC)
     assert result.errors == ("Virus.",)
 
 
 def test_an_echo_of_what_was_sent_is_no_verdict() -> None:
-    assert read_results({"data": [{"registration": "A", "camera": 1, **TIMES}]}, UTC) == ()
+    assert parse_results({"data": [{"registration": "A", "camera": 1, **TIMES}]}, UTC) == ()
 
 
 @pytest.mark.parametrize(
@@ -125,40 +125,40 @@ def test_an_echo_of_what_was_sent_is_no_verdict() -> None:
     ids=str,
 )
 def test_a_record_that_names_no_clip_is_ignored(wrong: dict[str, object]) -> None:
-    assert read_results({"data": [{"registration": "A", **GOOD, **wrong}]}, UTC) == ()
+    assert parse_results({"data": [{"registration": "A", **GOOD, **wrong}]}, UTC) == ()
 
 
 @given(json_values)
 def test_no_json_makes_reading_fail(payload: Any) -> None:
-    read_results(payload, UTC)
+    parse_results(payload, UTC)
     item_errors(payload)
-    words(payload)
-    links(payload)
-    list(records(payload))
+    messages(payload)
+    urls(payload)
+    list(objects(payload))
 
 
 def test_the_deepest_json_is_read_in_bounded_depth() -> None:
     payload = json.loads('{"data":' * 900 + "1" + "}" * 900)
-    assert read_results(payload, UTC) == ()
-    assert links(payload) == ()
+    assert parse_results(payload, UTC) == ()
+    assert urls(payload) == ()
 
 
 def test_results_find_their_clips_by_registration_camera_and_times(tmp_path: Path) -> None:
     uploads = [stored_clip(tmp_path, id=10 + camera, camera=camera, registration="abc1234x") for camera in (1, 2, 3)]
-    found = match(read_results({"data": GROUPED}, UTC), uploads, UTC)
+    found = match_results(parse_results({"data": GROUPED}, UTC), uploads, UTC)
     assert found == {13: EXPECTED[0], 12: EXPECTED[1]}
 
 
 def test_results_of_clips_that_were_not_sent_are_ignored(tmp_path: Path) -> None:
     other = stored_clip(tmp_path, camera=3, start=START + timedelta(seconds=1))
-    assert match(EXPECTED, [other], UTC) == {}
+    assert match_results(EXPECTED, [other], UTC) == {}
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_contradicting_results_the_error_is_believed(tmp_path: Path, order: int) -> None:
     upload = stored_clip(tmp_path, camera=3)
     good = FileResult("ABC1234X", 3, START, END, "7")
-    assert match([good, EXPECTED[0]][::order], [upload], UTC) == {1: EXPECTED[0]}
+    assert match_results([good, EXPECTED[0]][::order], [upload], UTC) == {1: EXPECTED[0]}
 
 
 class TestTheSingleUpload:
@@ -204,40 +204,40 @@ def test_what_was_sent_and_is_repeated_beside_the_errors_is_no_error() -> None:
 
 
 def test_the_servers_words_are_one_line_of_bounded_length_that_steers_no_terminal() -> None:
-    assert words("\x1b[31m  red\n\x00 alert \ud800") == ("[31m red alert",)
-    assert len(words("x" * 10_000)[0]) == LONGEST_SENTENCE
-    assert len(words(["x"] * 1000)) == MOST_SENTENCES
+    assert messages("\x1b[31m  red\n\x00 alert \ud800") == ("[31m red alert",)
+    assert len(messages("x" * 10_000)[0]) == MAX_MESSAGE_CHARS
+    assert len(messages(["x"] * 1000)) == MAX_MESSAGES
 
 
 def test_links_are_found_in_any_form() -> None:
-    assert links(["https://a/1", {"url": "wss://b"}, "no link", None]) == ("https://a/1", "wss://b")
+    assert urls(["https://a/1", {"url": "wss://b"}, "no link", None]) == ("https://a/1", "wss://b")
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [(3, 3), ("3", 3), (" 12 ", 12), (True, None), ("x", None), ("٣", None), (None, None)]
 )
 def test_numbers_come_as_numbers_or_as_text(value: object, expected: int | None) -> None:
-    assert number(value) == expected
+    assert as_int(value) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [(15139, "15139"), ("a-1", "a-1"), ("", None), (True, None), (None, None), ([1], None)]
 )
 def test_identifiers_come_as_numbers_or_as_text(value: object, expected: str | None) -> None:
-    assert identifier(value) == expected
+    assert as_id(value) == expected
 
 
 def test_a_long_name_over_many_errors_takes_neither_memory_nor_the_log() -> None:
     payload = {"errors": {"\x1b[2J\n" + "k" * 300_000: ["no"] * 20_000}}
     tracemalloc.start()
-    said = (*words(payload["errors"]), *item_errors(payload).values())
+    said = (*messages(payload["errors"]), *item_errors(payload).values())
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 20_000_000
-    assert len(said) == MOST_SENTENCES
+    assert len(said) == MAX_MESSAGES
     assert all(sentence.isprintable() and len(sentence) < 1000 for sentence in said)
 
 
 def test_thousands_of_errors_in_the_answer_to_one_upload_are_cut(tmp_path: Path) -> None:
     payload = {"data": [{"errors": "no"}] * 20_000}
-    assert single_result(payload, stored_clip(tmp_path)).errors == ("no",) * MOST_SENTENCES
+    assert single_result(payload, stored_clip(tmp_path)).errors == ("no",) * MAX_MESSAGES

@@ -16,7 +16,7 @@ import trustme
 from agent import __version__
 from agent.errors import Cancelled, EndpointNotFound, LinkDown
 from agent.vision import transport as transport_module
-from agent.vision.transport import Reply, Transport
+from agent.vision.transport import HttpResponse, Transport
 from tests.support.socket_servers import Peer, refusing_port, scripted_server, tunnelling_to
 from tests.support.vision_cases import PASSWORD, answering, answering_with, api, authority, certificate
 
@@ -24,7 +24,7 @@ DONE = {"data": None}
 NOW = datetime.now(timezone.utc)
 
 
-def exchange(base_url: str, folder: Path, *, authenticated: bool = True, **changes: Any) -> Reply:
+def exchange(base_url: str, folder: Path, *, authenticated: bool = True, **changes: Any) -> HttpResponse:
     with closing(Transport(api(base_url, folder, **changes), lambda: False)) as transport:
         return transport.exchange("GET", "/status", authenticated=authenticated)
 

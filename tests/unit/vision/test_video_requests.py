@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.vision.video_requests import Filters, VideoRequest, query, read_page
+from agent.vision.video_requests import Filters, VideoRequest, parse_page, query
 from tests.support.vision_cases import START
 
 UTC = ZoneInfo("UTC")
@@ -65,7 +65,7 @@ def test_what_is_none_filters_nothing() -> None:
 
 def test_an_entry_is_read() -> None:
     meta = {"from": 1, "to": 15, "current_page": 1, "per_page": 15, "last_page": "3", "total": 45}
-    page = read_page({"data": [ITEM], "meta": meta}, UTC, 1)
+    page = parse_page({"data": [ITEM], "meta": meta}, UTC, 1)
     (item,) = page.items
     assert (item.request_id, item.registration, item.camera, item.status_id) == ("15139", "ABC1234X", 2, 3)
     assert (item.url, item.start, item.duration_seconds, item.comments) == (ITEM["url"], START, 60, "left turn")
@@ -73,14 +73,14 @@ def test_an_entry_is_read() -> None:
 
 
 def test_an_entry_with_nothing_that_is_known_is_no_error() -> None:
-    (item,) = read_page({"data": [{"colour": "red"}]}, UTC, 1).items
+    (item,) = parse_page({"data": [{"colour": "red"}]}, UTC, 1).items
     assert item == VideoRequest(None, None, None, None, None, None, None, None, None)
     assert item.status == "status unknown"
 
 
 @pytest.mark.parametrize("payload", [{"data": None}, {"data": {}}, {"data": ["x"], "meta": 3}, {"meta": {"total": []}}])
 def test_a_list_of_another_form_is_an_empty_page(payload: Any) -> None:
-    page = read_page(payload, UTC, 7)
+    page = parse_page(payload, UTC, 7)
     assert (page.items, page.current_page, page.last_page, page.total) == ((), 7, 7, 0)
 
 
@@ -97,5 +97,5 @@ def test_a_list_of_another_form_is_an_empty_page(payload: Any) -> None:
     ],
 )
 def test_a_status_in_words_and_whether_it_can_change(status_id: int, status: str, final: bool, complete: bool) -> None:
-    (item,) = read_page({"data": [{"status_id": status_id}]}, UTC, 1).items
+    (item,) = parse_page({"data": [{"status_id": status_id}]}, UTC, 1).items
     assert (item.status, item.is_final, item.is_complete) == (status, final, complete)
