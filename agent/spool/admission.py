@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 
+from agent.device.safe_open import OpenFootage
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.model import Clip, Footage, State
 from agent.spool.clip_queue import ClipQueue
@@ -29,8 +30,9 @@ from agent.spool.time_correction import WAITS_FOR_THE_CLOCK
 # Syncs that are under way together share the journal's commits and the card's flushes.
 SYNCS_AT_ONCE = 4
 
-# The clips of one piece of footage, each with the file that holds its bytes: the footage itself, or a part cut from it.
-Pieces = Sequence[tuple[Clip, Path]]
+# The clips of one piece of footage, each with the file that holds its bytes: the open footage itself, or the path of a
+# piece in the spool's own work directory.
+Pieces = Sequence[tuple[Clip, "OpenFootage | Path"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +137,22 @@ class Admission:
             with self._all_or_none(candidate):
                 candidate.stored = [result.result() for result in results]
 
-    def _examine(self, clip: Clip, source: Path, was_copied: bool) -> Stored:
+    def _examine(self, clip: Clip, source: OpenFootage | Path, was_copied: bool) -> Stored:
         """The stored file of a clip, durable.
 
         Raises:
             FootageGone: it is not what was inspected.
             OSError: the disk failed.
         """
-        stored = self._files.examine(name_for(clip), is_durable=was_copied)
+        opened = source if isinstance(source, OpenFootage) else None
+        stored = self._files.examine(name_for(clip), None if was_copied else opened, is_durable=was_copied)
         footage = clip.footage
-        is_whole = source == footage.path
+        is_whole = opened is not None or source == footage.path
         changed = stored.size_bytes != footage.size_bytes or (
             not was_copied and stored.modified_ns != footage.modified_ns
         )
         if is_whole and changed:
-            raise FootageGone(f"{source.name} changed while it was taken into the spool")
+            raise FootageGone(f"{footage.path.name} changed while it was taken into the spool")
         return stored
 
     def _enter(self, candidates: Sequence[_Candidate]) -> None:

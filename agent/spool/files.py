@@ -12,11 +12,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from agent.device.safe_open import RETRY_REFUSED_SECONDS, OpenFootage, open_footage
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.model import Clip, ClipKey, Footage, UntrustedClock
 from agent.spool.records import Stored
@@ -26,10 +29,8 @@ SAMPLE_BYTES = 64 << 10
 # link(2): another filesystem, one without hard links (FAT: EPERM), a foreign owner (fs.protected_hardlinks: EPERM),
 # too many links, or a filesystem that does not know the call.
 LINK_IMPOSSIBLE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS}
-SOURCE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# A bad sector, or a link put in the file's place. If it is the spool's own disk that fails, its next fsync tells.
-SOURCE_UNREADABLE = {errno.EIO, errno.ELOOP}
-RETRY_REFUSED_SECONDS = 600.0
+# What an open file can be linked from, while /proc is mounted.
+DESCRIPTORS = Path("/proc/self/fd")
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 _NAME = re.compile(
@@ -109,7 +110,7 @@ class ClipFiles:
         for leftover in self._ending(".part"):
             leftover.unlink()
 
-    def store(self, clip: Clip, source: Path, *, max_copy_bytes: int) -> bool:
+    def store(self, clip: Clip, source: OpenFootage | Path, *, max_copy_bytes: int) -> bool:
         """Gives the bytes of a clip the spool's own name. They are durable after `examine`, the name after `sync`.
 
         Args:
@@ -121,7 +122,7 @@ class ClipFiles:
             Whether they had to be copied.
 
         Raises:
-            FootageGone: the source vanished, or changed while it was copied.
+            FootageGone: the source has no name any more, or changed since it was opened.
             FootageRefused: the source cannot be read.
             SpoolFull: a copy is needed and there is no room for it.
             OSError: the disk failed.
@@ -130,11 +131,12 @@ class ClipFiles:
         try:
             _link(source, target)
         except FileNotFoundError as exc:
-            raise FootageGone(f"{source.name} is no longer there") from exc
+            raise FootageGone(f"{_path(source).name} is no longer there") from exc
         except OSError as exc:
             if exc.errno not in LINK_IMPOSSIBLE:
                 raise
-            _copy(source, target, max_copy_bytes)
+            with nullcontext(source) if isinstance(source, OpenFootage) else open_footage(source) as opened:
+                _copy(opened, target, max_copy_bytes)
             return True
         return False
 
@@ -207,25 +209,23 @@ class ClipFiles:
             for entry in entries:
                 yield entry.name
 
-    def examine(self, name: str, *, is_durable: bool = False) -> Stored:
+    def examine(self, name: str, linked_from: OpenFootage | None = None, *, is_durable: bool = False) -> Stored:
         """The stored file as it is on disk now, its data made durable first: the recorder need not have done that.
 
         Args:
+            linked_from: the same file, open already.
             is_durable: it has been made durable already.
 
         Raises:
             OSError: it is not there or cannot be read.
         """
+        if linked_from is not None:
+            return _examine(linked_from.file.fileno(), name, is_durable=is_durable)
         fd = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if not is_durable:
-                os.fsync(fd)
-            stat = os.fstat(fd)
-            digest = hashlib.blake2b(os.pread(fd, SAMPLE_BYTES, 0), digest_size=16)
-            digest.update(os.pread(fd, SAMPLE_BYTES, max(SAMPLE_BYTES, stat.st_size - SAMPLE_BYTES)))
+            return _examine(fd, name, is_durable=is_durable)
         finally:
             os.close(fd)
-        return Stored(name, stat.st_size, stat.st_mtime_ns, digest.hexdigest())
 
 
 def make_directory(directory: Path) -> None:
@@ -254,36 +254,66 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _link(source: Path, target: Path) -> None:
+def _path(source: OpenFootage | Path) -> Path:
+    return source.footage.path if isinstance(source, OpenFootage) else source
+
+
+def _link(source: OpenFootage | Path, target: Path) -> None:
+    link = partial(_link_open, source) if isinstance(source, OpenFootage) else partial(_link_path, source)
     try:
-        os.link(source, target, follow_symlinks=False)
+        link(target)
     except FileExistsError:
         # Left by an intake that the power cut short: its row was never written.
         target.unlink()
-        os.link(source, target, follow_symlinks=False)
+        link(target)
 
 
-def _copy(source: Path, target: Path, max_bytes: int) -> None:
-    part = target.with_suffix(".part")
+def _link_path(source: Path, target: Path) -> None:
+    os.link(source, target, follow_symlinks=False)
+
+
+def _link_open(source: OpenFootage, target: Path) -> None:
+    """Links the file that was inspected, whatever its name stands for by now.
+
+    Raises:
+        FootageGone: its last name is gone.
+    """
+    descriptor = source.file.fileno()
     try:
-        with os.fdopen(os.open(source, SOURCE_FLAGS), "rb", buffering=0) as reading:
-            before = os.fstat(reading.fileno())
-            if before.st_size > max_bytes:
-                raise SpoolFull(f"no room for a copy of {source.name} ({before.st_size:,} bytes)")
-            with part.open("wb", buffering=0) as writing:
-                _pump(reading.fileno(), writing.fileno(), before.st_size)
-                os.utime(writing.fileno(), ns=(before.st_atime_ns, before.st_mtime_ns))
-                os.fsync(writing.fileno())
-            after = os.fstat(reading.fileno())
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise FootageGone(f"{source.name} changed while it was copied")
+        # The directory's descriptor is not used, since the path is absolute, but makes Python call linkat(2):
+        # link(2) would link the symbolic link in /proc itself.
+        os.link(DESCRIPTORS / str(descriptor), target, src_dir_fd=descriptor, follow_symlinks=True)
+    except FileNotFoundError:
+        if os.fstat(descriptor).st_nlink == 0:
+            raise
+        # /proc is not mounted. The name may stand for another file by now.
+        _link_path(source.footage.path, target)
+        found = target.lstat()
+        if (found.st_dev, found.st_ino) != (source.device, source.inode):
+            target.unlink()
+            raise FootageGone(f"{source.footage.path.name} is another file now") from None
+
+
+def _copy(source: OpenFootage, target: Path, max_bytes: int) -> None:
+    part = target.with_suffix(".part")
+    name, size_bytes = source.footage.path.name, source.footage.size_bytes
+    if size_bytes > max_bytes:
+        raise SpoolFull(f"no room for a copy of {name} ({size_bytes:,} bytes)")
+    try:
+        before = os.fstat(source.file.fileno())
+        if before.st_nlink == 0:
+            raise FootageGone(f"{name} is no longer there")
+        with part.open("wb", buffering=0) as writing:
+            _pump(source.file.fileno(), writing.fileno(), size_bytes)
+            os.utime(writing.fileno(), ns=(before.st_atime_ns, source.footage.modified_ns))
+            os.fsync(writing.fileno())
+        source.check_unchanged()
         part.replace(target)
-    except FileNotFoundError as exc:
-        raise FootageGone(f"{source.name} is no longer there") from exc
     except OSError as exc:
         if exc.errno in NO_SPACE:
-            raise SpoolFull(f"the card is full: no room for a copy of {source.name}") from exc
-        if exc.errno in SOURCE_UNREADABLE:
+            raise SpoolFull(f"the card is full: no room for a copy of {name}") from exc
+        if exc.errno == errno.EIO:
+            # A bad sector of the card. If it is the spool's own disk that fails, its next fsync tells.
             reason = f"it cannot be read ({exc.strerror}): the card may be failing"
             raise FootageRefused(reason, RETRY_REFUSED_SECONDS) from exc
         raise
@@ -299,3 +329,12 @@ def _pump(reading: int, writing: int, size_bytes: int) -> None:
         if sent == 0:
             return
         copied += sent
+
+
+def _examine(fd: int, name: str, *, is_durable: bool) -> Stored:
+    if not is_durable:
+        os.fsync(fd)
+    stat = os.fstat(fd)
+    digest = hashlib.blake2b(os.pread(fd, SAMPLE_BYTES, 0), digest_size=16)
+    digest.update(os.pread(fd, SAMPLE_BYTES, max(SAMPLE_BYTES, stat.st_size - SAMPLE_BYTES)))
+    return Stored(name, stat.st_size, stat.st_mtime_ns, digest.hexdigest())
