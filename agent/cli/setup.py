@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,9 @@ from agent.config.password import CREDENTIAL, VARIABLE
 from agent.config.regions import BASE_URLS
 from agent.config.schema import Schema, schema
 from agent.config.values import WrongValueError
+from agent.device.durable import replace_file
 from agent.errors import ConfigError, VisionIngestError
 from agent.intake.presets import AUTO, PRESETS
-from agent.spool.files import sync_directory
 
 HELP = "ask for what is needed, write the configuration, start the service"
 
@@ -97,12 +96,12 @@ def run(args: argparse.Namespace) -> int:
         raise VisionIngestError("the password is empty: the earlier one was left as it is")
     try:
         if password is not None:
-            _write(password_file, password + "\n", 0o600)
+            replace_file(password_file, password + "\n", 0o600)
         if password is not None or password_file.exists():
             answers["api"]["password_file"] = str(password_file)
-        _write(answers_file, HEADER + _toml(answers), 0o644)
+        replace_file(answers_file, HEADER + _toml(answers), 0o644)
         if not args.config.exists():
-            _write(args.config, EXPLAINED, 0o644)
+            replace_file(args.config, EXPLAINED, 0o644)
     except OSError as exc:
         raise VisionIngestError(f"{exc.filename}: {exc.strerror}; run this with sudo") from exc
     print(f"Written: {answers_file}", flush=True)
@@ -234,19 +233,3 @@ def _sections(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             # A TOML string is written like one of JSON, but for the control characters, which no value may hold.
             yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
     yield ""
-
-
-def _write(file: Path, content: str, mode: int) -> None:
-    """Replaces a file in one step, durably: the power may go at any instant."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, prefix=".", delete=False) as new:
-        try:
-            new.write(content)
-            new.flush()
-            os.fchmod(new.fileno(), mode)
-            os.fsync(new.fileno())
-            Path(new.name).replace(file)
-        except OSError:
-            Path(new.name).unlink(missing_ok=True)
-            raise
-    sync_directory(file.parent)

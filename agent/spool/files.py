@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from agent.device.durable import make_directory, sync_directory
 from agent.device.safe_open import RETRY_REFUSED_SECONDS, OpenFootage, open_footage
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.model import Clip, ClipKey, Footage, UntrustedClock
@@ -226,32 +227,6 @@ class ClipFiles:
             return _examine(fd, name, is_durable=is_durable)
         finally:
             os.close(fd)
-
-
-def make_directory(directory: Path) -> None:
-    """Makes a directory that only its owner may enter, its missing parents too, and makes their entries durable.
-
-    Raises:
-        OSError: the place is not writable, or something else stands there.
-    """
-    if directory.is_dir():
-        return
-    make_directory(directory.parent)
-    directory.mkdir(mode=0o700)
-    sync_directory(directory.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """fsync for the names in a directory.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _path(source: OpenFootage | Path) -> Path:

@@ -17,10 +17,11 @@ from typing import Any
 
 import structlog
 
+from agent.device.durable import sync_directory
 from agent.errors import SpoolFull
 from agent.spool import schema
 from agent.spool.clip_queue import ClipQueue
-from agent.spool.files import read_name, sync_directory
+from agent.spool.files import read_name
 from agent.spool.maintenance import Maintenance
 from agent.spool.queries import COLUMNS, DATABASE, READY, SENDING, TABLE, as_text, decode
 from agent.spool.records import Record, RowUnreadable

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from agent.config import SpoolSettings
 from agent.device.clock import ClockReading
+from agent.device.durable import make_directory
 from agent.errors import SpoolError, SpoolFull
 from agent.model import Footage, State, Upload, Verdict
 from agent.spool.admission import Admission, NotTaken, Pieces, Taken
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.disk_budget import RESERVE_BYTES, DiskBudget, Eviction, choose_evictions, reason_for
-from agent.spool.files import ClipFiles, make_directory
+from agent.spool.files import ClipFiles
 from agent.spool.lock import SpoolLock
 from agent.spool.maintenance import Maintenance
 from agent.spool.presence import is_gone, is_there

@@ -13,12 +13,13 @@ from pathlib import Path
 import structlog
 
 from agent.config import Config
+from agent.device.durable import make_directory
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.intake.conform.forecast import needs_work
 from agent.intake.conform.process import Watch
 from agent.intake.conform.work import Job, Rules, conform
 from agent.model import Clip, Footage
-from agent.spool.files import NO_SPACE, make_directory
+from agent.spool.files import NO_SPACE
 
 log = structlog.get_logger()
 
