@@ -98,7 +98,7 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
 
 def _state_of(file: Path) -> State:
     """Which files make up the configuration, password included, and when each was changed."""
-    from agent.config.document import drop_ins
+    from agent.config.loading import drop_ins
     from agent.config.password import CREDENTIAL
 
     return dict(_times([file, *drop_ins(file), file.parent / CREDENTIAL]))

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agent.config.access import SERVICE_USER
+from agent.config.environment import SERVICE_USER
 from agent.config.loading import SYSTEM_FILE
 
 UNIT = "vision-ingest.service"

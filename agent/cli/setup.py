@@ -18,7 +18,7 @@ from typing import Any
 
 from agent import cli
 from agent.cli import service_steps
-from agent.config.document import read_document
+from agent.config.loading import read_document
 from agent.config.password import CREDENTIAL, VARIABLE
 from agent.config.regions import BASE_URLS
 from agent.config.schema import Schema, schema

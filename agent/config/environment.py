@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import shlex
 import stat
 from pathlib import Path
 
-from agent.config.access import current_user
-from agent.config.mistakes import ErrorCollector
+from agent.config.sections import ErrorCollector
 from agent.config.settings import Config, FootageFolder
 from agent.config.values import WrongValueError
 from agent.errors import Problem
+
+SERVICE_USER = "vision-ingest"
+
+
+def current_user() -> str:
+    """The name of the user that this process acts as, or its number if it has no name."""
+    number = os.geteuid()
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def check(config: Config) -> list[Problem]:

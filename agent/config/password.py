@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from agent.config.access import SERVICE_USER, current_user
+from agent.config.environment import SERVICE_USER, current_user
 from agent.config.settings import Config, Secret
 from agent.config.values import WrongValueError
 

@@ -12,9 +12,9 @@ from typing import TypeAlias
 from agent.config.patterns import pattern
 from agent.config.regions import BASE_URLS
 from agent.config.settings import ClockSettings, Conform, FootageFolder, LogSettings, UploadSettings
-from agent.config.urls import base_url, proxy, webhook_url
 from agent.config.values import (
     Reader,
+    base_url,
     camera,
     cameras,
     flag,
@@ -24,10 +24,12 @@ from agent.config.values import (
     one_of,
     password,
     path,
+    proxy,
     seconds,
     size,
     text,
     username,
+    webhook_url,
     zone,
 )
 

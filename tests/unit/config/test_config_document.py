@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import load
-from agent.config.access import current_user
-from agent.config.document import read_document, read_documents
+from agent.config.environment import current_user
+from agent.config.loading import read_document, read_documents
 from agent.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config, environment
-from agent.config.access import current_user
+from agent.config.environment import current_user
 
 OrdinaryUser = Callable[[], AbstractContextManager[None]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Config, secrets_of
-from agent.config.access import current_user
+from agent.config.environment import current_user
 from agent.config.password import read_password
 from agent.config.values import WrongValueError
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.config.urls import base_url, proxy, webhook_url
-from agent.config.values import Reader, WrongValueError
+from agent.config.values import Reader, WrongValueError, base_url, proxy, webhook_url
 
 BASE_URL_ALLOWED = 'allowed is an address such as "https://fleetapi-za.cartrack.com/rest"'
 PROXY_ALLOWED = 'allowed is an HTTP proxy such as "http://10.0.0.1:3128"'
