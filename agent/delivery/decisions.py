@@ -24,7 +24,7 @@ from agent.errors import (
 )
 from agent.model import State, Upload, Verdict
 from agent.spool.records import Record
-from agent.vision.error_classes import ErrorClass, classify
+from agent.vision.error_mapping import ErrorClass, classify
 from agent.vision.responses import FileResult
 
 # A batch that fails while the API answers is divided by this. By 8, a batch and its parts come to 2.2 times its bytes

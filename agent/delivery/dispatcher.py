@@ -15,11 +15,10 @@ from agent.config import UploadSettings
 from agent.delivery.backoff import LINK_QUICK_FAILURES
 from agent.delivery.batch_size import BatchSizer
 from agent.delivery.batching import BatchLimits, fill_batch
-from agent.delivery.confirmation import POLL_SECONDS
+from agent.delivery.confirmation import POLL_SECONDS, ConfirmationPoller
 from agent.delivery.decisions import Backoff, Cause, Decision, Policy, decide_failure, decide_results
 from agent.delivery.fair_share import RequestScheduler, link_retry_seconds, poll_interval
 from agent.delivery.poison import PoisonDetector
-from agent.delivery.polling import ConfirmationPoller
 from agent.delivery.progress import Activity
 from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, SpoolFull
 from agent.model import State, Upload, Verdict

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from agent.config import Api
 from agent.errors import CameraOffline, LinkDown
 from agent.model import Upload
-from agent.vision import error_mapping, video_requests
+from agent.vision import error_mapping
 from agent.vision.assumptions import (
     CAMERA,
     COMMENTS,
@@ -38,25 +39,63 @@ from agent.vision.bodies import (
 )
 from agent.vision.responses import (
     FileResult,
+    RequestPage,
+    VideoRequest,
     as_id,
     count_errors,
     match_results,
     objects,
+    parse_page,
     parse_results,
     single_result,
     urls,
 )
 from agent.vision.transport import HttpResponse, Transport
-from agent.vision.video_requests import RequestPage, VideoRequest
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from agent.vision.video_requests import Filters
-
 __all__ = ["BulkResponse", "FileResult", "RequestPage", "VideoRequest", "VisionClient"]
 
 PAGE_ITEMS = 100
+
+
+class Filters(TypedDict, total=False):
+    """Which entries are listed: those that all of these apply to. Instants are aware; None filters nothing."""
+
+    registration: str | None
+    request_ids: Sequence[str] | None
+    camera: int | None
+    status_id: int | None
+    comment: str | None
+    event_type_id: int | None
+    start_from: datetime | None
+    start_to: datetime | None
+    end_from: datetime | None
+    end_to: datetime | None
+    requested_from: datetime | None
+    requested_to: datetime | None
+    updated_from: datetime | None
+    updated_to: datetime | None
+
+
+# Published.
+_QUERY_NAMES = {
+    "registration": "filter[registration]",
+    "request_ids": "filter[request_id][]",
+    "camera": "filter[camera]",
+    "status_id": "filter[status_id]",
+    "comment": "filter[request_comment]",
+    "event_type_id": "filter[event_type_id]",
+    "start_from": "filter[video_start_ts_from]",
+    "start_to": "filter[video_start_ts_to]",
+    "end_from": "filter[video_end_ts_from]",
+    "end_to": "filter[video_end_ts_to]",
+    "requested_from": "filter[start_request_ts]",
+    "requested_to": "filter[end_request_ts]",
+    "updated_from": "filter[start_updated_ts]",
+    "updated_to": "filter[end_updated_ts]",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +176,9 @@ class VisionClient:
 
     def requests(self, *, page: int = 1, limit: int = PAGE_ITEMS, **filters: Unpack[Filters]) -> RequestPage:
         """GET /vision/videos/requests: one page of the account's clips and clip requests, whoever made them."""
-        query = [*video_requests.query(filters, self.timezone), ("page", str(page)), ("limit", str(limit))]
+        query = [*query_pairs(filters, self.timezone), ("page", str(page)), ("limit", str(limit))]
         payload = self._require_success(self._transport.exchange("GET", "/vision/videos/requests", query=query))
-        return video_requests.parse_page(payload, self.timezone, page)
+        return parse_page(payload, self.timezone, page)
 
     def all_requests(self, **filters: Unpack[Filters]) -> Iterator[VideoRequest]:
         """The same, page after page, to the end."""
@@ -220,3 +259,13 @@ def _json(reply: HttpResponse) -> object:
         return json.loads(reply.content)
     except (ValueError, RecursionError):
         return None
+
+
+def query_pairs(filters: Filters, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
+    """The names and values of a query."""
+    for name, value in filters.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, datetime):
+                yield _QUERY_NAMES[name], format_timestamp(one, zone)
+            elif one is not None:
+                yield _QUERY_NAMES[name], clean(str(one))

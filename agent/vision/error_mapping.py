@@ -7,9 +7,11 @@ with any status too, and then it is the link that is down.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import timezone
 from email.utils import parsedate_to_datetime
+from enum import Enum
 
 from agent.errors import (
     CredentialsRejected,
@@ -131,3 +133,33 @@ def _unix_seconds(http_date: str | None) -> float | None:
     except (TypeError, ValueError, OverflowError):  # Python 3.10 and older say TypeError
         return None
     return (instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)).timestamp()
+
+
+class ErrorClass(Enum):
+    """What a per-file error says must change before the same clip can be taken."""
+
+    FILE = "the file itself: format, size or duration"
+    REGISTRATION = "the vehicle: its registration, contract or option"
+    UNKNOWN = "something else, perhaps passing"
+
+
+_REGISTRATION = re.compile(r"registration|vehicle|contract|terminal", re.I)
+# "Try again in 5 minutes" says that it will pass, whatever else it mentions: it must never refuse a clip for good.
+_PASSING = re.compile(r"try again|retry|temporar|timed? ?out|unavailable|too many", re.I)
+_FILE = re.compile(
+    r"\bformat|\bmp4\b|h\.?26[45]|codec|too (large|big|long)|file size|\bsize\b|\bMB\b|duration|"
+    r"(longer|more) than \d+ minutes|minutes apart|"
+    r"video.file.*(required|invalid|must be)",
+    re.I,
+)
+
+
+def classify(words: str) -> ErrorClass:
+    """Sorts a per-file error by its words. What will pass wins, then a word about the vehicle."""
+    if _PASSING.search(words):
+        return ErrorClass.UNKNOWN
+    if _REGISTRATION.search(words):
+        return ErrorClass.REGISTRATION
+    if _FILE.search(words):
+        return ErrorClass.FILE
+    return ErrorClass.UNKNOWN

@@ -17,11 +17,18 @@ from agent.model import Upload
 from agent.vision.assumptions import (
     BULK,
     CAMERA,
+    COMMENTS,
+    COMPLETE,
+    DURATION,
     END,
     ERRORS,
+    FINAL_FAILURES,
     REGISTRATION,
     REQUEST_ID,
     START,
+    STATUS_ID,
+    STATUSES,
+    URL,
     URL_SCHEMES,
     clean,
     match_key,
@@ -55,6 +62,52 @@ class FileResult:
     end: datetime
     request_id: str | None = None
     errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRequest:
+    """One entry of the list; what the answer leaves out, or has in another form than expected, is None."""
+
+    request_id: str | None
+    registration: str | None
+    camera: int | None
+    status_id: int | None
+    url: str | None
+    start: datetime | None
+    end: datetime | None
+    duration_seconds: int | None
+    comments: str | None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.status_id == COMPLETE
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.is_complete or self.status_id in FINAL_FAILURES
+
+    @property
+    def status(self) -> str:
+        """The status in words."""
+        if self.status_id is None:
+            return "status unknown"
+        return STATUSES.get(self.status_id, f"status {self.status_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestPage:
+    """One page of the list.
+
+    Args:
+        current_page, last_page: from 1.
+        total: how many entries all pages have.
+    """
+
+    items: tuple[VideoRequest, ...]
+    current_page: int
+    last_page: int
+    total: int
 
 
 def parse_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
@@ -149,6 +202,20 @@ def as_id(value: object) -> str | None:
     return _sanitize(str(value)) or None
 
 
+def parse_page(payload: Mapping[str, Any], zone: ZoneInfo, page: int) -> RequestPage:
+    """A page of the list; `page` is the one that was asked for, should the answer not say."""
+    listed = payload.get("data")
+    items = [_read_item(item, zone) for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    described = payload.get("meta")
+    meta = described if isinstance(described, Mapping) else {}
+
+    def said(name: str, otherwise: int) -> int:
+        found = as_int(meta.get(name))
+        return otherwise if found is None else found
+
+    return RequestPage(tuple(items), said("current_page", page), said("last_page", page), said("total", len(items)))
+
+
 def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int) -> Iterator[FileResult]:
     if depth == 0:
         return
@@ -202,3 +269,21 @@ def _sanitize(text: str) -> str:
     """Text of a server on one line, without anything that could steer a terminal or break a log."""
     printable = "".join(character if character.isprintable() else " " for character in text[: 4 * MAX_MESSAGE_CHARS])
     return " ".join(printable.split())[:MAX_MESSAGE_CHARS]
+
+
+def _read_item(item: Mapping[str, Any], zone: ZoneInfo) -> VideoRequest:
+    return VideoRequest(
+        request_id=as_id(item.get(REQUEST_ID)),
+        registration=_text(item.get(REGISTRATION)),
+        camera=as_int(item.get(CAMERA)),
+        status_id=as_int(item.get(STATUS_ID)),
+        url=_text(item.get(URL)),
+        start=parse_timestamp(item.get(START), zone),
+        end=parse_timestamp(item.get(END), zone),
+        duration_seconds=as_int(item.get(DURATION)),
+        comments=_text(item.get(COMMENTS)),
+    )
+
+
+def _text(value: object) -> str | None:
+    return clean(value) if isinstance(value, str) and value else None

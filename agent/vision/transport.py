@@ -22,9 +22,8 @@ from urllib3.exceptions import HTTPError
 from agent import __version__
 from agent.config import Api
 from agent.errors import Cancelled, EndpointNotFound, LinkDown
-from agent.vision.connection import StallAwareAdapter
+from agent.vision.connection import StallAwareAdapter, StallGuard
 from agent.vision.diagnosis import diagnose, is_invalid_address
-from agent.vision.stall_guard import StallGuard
 
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 

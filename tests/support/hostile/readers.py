@@ -32,10 +32,18 @@ from agent.spool import files
 from agent.spool.records import RowUnreadable, from_json
 from agent.vision import error_mapping
 from agent.vision.client import _json
-from agent.vision.error_classes import classify
-from agent.vision.responses import item_errors, match_results, messages, objects, parse_results, single_result, urls
+from agent.vision.error_mapping import classify
+from agent.vision.responses import (
+    item_errors,
+    match_results,
+    messages,
+    objects,
+    parse_page,
+    parse_results,
+    single_result,
+    urls,
+)
 from agent.vision.transport import HttpResponse
-from agent.vision.video_requests import parse_page
 from tests.support.hostile.documents import document, json_bytes, toml
 from tests.support.hostile.movies import movies, mutated
 from tests.support.hostile.texts import NAMES, damaged_text, text

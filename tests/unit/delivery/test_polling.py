@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.config import SpoolSettings
+from agent.delivery.confirmation import ConfirmationPoller
 from agent.delivery.decisions import Policy
-from agent.delivery.polling import ConfirmationPoller
 from agent.errors import RequestRejected
 from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Spool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.vision.error_classes import ErrorClass, classify
+from agent.vision.error_mapping import ErrorClass, classify
 
 
 @pytest.mark.parametrize(

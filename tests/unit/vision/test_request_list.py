@@ -5,7 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from agent.vision.video_requests import Filters, VideoRequest, parse_page, query
+from agent.vision.client import Filters, VideoRequest, query_pairs
+from agent.vision.responses import parse_page
 from tests.support.vision_cases import START
 
 UTC = ZoneInfo("UTC")
@@ -40,7 +41,7 @@ def test_every_filter_has_its_name_in_the_query() -> None:
         "updated_to": START,
     }
     at = "2026-03-01 14:00:00"
-    assert list(query(filters, ZoneInfo("Africa/Johannesburg"))) == [
+    assert list(query_pairs(filters, ZoneInfo("Africa/Johannesburg"))) == [
         ("filter[registration]", "ABC 1?"),
         ("filter[request_id][]", "1"),
         ("filter[request_id][]", "2"),
@@ -60,7 +61,7 @@ def test_every_filter_has_its_name_in_the_query() -> None:
 
 
 def test_what_is_none_filters_nothing() -> None:
-    assert list(query({"registration": None, "request_ids": [], "camera": None}, UTC)) == []
+    assert list(query_pairs({"registration": None, "request_ids": [], "camera": None}, UTC)) == []
 
 
 def test_an_entry_is_read() -> None:
