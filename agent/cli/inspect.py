@@ -37,7 +37,7 @@ from agent.config.values import WrongValueError, one_of, zone
 from agent.errors import VisionIngestError
 
 if TYPE_CHECKING:
-    from agent.intake.preview import Finding, Preview
+    from agent.intake.preview import DryRun, Finding
 
 HELP = "what would be made of a file or a card"
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from agent.cli import DONE, FAILED
     from agent.cli.inspect_tables import show_one, show_summary
-    from agent.intake.preview import Preview
+    from agent.intake.preview import DryRun
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     config = _configuration(args)
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     folders: set[FootageFolder] = set()
     for path in args.paths:
         folder = _folder(path, config, args)
-        preview = Preview(folder, config)
+        preview = DryRun(folder, config)
         paths = _files(preview, path)
         if path.is_dir():
             others += preview.others(Path(os.path.abspath(path)))  # noqa: PTH100  # never resolve links
@@ -105,7 +105,7 @@ def as_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _look_at(preview: Preview, paths: Sequence[Path]) -> Iterator[Finding]:
+def _look_at(preview: DryRun, paths: Sequence[Path]) -> Iterator[Finding]:
     """Looks at the files, with a progress bar where somebody sees it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -119,7 +119,7 @@ def _look_at(preview: Preview, paths: Sequence[Path]) -> Iterator[Finding]:
                 yield finding
 
 
-def _files(preview: Preview, path: Path) -> list[Path]:
+def _files(preview: DryRun, path: Path) -> list[Path]:
     place = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links, and the daemon never does
     if not place.is_dir():
         if not place.exists():

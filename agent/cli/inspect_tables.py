@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 from agent.cli.render import console, size
 from agent.config import FootageFolder
 from agent.device.logs import sanitize
-from agent.intake.file_dates import zone_error
+from agent.intake.file_dates import utc_offset_mismatch
 from agent.intake.fitting import codec_name
-from agent.intake.marks import Mark
+from agent.intake.marks import EventTag
 from agent.intake.preview import NO_REGISTRATION, Finding
 from agent.intake.recording import Recording
 from agent.model import Clip
@@ -90,8 +90,8 @@ def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
     yield "size", size(finding.size_bytes), ""
 
 
-def _marked(mark: Mark) -> str:
-    return f"{mark.word}: delivered first" if mark.urgent else mark.word
+def _marked(mark: EventTag) -> str:
+    return f"{mark.word}: delivered first" if mark.high_priority else mark.word
 
 
 @dataclass(slots=True)
@@ -157,7 +157,7 @@ def show_summary(
 
 def _zone_error(finding: Finding) -> timedelta | None:
     recording, preset = finding.recording, finding.naming.preset
-    return zone_error(recording.start, recording.media, preset.created) if recording and preset else None
+    return utc_offset_mismatch(recording.start, recording.media, preset.created) if recording and preset else None
 
 
 def _is_ahead(ahead: timedelta) -> str:

@@ -20,7 +20,7 @@ from agent.spool.time_correction import correct_clip
 UNKNOWN_BOOT = "0" * 32
 
 
-def dated(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> Sequence[Clip]:
+def resolve_against_clock(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> Sequence[Clip]:
     """The clips of one piece of footage, with times that are believed or marked to be held until they can be.
 
     Args:

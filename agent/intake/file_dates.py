@@ -50,11 +50,11 @@ def start_by_file(
     began = start_by_date(footage, media.duration_seconds)
     if began is None:
         raise FootageRefused("no recording time: neither the name nor the file has a date that can be right")
-    doubt = ", which this card (FAT) keeps in local time, to 2 s" if keeps_local_time(footage.path) else ""
+    doubt = ", which this card (FAT) keeps in local time, to 2 s" if has_local_timestamps(footage.path) else ""
     return _whole(Instant(began)), f"date of the file less the duration{doubt}"
 
 
-def zone_error(start: datetime, media: Media, created: Created | None) -> timedelta | None:
+def utc_offset_mismatch(start: datetime, media: Media, created: Created | None) -> timedelta | None:
     """By how much the camera's clock is ahead of the zone that it was read in, where the date in the file is true UTC.
 
     Args:
@@ -83,7 +83,7 @@ def start_by_date(footage: Footage, duration_seconds: float) -> datetime | None:
         return None
 
 
-def keeps_local_time(path: Path, mounts: Path | None = None) -> bool:
+def has_local_timestamps(path: Path, mounts: Path | None = None) -> bool:
     """Whether a file lies on FAT or exFAT, as far as the system tells (proc(5), mountinfo)."""
     try:
         device = path.stat().st_dev

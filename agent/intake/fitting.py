@@ -25,7 +25,7 @@ _H264_CODECS = frozenset(("avc1", "avc3"))
 _HEVC_CODECS = frozenset(("hvc1", "hev1", "dvh1", "dvhe"))
 
 
-def as_it_is(recording: Recording, limits: Limits) -> Clip:
+def passthrough(recording: Recording, limits: Limits) -> Clip:
     """The clip that the whole file makes.
 
     Raises:
@@ -49,7 +49,7 @@ def check_format(media: Media) -> None:
     if media.codec is None:
         raise FootageRefused("it has no video track")
     if not is_h264(media.codec):
-        raise FootageRefused(refusal_of(media.codec))
+        raise FootageRefused(unsupported_codec_reason(media.codec))
     if media.container != MP4:
         raise FootageRefused(
             f"its container is {media.container}, not MP4: switch the camera from {media.container} to MP4"
@@ -60,7 +60,7 @@ def is_h264(code: str) -> bool:
     return code in _H264_CODECS
 
 
-def refusal_of(code: str) -> str:
+def unsupported_codec_reason(code: str) -> str:
     """Why video of another codec than H.264 is refused."""
     if code in _HEVC_CODECS:
         return "its video is H.265/HEVC, which is not taken: switch the camera from H.265/HEVC to H.264"

@@ -10,7 +10,7 @@ import structlog
 
 from agent.config import FootageFolder
 from agent.errors import FootageGone, FootageRefused, SpoolFull
-from agent.intake.reading import Reading
+from agent.intake.reading import FootageReader
 from agent.intake.scanner import stat_footage
 from agent.model import Clip, Footage
 from agent.spool import NotTaken, Spool, Taken
@@ -35,7 +35,7 @@ class Handover:
     def __init__(
         self,
         spool: Spool,
-        readings: Mapping[FootageFolder, Reading],
+        readings: Mapping[FootageFolder, FootageReader],
         on_taken: Callable[[], None],
         monotonic: Callable[[], float],
     ) -> None:
@@ -85,7 +85,7 @@ class Handover:
         Raises:
             SpoolFull: there is no room even for that.
         """
-        self._spool.refuse(footage, refusal.reason, self._readings[folder].rules, refusal.retry_after_seconds)
+        self._spool.refuse(footage, refusal.reason, self._readings[folder].fingerprint, refusal.retry_after_seconds)
         log.warning("footage_refused", footage=str(footage.path), reason=refusal.reason)
 
     def evict_if_low(self) -> None:

@@ -18,12 +18,12 @@ from agent import __version__
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
 from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused, printable
-from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file
-from agent.intake.fitting import MP4, as_it_is
-from agent.intake.naming import Naming, read_name, unusable
+from agent.intake.file_dates import has_local_timestamps, start_by_date, start_by_file
+from agent.intake.fitting import MP4, passthrough
+from agent.intake.naming import Naming, read_name, unsupported_reason
 from agent.intake.recording import Media, Recording
 from agent.intake.sidecar import Sidecar, read_sidecar
-from agent.intake.times import Instant, check_recording_time, comes_twice, to_utc
+from agent.intake.times import Instant, check_recording_time, is_ambiguous, to_utc
 from agent.media import mp4
 from agent.model import Clip, Footage
 
@@ -48,7 +48,7 @@ class Inspector:
         read_media: reads the headers of a file, with the file as it was meanwhile.
 
     Attributes:
-        rules: changes whenever a setting changes that decides what is refused; see `rules_digest`.
+        fingerprint: changes whenever a setting changes that decides what is refused; see `settings_fingerprint`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Inspector:
         self._read_media = read_media or read_mp4
         self._vehicle = config.vehicle
         self._limits = config.limits
-        self.rules = rules_digest(folder, config.vehicle, config.limits, config.conform)
+        self.fingerprint = settings_fingerprint(folder, config.vehicle, config.limits, config.conform)
 
     def inspect(self, path: Path, now: datetime | None = None) -> tuple[Clip, ...]:
         """Read a file's headers, its name and its sidecar, and decide which clips it gives.
@@ -75,7 +75,7 @@ class Inspector:
             FootageRefused: it cannot be delivered; the reason says why and what to do.
             FootageGone: it vanished, or changed while it was read.
         """
-        return (as_it_is(self.recording(path, now), self._limits),)
+        return (passthrough(self.recording(path, now), self._limits),)
 
     def recording(self, path: Path, now: datetime | None = None) -> Recording:
         """Read a file's headers, its name and its sidecar: what it is, not whether the API takes it.
@@ -83,7 +83,7 @@ class Inspector:
         Args, Raises: as `inspect`.
         """
         relative = path.relative_to(self._folder.path).as_posix()
-        if reason := unusable(relative):
+        if reason := unsupported_reason(relative):
             raise FootageRefused(reason)
         footage, media = self._read_media(path)
         sidecar = read_sidecar(path)
@@ -123,7 +123,7 @@ class Inspector:
         found = _first(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))
         if found is not None:
             probable = None
-            if comes_twice(found.value, zone) and not keeps_local_time(footage.path):
+            if is_ambiguous(found.value, zone) and not has_local_timestamps(footage.path):
                 probable = start_by_date(footage, media.duration_seconds)
             return _Found(to_utc(found.value, zone, probable), found.source)
         if naming.preset is not None and naming.preset.clock == "none":
@@ -156,7 +156,7 @@ class Inspector:
             _Found(sidecar.camera, _SIDECAR),
             _named(naming, "camera", naming.camera),
             _Found(self._vehicle.camera, "vehicle.camera"),
-            _Found(naming.usual_camera, f"the usual channel of {naming.preset.name if naming.preset else ''}"),
+            _Found(naming.default_camera, f"the usual channel of {naming.preset.name if naming.preset else ''}"),
         )
         if found is None:
             raise FootageRefused(
@@ -195,7 +195,7 @@ def _first(*candidates: _Found[_Value | None]) -> _Found[_Value] | None:
     return None
 
 
-def rules_digest(folder: FootageFolder, vehicle: Vehicle, limits: Limits, conform: Conform) -> str:
+def settings_fingerprint(folder: FootageFolder, vehicle: Vehicle, limits: Limits, conform: Conform) -> str:
     """16 hexadecimal digits that stay the same over restarts for as long as these settings decide alike.
 
     Refused footage is inspected again when they change: a technician mends the configuration, and what it refused

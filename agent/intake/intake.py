@@ -16,12 +16,12 @@ from agent.config import Config, FootageFolder
 from agent.device.clock import Clock, FixedClock
 from agent.device.warn_once import WarnOnce
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
-from agent.intake.conform.conformer import Conformed, Conformer
-from agent.intake.dating import dated
-from agent.intake.fitting import as_it_is
+from agent.intake.conform.conformer import Conformer, ConformResult
+from agent.intake.dating import resolve_against_clock
+from agent.intake.fitting import passthrough
 from agent.intake.handover import Handover, Item, PendingBatch
-from agent.intake.naming import unusable
-from agent.intake.reading import Reading
+from agent.intake.naming import unsupported_reason
+from agent.intake.reading import FootageReader
 from agent.intake.scanner import FolderScanner, is_in_scope, matches_filters, stat_footage
 from agent.intake.settling import Pending, is_abandoned, is_being_written, is_settled, observe, postpone
 from agent.intake.times import check_recording_time
@@ -78,14 +78,14 @@ class Intake:
         self._clock = clock or Clock("always", FixedClock(now))
         self._clock_seen: tuple[float, bool] | None = None
         self._limits = config.limits
-        self._fs_events: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | Conformed | None] = (
+        self._fs_events: queue.SimpleQueue[tuple[FootageFolder, Path | None, bool] | ConformResult | None] = (
             queue.SimpleQueue()
         )
         self.conformer = Conformer(config, stop, self._fs_events.put)
-        self._readings = {folder: Reading(folder, config, stop) for folder in self._folders}
+        self._readings = {folder: FootageReader(folder, config, stop) for folder in self._folders}
         self._handover = Handover(spool, self._readings, on_taken, monotonic)
         self._conforming: dict[Footage, FootageFolder] = {}
-        self._conformed: Conformed | None = None
+        self._conformed: ConformResult | None = None
         self._take_conformed_at = 0.0
         self._watcher = Watcher(
             self._folders,
@@ -186,7 +186,7 @@ class Intake:
                 for scanner in self._scanners.values():
                     scanner.invalidate()
                 continue
-            if isinstance(hint, Conformed):
+            if isinstance(hint, ConformResult):
                 self._conformed, self._take_conformed_at = hint, 0.0
                 continue
             folder, path, closed = hint
@@ -215,7 +215,7 @@ class Intake:
 
         Such files are blocks that a camera overwrites without end: one row a file, whatever it holds meanwhile.
         """
-        reason = unusable(footage.path.name)
+        reason = unsupported_reason(footage.path.name)
         if reason is None:
             return False
         block = Footage(footage.path, 0, 0)
@@ -272,11 +272,11 @@ class Intake:
             job = self._readings[folder].read(footage, self._clock.segments, is_abandoned=hopeless)
             if job is None:
                 self._pending[folder, footage.path] = postpone(pending, now, folder.settle_seconds)
-            elif self.conformer.accepts(job):
+            elif self.conformer.submit(job):
                 self._conforming[footage] = folder
                 del self._pending[folder, footage.path]
             else:
-                (clip,) = dated([as_it_is(job.recording, self._limits)], self._clock.segments)
+                (clip,) = resolve_against_clock([passthrough(job.recording, self._limits)], self._clock.segments)
                 self._batch.add(Item(folder, clip), now)
         except (FootageGone, FootageRefused) as exc:
             self._record_outcome(folder, footage, exc)
@@ -317,9 +317,9 @@ class Intake:
             self._pending[folder, done.footage.path] = Pending(done.footage, now, closed=True, look_at=later)
         del self._conforming[done.footage]
         self._conformed = None
-        self.conformer.let_go(done)
+        self.conformer.release(done)
 
-    def _spool_conformed(self, folder: FootageFolder, done: Conformed) -> None:
+    def _spool_conformed(self, folder: FootageFolder, done: ConformResult) -> None:
         """Raises SpoolFull."""
         outcome: list[Taken] | NotTaken
         try:
@@ -327,7 +327,7 @@ class Intake:
                 raise done.trouble
             if self._spool.state_of(done.footage) is not None:
                 return
-            clips = dated([clip for clip, _ in done.pieces], self._clock.segments)
+            clips = resolve_against_clock([clip for clip, _ in done.pieces], self._clock.segments)
             (outcome,) = self._handover.take_in([list(zip(clips, (file for _, file in done.pieces), strict=True))])
         except (FootageGone, FootageRefused) as exc:
             outcome = exc
@@ -338,7 +338,7 @@ class Intake:
         try:
             self._handover.evict_if_low()
             if not self._refusals_checked:
-                self._spool.drop_outdated_refusals(reading.rules for reading in self._readings.values())
+                self._spool.drop_outdated_refusals(reading.fingerprint for reading in self._readings.values())
                 self._refusals_checked = True
             # By a clock that is ahead, all that was delivered would be long ago.
             if self._monotonic() >= self._prune_at and self._clock.latest.trusted:

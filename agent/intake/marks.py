@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class EventTag:
     """What a recording is marked as.
 
     Args:
         word: for people; it also becomes the API's comment where nothing else is one.
-        urgent: it is delivered before recordings that are not.
+        high_priority: it is delivered before recordings that are not.
     """
 
     word: str
-    urgent: bool = True
+    high_priority: bool = True
 
 
-EVENT = Mark("event")
-IMPACT = Mark("impact while parked")
-LOCKED = Mark("locked")
-MANUAL = Mark("saved")
-ALARM = Mark("alarm")
-PARKING = Mark("parking", urgent=False)
-MOTION = Mark("motion", urgent=False)
-TIMELAPSE = Mark("time lapse", urgent=False)
+EVENT = EventTag("event")
+IMPACT = EventTag("impact while parked")
+LOCKED = EventTag("locked")
+MANUAL = EventTag("saved")
+ALARM = EventTag("alarm")
+PARKING = EventTag("parking", high_priority=False)
+MOTION = EventTag("motion", high_priority=False)
+TIMELAPSE = EventTag("time lapse", high_priority=False)
 
 # Folders that recorders keep such footage in, by their whole name. A recorder that locks a clip often does no more than
 # move it into one of these.
@@ -40,6 +40,6 @@ _FOLDERS = (
 )
 
 
-def mark_of_folder(name: str) -> Mark | None:
+def tag_for_folder(name: str) -> EventTag | None:
     """What a folder of this name keeps; None if nothing special."""
     return next((mark for pattern, mark in _FOLDERS if pattern.fullmatch(name)), None)

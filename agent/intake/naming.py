@@ -11,9 +11,9 @@ from typing import Any
 from agent.config import FootageFolder
 from agent.config.values import HIGHEST_CAMERA
 from agent.errors import printable
-from agent.intake.marks import EVENT, Mark, mark_of_folder
+from agent.intake.marks import EVENT, EventTag, tag_for_folder
 from agent.intake.preset import Preset
-from agent.intake.presets import ANY_COPIES, AUTO, PRESETS, UNUSABLE
+from agent.intake.presets import ANY_PROXIES, AUTO, PRESETS, UNSUPPORTED
 from agent.intake.times import parse_iso
 
 # A regular expression cannot be stopped once it runs. On names of this length one that is merely cubic stays quick; one
@@ -44,9 +44,9 @@ class Naming:
     preset: Preset | None = None
     registration: str | None = None
     camera: int | None = None
-    usual_camera: int | None = None
+    default_camera: int | None = None
     start: datetime | None = None
-    event: Mark | None = None
+    event: EventTag | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
@@ -63,25 +63,25 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
     readings = [_read(preset, match, relative, folder) for preset, match in _matches(relative, folder)]
     if not readings:
         return _read(None, None, relative, folder)
-    return readings[0] if len(readings) == 1 else _agreed(readings)
+    return readings[0] if len(readings) == 1 else _merge_matches(readings)
 
 
-def copies_in(folder: FootageFolder) -> re.Pattern[str] | None:
+def proxies_in(folder: FootageFolder) -> re.Pattern[str] | None:
     """Whole names of smaller copies of a recording, and of what belongs to one, in this folder's presets."""
     if folder.pattern is not None:
         return None
-    return ANY_COPIES if folder.preset == AUTO else PRESETS[folder.preset].copies
+    return ANY_PROXIES if folder.preset == AUTO else PRESETS[folder.preset].proxies
 
 
-def is_copy(name: str, folder: FootageFolder) -> bool:
+def is_proxy(name: str, folder: FootageFolder) -> bool:
     """Whether a file of this name is a smaller copy of a recording, or belongs to one."""
-    copies = copies_in(folder)
-    return copies is not None and copies.fullmatch(name) is not None
+    proxies = proxies_in(folder)
+    return proxies is not None and proxies.fullmatch(name) is not None
 
 
-def unusable(relative: str) -> str | None:
+def unsupported_reason(relative: str) -> str | None:
     """Why a file of this name can never be used, whatever it holds, and what to change; None if nothing is known."""
-    return next((preset.refused for preset in UNUSABLE if preset.pattern.search(relative)), None)
+    return next((preset.refused for preset in UNSUPPORTED if preset.pattern.search(relative)), None)
 
 
 def _matches(relative: str, folder: FootageFolder) -> Iterator[tuple[Preset, re.Match[str]]]:
@@ -112,13 +112,13 @@ def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, fol
         camera = _camera(word, words)
         if camera is None:
             faults["camera"] = _unknown_camera(word, folder)
-    event, marked_by = _mark(groups, preset, relative)
+    event, marked_by = _event_tag(groups, preset, relative)
     by_name = f"file name ({preset.name if preset else 'no preset'})"
     return Naming(
         preset=preset,
         registration=groups.get("registration"),
         camera=camera,
-        usual_camera=words.get(""),
+        default_camera=words.get(""),
         start=start,
         event=event,
         sources={
@@ -137,21 +137,21 @@ def _caught(match: re.Match[str] | None) -> Mapping[str, str]:
     return {group: text for group, text in caught.items() if text}
 
 
-def _agreed(readings: Sequence[Naming]) -> Naming:
+def _merge_matches(readings: Sequence[Naming]) -> Naming:
     """What several presets make of one name: where they differ nothing is guessed."""
     names = [reading.preset.name for reading in readings if reading.preset]
-    differing = [value for value in _VALUES if len({_said(reading, value) for reading in readings}) > 1]
+    differing = [value for value in _VALUES if len({_comparison_key(reading, value) for reading in readings}) > 1]
     fault = (
         f"the name fits several cameras, {' and '.join(names)}, which read its {' and '.join(differing)} differently: "
         f'set preset = "{names[0]}", or whichever it is, for this folder ([[footage]])'
     )
     if not differing:
         return readings[0]
-    unread: dict[str, Any] = dict.fromkeys((*differing, "preset", "usual_camera"))
+    unread: dict[str, Any] = dict.fromkeys((*differing, "preset", "default_camera"))
     return replace(readings[0], faults=readings[0].faults | dict.fromkeys(differing, fault), **unread)
 
 
-def _said(reading: Naming, value: str) -> tuple[object, ...]:
+def _comparison_key(reading: Naming, value: str) -> tuple[object, ...]:
     """What a reading makes of a value, in a form to be compared."""
     if value == "start" and reading.start is None and reading.preset:
         return reading.preset.clock, reading.preset.created, value in reading.faults
@@ -160,7 +160,7 @@ def _said(reading: Naming, value: str) -> tuple[object, ...]:
 
 def _presets(folder: FootageFolder) -> Iterable[Preset]:
     if folder.pattern is not None:
-        return (Preset("pattern", "the folder's own pattern", folder.pattern, examples={}, marks=None),)
+        return (Preset("pattern", "the folder's own pattern", folder.pattern, examples={}, event_tags=None),)
     if folder.preset == AUTO:
         return PRESETS.values()
     return (PRESETS[folder.preset],)
@@ -180,25 +180,27 @@ def _start(groups: Mapping[str, str], preset: Preset | None) -> datetime | None:
     return start
 
 
-def _mark(groups: Mapping[str, str], preset: Preset | None, relative: str) -> tuple[Mark | None, str | None]:
+def _event_tag(groups: Mapping[str, str], preset: Preset | None, relative: str) -> tuple[EventTag | None, str | None]:
     """What the recording is marked as, with the folder that says so if it is one; what is urgent goes before."""
-    by_name = _mark_of_name(groups, preset) if preset else None
-    if by_name and by_name.urgent:
+    by_name = _event_tag_for_name(groups, preset) if preset else None
+    if by_name and by_name.high_priority:
         return by_name, None
     by_folder = [
-        (mark, f"folder {printable(name)}") for name in relative.split("/")[:-1] if (mark := mark_of_folder(name))
+        (mark, f"folder {printable(name)}") for name in relative.split("/")[:-1] if (mark := tag_for_folder(name))
     ]
-    urgent = [(mark, source) for mark, source in by_folder if mark.urgent]
+    urgent = [(mark, source) for mark, source in by_folder if mark.high_priority]
     if urgent:
         return urgent[-1]
     return (by_name, None) if by_name or not by_folder else by_folder[-1]
 
 
-def _mark_of_name(groups: Mapping[str, str], preset: Preset) -> Mark | None:
+def _event_tag_for_name(groups: Mapping[str, str], preset: Preset) -> EventTag | None:
     words = [groups[group] for group in ("event", "event2") if group in groups]
-    if preset.marks is None:
+    if preset.event_tags is None:
         return EVENT if words else None
-    return next((preset.marks[word.casefold()] for word in (*words, "") if word.casefold() in preset.marks), None)
+    return next(
+        (preset.event_tags[word.casefold()] for word in (*words, "") if word.casefold() in preset.event_tags), None
+    )
 
 
 def _camera(word: str, words: Mapping[str, int]) -> int | None:

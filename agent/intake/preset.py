@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agent.intake.marks import Mark
+from agent.intake.marks import EventTag
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Preset:
         clock: what the time in the name means: the camera's local time, UTC, or that there is none.
         created: what the date in the file means, for names without a time, and to check the zone by; None if that is
             not known.
-        marks: what the group `event` says, in lower case, to what that means; "" where it says nothing. None: anything
-            at all marks an event.
-        copies: whole names of smaller copies of a recording, and of what else lies beside it: passed over in silence.
+        event_tags: words of the group `event`, in lower case, to the tag of the recording; "" where it says nothing.
+            None: any word marks an event.
+        proxies: whole names of smaller copies of a recording, and of what else lies beside it: passed over in silence.
         refused: why such files can never be used, and what to change on the camera.
     """
 
@@ -53,6 +53,6 @@ class Preset:
     cameras: Mapping[str, int] = field(default_factory=dict)
     clock: Literal["local", "utc", "none"] = "local"
     created: Created | None = None
-    marks: Mapping[str, Mark] | None = field(default_factory=dict)
-    copies: re.Pattern[str] | None = None
+    event_tags: Mapping[str, EventTag] | None = field(default_factory=dict)
+    proxies: re.Pattern[str] | None = None
     refused: str = ""

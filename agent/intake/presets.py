@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from agent.intake.marks import ALARM, EVENT, IMPACT, MANUAL, MOTION, PARKING, TIMELAPSE, Mark
+from agent.intake.marks import ALARM, EVENT, IMPACT, MANUAL, MOTION, PARKING, TIMELAPSE, EventTag
 from agent.intake.preset import Created, Preset
 
 AUTO = "auto"
@@ -18,7 +18,7 @@ def _named(expression: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|/){expression}$", re.IGNORECASE | re.ASCII)
 
 
-def _copies(expression: str) -> re.Pattern[str]:
+def _proxies(expression: str) -> re.Pattern[str]:
     return re.compile(expression, re.IGNORECASE | re.ASCII)
 
 
@@ -49,7 +49,7 @@ _ALL = (
             "trip 7/ABC1234X_F_2026-07-28T14.41.41_alarm.mp4": "ABC1234X, camera ?, 2026-07-28 14:41:41, alarm",
             "ABC1234X_1_20260728_141441.ts": "ABC1234X, camera 1, 2026-07-28 14:14:41",
         },
-        marks={"event": EVENT, "alarm": ALARM, "panic": Mark("panic"), "sos": Mark("SOS")},
+        event_tags={"event": EVENT, "alarm": ALARM, "panic": EventTag("panic"), "sos": EventTag("SOS")},
     ),
     Preset(
         "blackvue",
@@ -62,24 +62,24 @@ _ALL = (
         },
         cameras=_FRONT_REAR_INSIDE | {"o": 4},
         created=Created("utc", "close"),
-        marks={
+        event_tags={
             "e": EVENT,
             "p": PARKING,
             "i": IMPACT,
             "m": MANUAL,
-            "o": Mark("overspeed"),
-            "a": Mark("acceleration"),
-            "t": Mark("cornering"),
-            "b": Mark("braking"),
-            "r": Mark("geofence entered"),
-            "x": Mark("geofence left"),
-            "g": Mark("geofence passed"),
-            "d": Mark("drowsiness"),
-            "l": Mark("distraction"),
-            "y": Mark("no seat belt"),
-            "f": Mark("no driver seen"),
+            "o": EventTag("overspeed"),
+            "a": EventTag("acceleration"),
+            "t": EventTag("cornering"),
+            "b": EventTag("braking"),
+            "r": EventTag("geofence entered"),
+            "x": EventTag("geofence left"),
+            "g": EventTag("geofence passed"),
+            "d": EventTag("drowsiness"),
+            "l": EventTag("distraction"),
+            "y": EventTag("no seat belt"),
+            "f": EventTag("no driver seen"),
         },
-        copies=_copies(r"\d{8}_\d{6}_[A-Z](?:[FRIO](?:[LS]\.mp4|\.thm)|\.gps|\.3gf)"),
+        proxies=_proxies(r"\d{8}_\d{6}_[A-Z](?:[FRIO](?:[LS]\.mp4|\.thm)|\.gps|\.3gf)"),
     ),
     Preset(
         "viofo",
@@ -95,7 +95,7 @@ _ALL = (
             "2026_0728_141441_001F.TS": "camera 1, 2026-07-28 14:14:41",
         },
         cameras=_FRONT_REAR_INSIDE | {"t": 4},
-        marks={"p": PARKING, "e": EVENT},
+        event_tags={"p": PARKING, "e": EVENT},
     ),
     Preset(
         "novatek",
@@ -132,7 +132,7 @@ _ALL = (
             "S_20260728141441_0060_T.mp4": "camera 1, 2026-07-28 14:14:41, parking",
         },
         cameras={"": 1},
-        marks={"l": EVENT, "x": PARKING, "s": PARKING, "q": PARKING},
+        event_tags={"l": EVENT, "x": PARKING, "s": PARKING, "q": PARKING},
     ),
     Preset(
         "vantrue",
@@ -144,7 +144,7 @@ _ALL = (
             "20240131_101500_0012_P_C.MP4": "camera 3, 2024-01-31 10:15:00, parking",
         },
         cameras={"a": 1, "b": 2, "c": 3},
-        marks={"e": EVENT, "p": PARKING},
+        event_tags={"e": EVENT, "p": PARKING},
     ),
     Preset(
         "thinkware",
@@ -159,7 +159,7 @@ _ALL = (
             "PARK_2026_06_01_21_16_47_F.MP4": "camera 1, 2026-06-01 21:16:47, parking",
         },
         cameras=_FRONT_REAR_INSIDE,
-        marks={"evt": EVENT, "park": PARKING, "man": MANUAL},
+        event_tags={"evt": EVENT, "park": PARKING, "man": MANUAL},
     ),
     Preset(
         "nextbase",
@@ -170,7 +170,7 @@ _ALL = (
             "240915_143027_001_RH.MP4": "camera 2, 2024-09-15 14:30:27",
         },
         cameras={"f": 1, "r": 2, "b": 3},
-        copies=_copies(r"\d{6}_\d{6}_\d{3}_[BFR]L\.MP4"),
+        proxies=_proxies(r"\d{6}_\d{6}_\d{3}_[BFR]L\.MP4"),
     ),
     Preset(
         "mivue",
@@ -182,7 +182,7 @@ _ALL = (
             "FILE240131-101500.MP4": "camera 1, 2024-01-31 10:15:00",
         },
         cameras=_FRONT_REAR_INSIDE | {"": 1},
-        copies=_copies(r"FILE\d{6}-\d{6}.*\.NMEA"),
+        proxies=_proxies(r"FILE\d{6}-\d{6}.*\.NMEA"),
     ),
     Preset(
         "garmin",
@@ -196,8 +196,8 @@ _ALL = (
         cameras={"": 1},
         clock="none",
         created=Created("local", "start"),
-        marks={"t": TIMELAPSE},
-        copies=_copies(r"GRM[NT]\d{4}\.(?:GLV|THM)"),
+        event_tags={"t": TIMELAPSE},
+        proxies=_proxies(r"GRM[NT]\d{4}\.(?:GLV|THM)"),
     ),
     Preset(
         "gopro",
@@ -211,7 +211,7 @@ _ALL = (
         cameras={"": 1},
         clock="none",
         created=Created("local", "close"),
-        copies=_copies(r"G[\w]{7}\.(?:LRV|THM)"),
+        proxies=_proxies(r"G[\w]{7}\.(?:LRV|THM)"),
     ),
     Preset(
         "70mai",
@@ -226,7 +226,7 @@ _ALL = (
             "NO20240101-120000.MP4": "camera 1, 2024-01-01 12:00:00",
         },
         cameras={"": 1, "f": 1, "front": 1, "b": 2, "r": 2, "back": 2, "i": 3, "interior": 3},
-        marks={"ev": EVENT, "la": TIMELAPSE, "pa": PARKING},
+        event_tags={"ev": EVENT, "la": TIMELAPSE, "pa": PARKING},
     ),
     Preset(
         "tesla",
@@ -248,7 +248,7 @@ _ALL = (
             "left_pillar": 5,
             "right_pillar": 6,
         },
-        copies=_copies(r"(?:event\.json|thumb\.png)"),
+        proxies=_proxies(r"(?:event\.json|thumb\.png)"),
     ),
     Preset(
         "dahua",
@@ -261,7 +261,7 @@ _ALL = (
             "2019-05-09/001/dav/21/21.04.49-21.05.14[M][0@0][0].mp4": "camera 1, 2019-05-09 21:04:49, motion",
             "2019-05-09/002/dav/21.04.49-21.05.14[A][0@0][0].mp4": "camera 2, 2019-05-09 21:04:49, alarm",
         },
-        marks={"a": ALARM, "i": EVENT, "m": MOTION},
+        event_tags={"a": ALARM, "i": EVENT, "m": MOTION},
     ),
     Preset(
         "icar",
@@ -271,7 +271,7 @@ _ALL = (
             "H20190808-095851P1N2P0.avi": "camera 2, 2019-08-08 09:58:51",
             "H20190808-095851P1A1P0.avi": "camera 1, 2019-08-08 09:58:51, alarm",
         },
-        marks={"a": ALARM},
+        event_tags={"a": ALARM},
     ),
     Preset(
         "jt808",
@@ -282,7 +282,7 @@ _ALL = (
             "02_1_6402_1_20260728141441.mp4": "camera 1, no time, alarm",
         },
         clock="none",
-        marks={"": ALARM},
+        event_tags={"": ALARM},
     ),
     Preset(
         "jimi",
@@ -296,7 +296,7 @@ _ALL = (
             "EVENT_862798051583785_00000000_2026_08_18_10_46_42_F_15.ts": "camera 1, 2026-08-18 10:46:42, event",
         },
         cameras={"f": 1, "i": 2},
-        marks={"": EVENT},
+        event_tags={"": EVENT},
     ),
     Preset(
         "frigate",
@@ -316,7 +316,7 @@ _ALL = (
             "01-20240506070809.mkv": "camera ?, 2024-05-06 07:08:09, event",
             "cam2/117-20240506070809.mp4": "camera 2, 2024-05-06 07:08:09, event",
         },
-        marks={"": EVENT},
+        event_tags={"": EVENT},
     ),
     Preset(
         "motioneye",
@@ -357,5 +357,5 @@ _ALL = (
 )
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL if not preset.refused}
 # All at once, for a scan asks this of each file.
-ANY_COPIES = _copies("|".join(f"(?:{preset.copies.pattern})" for preset in PRESETS.values() if preset.copies))
-UNUSABLE = tuple(preset for preset in _ALL if preset.refused)
+ANY_PROXIES = _proxies("|".join(f"(?:{preset.proxies.pattern})" for preset in PRESETS.values() if preset.proxies))
+UNSUPPORTED = tuple(preset for preset in _ALL if preset.refused)

@@ -13,11 +13,11 @@ from agent.config import Config, FootageFolder
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.conform.forecast import forecast, needs_work
 from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import Watch
-from agent.intake.conform.work import Job
-from agent.intake.fitting import as_it_is
+from agent.intake.conform.process import CancelToken
+from agent.intake.conform.work import ConformJob
+from agent.intake.fitting import passthrough
 from agent.intake.inspection import Inspector, read_mp4
-from agent.intake.naming import Naming, is_copy, read_name
+from agent.intake.naming import Naming, is_proxy, read_name
 from agent.intake.recording import Media, Recording
 from agent.intake.scanner import NotFootage, matches_filters, scan, stat_footage
 from agent.model import Clip, Footage
@@ -48,7 +48,7 @@ class Finding:
     refusal: str = ""
 
 
-class Preview:
+class DryRun:
     """Looks at the footage below one folder, or at one file, as the daemon would.
 
     Args:
@@ -60,7 +60,7 @@ class Preview:
         self._folder = folder
         self._limits = config.limits
         self._conform = config.conform
-        self._watch = Watch(threading.Event())
+        self._watch = CancelToken(threading.Event())
         if not (config.vehicle.registration or folder.registration):
             config = replace(config, vehicle=replace(config.vehicle, registration=NO_REGISTRATION))
         self._inspector = Inspector(folder, config, MediaReader(config.conform, self._watch).read)
@@ -81,7 +81,7 @@ class Preview:
             for name in names:
                 if not matches_filters(self._folder, name):
                     kind = Path(name).suffix.lower() or "files without an ending"
-                    kinds["smaller copies" if is_copy(name, self._folder) else kind] += 1
+                    kinds["smaller copies" if is_proxy(name, self._folder) else kind] += 1
         return kinds
 
     def look_at(self, path: Path, now: datetime, *, exactly: bool = True) -> Finding | None:
@@ -97,7 +97,7 @@ class Preview:
         if isinstance(found, NotFootage):
             return Finding(path, 0, naming, refusal=found.reason)
         if not matches_filters(self._folder, path.name):
-            copy = is_copy(path.name, self._folder)
+            copy = is_proxy(path.name, self._folder)
             refusal = "it is a smaller copy of a recording" if copy else "its name is not in include, or is in exclude"
             return Finding(path, found.size_bytes if found else 0, naming, refusal=f"it is passed over: {refusal}")
         try:
@@ -123,9 +123,9 @@ class Preview:
         Raises:
             FootageRefused: nothing.
         """
-        if needs_work(Job(recording), self._limits, self._conform):
+        if needs_work(ConformJob(recording), self._limits, self._conform):
             return tuple(forecast(recording, self._limits, self._watch, exactly=exactly))
-        return (as_it_is(recording, self._limits),)
+        return (passthrough(recording, self._limits),)
 
 
 def _media(path: Path) -> Media | None:

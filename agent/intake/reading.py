@@ -9,14 +9,14 @@ from agent.config import Config, FootageFolder
 from agent.device.clock import ClockSegment
 from agent.errors import FootageGone, FootageIncomplete
 from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import Watch, is_installed
-from agent.intake.conform.work import Job
-from agent.intake.dating import dated
+from agent.intake.conform.process import CancelToken, is_installed
+from agent.intake.conform.work import ConformJob
+from agent.intake.dating import resolve_against_clock
 from agent.intake.inspection import Inspector
 from agent.model import Clip, ClipKey, Footage
 
 
-class Reading:
+class FootageReader:
     """Reads the footage of one folder.
 
     Args:
@@ -25,16 +25,17 @@ class Reading:
         stop: set when the daemon is to stop.
 
     Attributes:
-        rules: changes whenever something changes that decides what is refused: a setting, or that ffmpeg is there.
+        fingerprint: changes whenever something changes that decides what is refused: a setting, or the presence of
+            ffmpeg.
     """
 
     def __init__(self, folder: FootageFolder, config: Config, stop: threading.Event) -> None:
-        media = MediaReader(config.conform, Watch(stop))
+        media = MediaReader(config.conform, CancelToken(stop))
         self._inspector = Inspector(folder, config, media.read)
         self._salvager = Inspector(folder, config, media.read_damaged)
-        self.rules = f"{self._inspector.rules}{'-with-ffmpeg' if is_installed() else ''}"
+        self.fingerprint = f"{self._inspector.fingerprint}{'-with-ffmpeg' if is_installed() else ''}"
 
-    def read(self, footage: Footage, settings: Sequence[ClockSegment], *, is_abandoned: bool) -> Job | None:
+    def read(self, footage: Footage, settings: Sequence[ClockSegment], *, is_abandoned: bool) -> ConformJob | None:
         """What a settled file is; None if it is not whole and someone may still be writing it.
 
         Args:
@@ -48,15 +49,15 @@ class Reading:
             Cancelled: the daemon is to stop.
         """
         try:
-            job = Job(self._inspector.recording(footage.path))
+            job = ConformJob(self._inspector.recording(footage.path))
         except FootageIncomplete:
             if not is_abandoned:
                 return None
-            job = Job(self._salvager.recording(footage.path), is_whole=False)
+            job = ConformJob(self._salvager.recording(footage.path), is_whole=False)
         recording = job.recording
         if recording.footage != footage:
             raise FootageGone("it changed after it had settled")
         # What is refused for its time need not be cut first.
         video = ClipKey(recording.registration, recording.camera, recording.start, recording.end)
-        dated([Clip(footage, video)], settings)
+        resolve_against_clock([Clip(footage, video)], settings)
         return job

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from agent.intake.marks import Mark
+from agent.intake.marks import EventTag
 from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Footage
 
 
@@ -50,14 +50,14 @@ class Recording:
     camera: int
     start: datetime
     preset: str = ""
-    event: Mark | None = None
+    event: EventTag | None = None
     comments: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def priority(self) -> int:
         """Events go first."""
-        return EVENT_PRIORITY if self.event and self.event.urgent else NORMAL_PRIORITY
+        return EVENT_PRIORITY if self.event and self.event.high_priority else NORMAL_PRIORITY
 
     @property
     def end(self) -> datetime:

@@ -15,7 +15,7 @@ import structlog
 
 from agent.config import FootageFolder
 from agent.device.warn_once import WarnOnce
-from agent.intake.naming import copies_in
+from agent.intake.naming import proxies_in
 from agent.model import Footage, State
 from agent.spool import Spool
 
@@ -94,15 +94,15 @@ def matches_filters(folder: FootageFolder, name: str) -> bool:
 
 
 def _pattern(folder: FootageFolder) -> re.Pattern[str]:
-    copies = copies_in(folder)
-    return _compiled(folder.include, folder.exclude, copies.pattern if copies else None)
+    proxies = proxies_in(folder)
+    return _compiled(folder.include, folder.exclude, proxies.pattern if proxies else None)
 
 
 @lru_cache(maxsize=64)
-def _compiled(include: tuple[str, ...], exclude: tuple[str, ...], copies: str | None) -> re.Pattern[str]:
+def _compiled(include: tuple[str, ...], exclude: tuple[str, ...], proxies: str | None) -> re.Pattern[str]:
     """One expression for all patterns: a scan asks for each file."""
     included = "|".join(map(translate, include))
-    excluded = "|".join([*map(translate, exclude), *([rf"(?:{copies})\Z"] if copies else [])])
+    excluded = "|".join([*map(translate, exclude), *([rf"(?:{proxies})\Z"] if proxies else [])])
     return re.compile(f"(?!{excluded})(?:{included})" if excluded else f"(?:{included})", re.IGNORECASE)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.config.values import HIGHEST_CAMERA
 from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageGone, FootageRefused, printable
-from agent.intake.marks import EVENT, Mark
+from agent.intake.marks import EVENT, EventTag
 from agent.intake.times import parse_iso
 
 MAX_BYTES = 64 * 1024
@@ -34,7 +34,7 @@ class Sidecar:
     camera: int | None = None
     start: datetime | None = None
     comments: str = ""
-    event: Mark | None = None
+    event: EventTag | None = None
     note: str | None = None
 
 
@@ -103,12 +103,12 @@ def _camera(value: object) -> int | None:
     return value
 
 
-def _event(document: Mapping[str, object]) -> Mark | None:
+def _event(document: Mapping[str, object]) -> EventTag | None:
     value = document.get("event")
     if isinstance(value, bool):
         return EVENT if value else None
     word = _text(document, "event")
-    return Mark(word) if word else None
+    return EventTag(word) if word else None
 
 
 def _shown(value: object) -> str:

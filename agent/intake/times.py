@@ -82,7 +82,7 @@ def to_utc(local: datetime, zone: ZoneInfo, probable: datetime | None = None) ->
     return Instant(first, f"{shown} came twice: the first was taken, {first:%H:%M:%S} UTC")
 
 
-def comes_twice(local: datetime, zone: ZoneInfo) -> bool:
+def is_ambiguous(local: datetime, zone: ZoneInfo) -> bool:
     """Whether the clock change repeats this time, so that only a hint can tell which of the two it is."""
     if local.tzinfo is not None or not 1900 <= local.year <= 9000:
         return False

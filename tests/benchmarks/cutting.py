@@ -25,18 +25,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from agent.config import Conform, Limits, SpoolSettings
 from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import Watch
-from agent.intake.conform.work import Job, Rules, conform
+from agent.intake.conform.process import CancelToken
+from agent.intake.conform.work import ConformJob, ConformSettings, conform
 from agent.intake.recording import Recording
 
 source, folder = map(Path, sys.argv[1:])
-watch = Watch(threading.Event())
+watch = CancelToken(threading.Event())
 def used(who):
     return (lambda u: u.ru_utime + u.ru_stime)(resource.getrusage(who))
 own = used(resource.RUSAGE_SELF)
 footage, media = MediaReader(Conform(), watch).read(source)
-job = Job(Recording(footage, media, "ABC1234X", 1, datetime(2026, 7, 28, tzinfo=timezone.utc)))
-pieces = conform(job, Rules(Limits(), Conform(), SpoolSettings(folder, min_free_bytes=0)), folder, watch)
+job = ConformJob(Recording(footage, media, "ABC1234X", 1, datetime(2026, 7, 28, tzinfo=timezone.utc)))
+pieces = conform(job, ConformSettings(Limits(), Conform(), SpoolSettings(folder, min_free_bytes=0)), folder, watch)
 print(json.dumps({
     "own": used(resource.RUSAGE_SELF) - own,
     "children": used(resource.RUSAGE_CHILDREN),

@@ -16,8 +16,8 @@ from agent.config import Config
 from agent.device.durable import make_directory
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.intake.conform.forecast import needs_work
-from agent.intake.conform.process import Watch
-from agent.intake.conform.work import Job, Rules, conform
+from agent.intake.conform.process import CancelToken
+from agent.intake.conform.work import ConformJob, ConformSettings, conform
 from agent.model import Clip, Footage
 from agent.spool.files import NO_SPACE
 
@@ -28,14 +28,14 @@ IDLE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Conformed:
+class ConformResult:
     """What became of a recording that was handed over.
 
     Args:
         footage: the file that it is.
         pieces: each clip with the file that holds it; empty if there was trouble.
         trouble: why there are none.
-        folder: where the pieces lie; it goes with `Conformer.let_go`.
+        folder: where the pieces lie; it goes with `Conformer.release`.
     """
 
     footage: Footage
@@ -50,20 +50,20 @@ class Conformer:
     Args:
         config: limits, what may be done, and the spool, in whose directory the pieces are made.
         stop: set when the daemon is to stop.
-        on_done: called with each result, from the conformer's own thread. The next recording waits until `let_go` was
+        on_done: called with each result, from the conformer's own thread. The next recording waits until `release` was
             called for this one: there is never more than one recording's pieces outside of the spool.
     """
 
-    def __init__(self, config: Config, stop: threading.Event, on_done: Callable[[Conformed], None]) -> None:
-        self._rules = Rules(config.limits, config.conform, config.spool)
+    def __init__(self, config: Config, stop: threading.Event, on_done: Callable[[ConformResult], None]) -> None:
+        self._rules = ConformSettings(config.limits, config.conform, config.spool)
         self._stop = stop
         self._on_done = on_done
         self._work = config.spool.directory / WORK_DIRECTORY
-        self._jobs: queue.PriorityQueue[tuple[int, int, Job | None]] = queue.PriorityQueue()
+        self._jobs: queue.PriorityQueue[tuple[int, int, ConformJob | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._free = threading.Event()
 
-    def accepts(self, job: Job) -> bool:
+    def submit(self, job: ConformJob) -> bool:
         """Queues a recording, unless it is to be taken, or refused, as it is. Events go before the others.
 
         Raises:
@@ -75,7 +75,7 @@ class Conformer:
         self._jobs.put((-job.recording.priority, next(self._numbers), job))
         return True
 
-    def let_go(self, done: Conformed) -> None:
+    def release(self, done: ConformResult) -> None:
         """The pieces are in the spool, or nobody wants them: their folder goes, and the next recording begins."""
         shutil.rmtree(done.folder, ignore_errors=True)
         self._free.set()
@@ -94,7 +94,7 @@ class Conformer:
         # What an earlier run left half done is of no use: its recording is handed over again.
         shutil.rmtree(self._work, ignore_errors=True)
         make_directory(self._work)
-        watch = Watch(self._stop, alive)
+        watch = CancelToken(self._stop, alive)
         while not self._stop.is_set():
             alive()
             try:
@@ -111,16 +111,16 @@ class Conformer:
             while not self._free.wait(IDLE_SECONDS) and not self._stop.is_set():
                 alive()
 
-    def _do(self, job: Job, watch: Watch) -> Conformed:
+    def _do(self, job: ConformJob, watch: CancelToken) -> ConformResult:
         footage = job.recording.footage
         folder = self._work / footage.identity
         log.info("conforming", footage=str(footage.path), size_bytes=footage.size_bytes)
         try:
             folder.mkdir()
-            return Conformed(footage, tuple(conform(job, self._rules, folder, watch)), None, folder)
+            return ConformResult(footage, tuple(conform(job, self._rules, folder, watch)), None, folder)
         except (FootageRefused, FootageGone, SpoolFull) as exc:
-            return Conformed(footage, (), exc, folder)
+            return ConformResult(footage, (), exc, folder)
         except OSError as exc:
             if exc.errno in NO_SPACE:
-                return Conformed(footage, (), SpoolFull("the disk of the spool is full"), folder)
+                return ConformResult(footage, (), SpoolFull("the disk of the spool is full"), folder)
             raise SpoolError(f"the spool's work directory cannot be used: {exc}") from exc

@@ -11,9 +11,9 @@ import structlog
 
 from agent.config import Conform, Limits
 from agent.errors import FootageRefused, SpoolFull
-from agent.intake.conform.plan import Piece
-from agent.intake.conform.probe import Facts, Source, Stream
-from agent.intake.conform.process import Child, ToolFailed, Watch, last_line
+from agent.intake.conform.plan import Segment
+from agent.intake.conform.probe import InputFile, ProbeResult, Stream
+from agent.intake.conform.process import CancelToken, ToolFailed, ToolProcess, last_line
 from agent.media import mp4
 
 log = structlog.get_logger()
@@ -30,19 +30,19 @@ _KEY_FRAME_SECONDS = 1
 _MAX_BITS_PER_SECOND = 8_000_000
 
 
-class PieceTooLarge(Exception):
+class SegmentTooLarge(Exception):
     """A piece came out larger than was planned: plan with a smaller aim."""
 
 
 def cut(
-    source: Source,
-    facts: Facts,
-    pieces: Sequence[Piece],
+    source: InputFile,
+    facts: ProbeResult,
+    pieces: Sequence[Segment],
     folder: Path,
     *,
     conform: Conform,
     limits: Limits,
-    watch: Watch,
+    watch: CancelToken,
 ) -> list[Path]:
     """Writes each piece as an MP4 of its own, with the index first.
 
@@ -65,18 +65,18 @@ def cut(
     if len(pieces) == 1:
         command += ["-movflags", "+faststart", "-f", "mp4", "piece00000.mp4"]
     else:
-        first_pictures = ",".join(str(piece.first_picture) for piece in pieces[1:])
+        first_pictures = ",".join(str(piece.first_frame) for piece in pieces[1:])
         command += ["-f", "segment", "-segment_format", "mp4", "-segment_format_options", "movflags=+faststart"]
         command += ["-segment_frames", first_pictures, "-reset_timestamps", "1", "piece%05d.mp4"]
     _run(command, source, folder, watch)
     files = [folder / f"piece{number:05}.mp4" for number in range(len(pieces))]
     for piece, file in zip(pieces, files, strict=True):
-        if piece.is_good:
+        if piece.is_intact:
             _check(piece, file, limits)
     return files
 
 
-def reencode(source: Source, facts: Facts, target: Path, watch: Watch) -> None:
+def reencode(source: InputFile, facts: ProbeResult, target: Path, watch: CancelToken) -> None:
     """Writes the whole recording anew, as H.264 with a key frame each second.
 
     Raises: as `cut`.
@@ -90,7 +90,7 @@ def reencode(source: Source, facts: Facts, target: Path, watch: Watch) -> None:
     _run(command, source, target.parent, watch)
 
 
-def _streams(facts: Facts, conform: Conform) -> list[str]:
+def _streams(facts: ProbeResult, conform: Conform) -> list[str]:
     """The words that say what is taken: the video as it is, the audio if it can be; no data, no subtitles, no dates.
 
     The original's date would be that of every piece: the API is told the true one.
@@ -106,19 +106,19 @@ def _audio_codec(number: int, stream: Stream) -> tuple[str, str]:
     return f"-c:a:{number}", "copy" if stream.codec in MP4_AUDIO else "aac"
 
 
-def _run(command: Sequence[str], source: Source, folder: Path, watch: Watch) -> None:
+def _run(command: Sequence[str], source: InputFile, folder: Path, watch: CancelToken) -> None:
     try:
-        with Child(command, watch, fds=(source.fd,), folder=folder) as child:
+        with ToolProcess(command, watch, fds=(source.fd,), folder=folder) as child:
             child.finish()
     except ToolFailed as exc:
         if os.strerror(errno.ENOSPC) in str(exc):
             raise SpoolFull("the disk became full while footage was cut") from exc
         raise FootageRefused(f"ffmpeg could not repack it: {last_line(str(exc))}") from exc
-    if child.complained_bytes:
-        log.debug("ffmpeg_complained", last=last_line(child.complaints), bytes=child.complained_bytes)
+    if child.stderr_bytes:
+        log.debug("ffmpeg_complained", last=last_line(child.stderr_tail), bytes=child.stderr_bytes)
 
 
-def _check(piece: Piece, file: Path, limits: Limits) -> None:
+def _check(piece: Segment, file: Path, limits: Limits) -> None:
     try:
         size_bytes = file.stat().st_size
         with file.open("rb") as reading:
@@ -126,7 +126,7 @@ def _check(piece: Piece, file: Path, limits: Limits) -> None:
     except (OSError, mp4.Mp4Error) as exc:
         raise FootageRefused(f"ffmpeg wrote a piece of it that cannot be read: {exc}") from exc
     if size_bytes > limits.max_bytes or seconds > limits.max_seconds + TOLERANCE_SECONDS:
-        raise PieceTooLarge(f"{size_bytes:,} bytes, {seconds:.1f} s")
+        raise SegmentTooLarge(f"{size_bytes:,} bytes, {seconds:.1f} s")
     if abs(seconds - piece.seconds) > max(TOLERANCE_SECONDS, 0.05 * piece.seconds):
         raise FootageRefused(
             f"a piece of it lasts {seconds:.1f} s where {piece.seconds:.1f} s were read: the file is damaged"

@@ -59,7 +59,7 @@ def boxes(file: BinaryIO) -> Iterator[Box]:
         offset += length
 
 
-def cause(file: BinaryIO) -> str:
+def diagnose(file: BinaryIO) -> str:
     """Why a file that is no whole MP4, and that nobody writes any more, is lost: for the technician."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
@@ -69,7 +69,7 @@ def cause(file: BinaryIO) -> str:
     return NEVER_WRITTEN
 
 
-def cause_without_pictures(has_groups: bool) -> str:
+def diagnose_without_frames(has_groups: bool) -> str:
     """Why nothing of a recording can be saved although its headers can be read."""
     if has_groups:
         return "it holds zeros instead of pictures: power was lost before they were on the card"
@@ -83,7 +83,7 @@ def has_index(file: BinaryIO) -> bool:
 
 
 def holds_zeros(file: BinaryIO) -> bool:
-    """Whether an MP4 seems to have zeros where pictures should be: a guess from few reads, for `mark` to confirm."""
+    """Whether an MP4 seems to hold zeros instead of frames: a guess from a few reads, for `flag_zeroed` to confirm."""
     size = file.seek(0, os.SEEK_END)
     media = max(
         (box for box in boxes(file) if box.kind == b"mdat"), key=lambda box: box.end - box.payload, default=None
@@ -93,11 +93,11 @@ def holds_zeros(file: BinaryIO) -> bool:
     return any(_is_zero(file, place) for place in _places(media.payload, min(media.end, size)))
 
 
-def mark(packets: Iterable[Packet], file: BinaryIO) -> Iterator[Packet]:
+def flag_zeroed(packets: Iterable[Packet], file: BinaryIO) -> Iterator[Packet]:
     """The packets of an MP4, those pictures that are zeros marked: a picture begins with its length, never 0."""
     for packet in packets:
         if packet.is_video and packet.position is not None and not any(os.pread(file.fileno(), 4, packet.position)):
-            yield replace(packet, is_good=False)
+            yield replace(packet, is_intact=False)
         else:
             yield packet
 

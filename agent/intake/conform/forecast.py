@@ -11,10 +11,10 @@ from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageRefused
 from agent.intake.conform import damage
 from agent.intake.conform.media import needs_ffmpeg
-from agent.intake.conform.plan import MARGIN, Piece, groups, plan
-from agent.intake.conform.probe import Source, packets, read_facts
-from agent.intake.conform.process import Watch, is_installed
-from agent.intake.conform.work import MP4_FAMILY, Job, clips_of
+from agent.intake.conform.plan import MARGIN, Segment, gops, plan
+from agent.intake.conform.probe import InputFile, packets, probe_file
+from agent.intake.conform.process import CancelToken, is_installed
+from agent.intake.conform.work import MP4_FAMILY, ConformJob, clips_of
 from agent.intake.fitting import MP4, is_h264
 from agent.intake.recording import Recording
 from agent.model import Clip
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 _ZEROS = "a part of it holds zeros where pictures should be: power was lost before they were on the card"
 
 
-def needs_work(job: Job, limits: Limits, conform: Conform) -> bool:
+def needs_work(job: ConformJob, limits: Limits, conform: Conform) -> bool:
     """Whether something is to be done to a recording; if not, it is taken, or refused, as it is.
 
     Raises:
@@ -40,7 +40,7 @@ def needs_work(job: Job, limits: Limits, conform: Conform) -> bool:
     return False
 
 
-def forecast(recording: Recording, limits: Limits, watch: Watch, *, exactly: bool) -> list[Clip]:
+def forecast(recording: Recording, limits: Limits, watch: CancelToken, *, exactly: bool) -> list[Clip]:
     """The clips that a recording would become that needs work.
 
     Args:
@@ -53,22 +53,22 @@ def forecast(recording: Recording, limits: Limits, watch: Watch, *, exactly: boo
     if not exactly or not is_h264(recording.media.codec or ""):
         return clips_of(recording, _alike(recording, limits), "as far as can be told without reading it all", ())
     with open_regular_file(recording.footage.path) as file:
-        source = Source(file.fileno(), recording.media.container)
-        found = packets(source, read_facts(source, watch), watch)
-        pieces = plan(groups(damage.mark(found, file) if source.container in MP4_FAMILY else found), limits)
-    if not any(piece.is_good for piece in pieces):
-        raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
+        source = InputFile(file.fileno(), recording.media.container)
+        found = packets(source, probe_file(source, watch), watch)
+        pieces = plan(gops(damage.flag_zeroed(found, file) if source.container in MP4_FAMILY else found), limits)
+    if not any(piece.is_intact for piece in pieces):
+        raise FootageRefused(damage.diagnose_without_frames(bool(pieces)))
     return clips_of(recording, pieces, "without encoding", ())
 
 
-def _alike(recording: Recording, limits: Limits) -> list[Piece]:
+def _alike(recording: Recording, limits: Limits) -> list[Segment]:
     seconds, size_bytes = recording.media.duration_seconds, recording.footage.size_bytes
     count = math.ceil(max(size_bytes / limits.max_bytes, seconds / limits.max_seconds) / MARGIN)
     each = seconds / count
-    return [Piece(number, number * each, (number + 1) * each, size_bytes // count) for number in range(count)]
+    return [Segment(number, number * each, (number + 1) * each, size_bytes // count) for number in range(count)]
 
 
-def _why(job: Job, limits: Limits, conform: Conform) -> str | None:
+def _why(job: ConformJob, limits: Limits, conform: Conform) -> str | None:
     """Why a recording does not fit as it is, if something can be done about that."""
     recording, media = job.recording, job.recording.media
     if not conform.enabled or media.codec is None:

@@ -9,8 +9,8 @@ from agent.config import Conform
 from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.conform import damage
-from agent.intake.conform.probe import Source, container_of, read_facts
-from agent.intake.conform.process import Watch, is_installed
+from agent.intake.conform.probe import InputFile, container_of, probe_file
+from agent.intake.conform.process import CancelToken, is_installed
 from agent.intake.fitting import MP4
 from agent.intake.inspection import MAX_DURATION_SECONDS, read_mp4
 from agent.intake.recording import Media
@@ -27,7 +27,7 @@ class MediaReader:
         watch: ffprobe is given up when it says stop.
     """
 
-    def __init__(self, conform: Conform, watch: Watch) -> None:
+    def __init__(self, conform: Conform, watch: CancelToken) -> None:
         self._conform = conform
         self._watch = watch
 
@@ -53,7 +53,7 @@ class MediaReader:
         """
         with open_regular_file(path) as file:
             if not damage.has_index(file):
-                raise FootageRefused(damage.cause(file))
+                raise FootageRefused(damage.diagnose(file))
         if not self._conform.enabled:
             raise FootageRefused(f"{damage.CUT}: with conform.enabled = true its good part can be saved")
         return self._probed(path, MP4, damage.CUT)
@@ -63,7 +63,7 @@ class MediaReader:
             raise FootageRefused(needs_ffmpeg(why), RETRY_REFUSED_SECONDS)
         with open_regular_file(path) as file:
             footage = Footage.from_stat(path, os.fstat(file.fileno()))
-            facts = read_facts(Source(file.fileno(), container), self._watch)
+            facts = probe_file(InputFile(file.fileno(), container), self._watch)
             if Footage.from_stat(path, os.fstat(file.fileno())) != footage:
                 raise FootageGone("it changed while it was read")
         if facts.duration_seconds > MAX_DURATION_SECONDS:

@@ -38,11 +38,11 @@ class Packet:
     size_bytes: int
     is_key: bool
     position: int | None = None
-    is_good: bool = True
+    is_intact: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """A stretch of the recording from one key frame to another: one group of pictures, or several in a row.
 
     Args:
@@ -52,17 +52,17 @@ class Piece:
         is_good: False for what is damaged and to be left out.
     """
 
-    first_picture: int
+    first_frame: int
     start_seconds: float
     end_seconds: float
     size_bytes: int
-    is_good: bool = True
+    is_intact: bool = True
 
     @property
     def seconds(self) -> float:
         return self.end_seconds - self.start_seconds
 
-    def joined(self, later: Piece) -> Piece:
+    def joined(self, later: Segment) -> Segment:
         """This piece with the one that follows it."""
         return replace(
             self,
@@ -71,11 +71,11 @@ class Piece:
         )
 
 
-class GroupTooLarge(FootageRefused):
+class GopTooLarge(FootageRefused):
     """One group of pictures is over a limit by itself: only re-encoding can help."""
 
 
-def groups(packets: Iterable[Packet]) -> Iterator[Piece]:
+def gops(packets: Iterable[Packet]) -> Iterator[Segment]:
     """The groups of pictures, each as the smallest piece that could be cut.
 
     What comes before the first key frame cannot be shown and is left out, as ffmpeg does.
@@ -97,14 +97,14 @@ def groups(packets: Iterable[Packet]) -> Iterator[Piece]:
             if group is not None:
                 picture += 1
                 group.end_seconds = max(group.end_seconds, begins + packet.duration_seconds)
-                group.is_good &= packet.is_good
+                group.is_intact &= packet.is_intact
         if group is not None:
             group.size_bytes += packet.size_bytes + PACKET_OVERHEAD_BYTES
     if group is not None:
         yield group.piece(None)
 
 
-def plan(found: Iterable[Piece], limits: Limits, margin: float = MARGIN) -> tuple[Piece, ...]:
+def plan(found: Iterable[Segment], limits: Limits, margin: float = MARGIN) -> tuple[Segment, ...]:
     """The fewest pieces that stay within the limits.
 
     Args:
@@ -114,19 +114,19 @@ def plan(found: Iterable[Piece], limits: Limits, margin: float = MARGIN) -> tupl
     Raises:
         GroupTooLarge: one of them is over a limit.
     """
-    pieces: list[Piece] = []
+    pieces: list[Segment] = []
     for group in found:
-        if group.is_good:
+        if group.is_intact:
             _check(group, limits)
         last = pieces[-1] if pieces else None
-        if last is not None and last.is_good == group.is_good and _fits(last.joined(group), limits, margin):
+        if last is not None and last.is_intact == group.is_intact and _fits(last.joined(group), limits, margin):
             pieces[-1] = last.joined(group)
         else:
             pieces.append(group)
     return tuple(pieces)
 
 
-def whole_seconds(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
+def whole_seconds(pieces: Sequence[Segment]) -> list[tuple[int, int]]:
     """Start and end of each piece in the API's whole seconds, since the start of the recording.
 
     A moment that two pieces share is rounded to the same second for both, so that they neither overlap nor leave a
@@ -144,41 +144,41 @@ def whole_seconds(pieces: Sequence[Piece]) -> list[tuple[int, int]]:
 class _Group:
     """A group of pictures while its packets come in."""
 
-    __slots__ = ("end_seconds", "first_picture", "is_good", "size_bytes", "start_seconds")
+    __slots__ = ("end_seconds", "first_frame", "is_intact", "size_bytes", "start_seconds")
 
-    def __init__(self, first_picture: int, start_seconds: float) -> None:
-        self.first_picture = first_picture
+    def __init__(self, first_frame: int, start_seconds: float) -> None:
+        self.first_frame = first_frame
         self.start_seconds = self.end_seconds = start_seconds
         self.size_bytes = FILE_OVERHEAD_BYTES
-        self.is_good = True
+        self.is_intact = True
 
-    def piece(self, next_begins: float | None) -> Piece:
+    def piece(self, next_begins: float | None) -> Segment:
         """All of it, when the next group is known: it lasts until that one begins, unless something is missing."""
         ends = self.end_seconds
         if next_begins is not None and self.start_seconds < next_begins < ends + GAP_SECONDS:
             ends = next_begins
-        return Piece(self.first_picture, self.start_seconds, ends, self.size_bytes, self.is_good)
+        return Segment(self.first_frame, self.start_seconds, ends, self.size_bytes, self.is_intact)
 
 
-def _fits(piece: Piece, limits: Limits, margin: float) -> bool:
-    if not piece.is_good:
+def _fits(piece: Segment, limits: Limits, margin: float) -> bool:
+    if not piece.is_intact:
         return True
     return piece.size_bytes <= limits.max_bytes * margin and 0 <= piece.seconds <= limits.max_seconds * margin
 
 
-def _check(group: Piece, limits: Limits) -> None:
+def _check(group: Segment, limits: Limits) -> None:
     at = f"at second {group.start_seconds:,.0f}"
     remedy = (
         "it cannot be cut without re-encoding. Set a lower bitrate or more key frames in the camera, or allow "
         "conform.reencode"
     )
     if group.size_bytes > limits.max_bytes:
-        raise GroupTooLarge(
+        raise GopTooLarge(
             f"a single group of pictures ({at}) has {group.size_bytes:,} bytes and the limit is {limits.max_bytes:,} "
             f"(limits.max_bytes): {remedy}"
         )
     if group.seconds > limits.max_seconds:
-        raise GroupTooLarge(
+        raise GopTooLarge(
             f"a single group of pictures ({at}) lasts {group.seconds:,.0f} s and the limit is {limits.max_seconds:,} s "
             f"(limits.max_seconds): {remedy}"
         )

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from agent.errors import FootageRefused
 from agent.intake.conform.plan import Packet
-from agent.intake.conform.process import Child, ToolFailed, Watch, last_line
+from agent.intake.conform.process import CancelToken, ToolFailed, ToolProcess, last_line
 
 # ffmpeg is told which demuxer to use: left to guess, it also takes playlists, which name other files to read.
 DEMUXERS = {"MP4": "mov", "MOV": "mov", "TS": "mpegts", "AVI": "avi", "MKV": "matroska"}
@@ -29,7 +29,7 @@ _HEAD_BYTES = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class InputFile:
     """Footage as ffmpeg opens it: by a descriptor, so that it stays the same file whatever happens to its name.
 
     Args:
@@ -58,7 +58,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ProbeResult:
     """What the headers of a file say.
 
     Args:
@@ -90,7 +90,7 @@ def container_of(file: BinaryIO) -> str | None:
     return None
 
 
-def read_facts(source: Source, watch: Watch) -> Facts:
+def probe_file(source: InputFile, watch: CancelToken) -> ProbeResult:
     """Reads the headers.
 
     Raises:
@@ -100,7 +100,7 @@ def read_facts(source: Source, watch: Watch) -> Facts:
     entries = "format=duration:stream=index,codec_type,codec_name,duration:stream_disposition=attached_pic"
     command = ("ffprobe", "-v", "error", "-of", "json", "-show_entries", entries, *source.input)
     try:
-        with Child(command, watch, fds=(source.fd,)) as child:
+        with ToolProcess(command, watch, fds=(source.fd,)) as child:
             said = json.loads("\n".join(child.lines()))
     except (ToolFailed, ValueError) as exc:
         raise FootageRefused(f"no video can be read from it: {last_line(str(exc))}") from exc
@@ -111,10 +111,10 @@ def read_facts(source: Source, watch: Watch) -> Facts:
     audio = tuple(_stream(s) for s in streams if s.get("codec_type") == "audio")
     durations = (video.get("duration"), said.get("format", {}).get("duration"))
     seconds = next(filter(None, (_number(str(duration)) for duration in durations)), 0.0)
-    return Facts(_stream(video), audio, max(0.0, seconds))
+    return ProbeResult(_stream(video), audio, max(0.0, seconds))
 
 
-def packets(source: Source, facts: Facts, watch: Watch) -> Iterator[Packet]:
+def packets(source: InputFile, facts: ProbeResult, watch: CancelToken) -> Iterator[Packet]:
     """Every packet of the video and the audio, in the file's order.
 
     Raises:
@@ -126,7 +126,7 @@ def packets(source: Source, facts: Facts, watch: Watch) -> Iterator[Packet]:
     entries = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
     command = ("ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", entries, *source.input)
     try:
-        with Child(command, watch, fds=(source.fd,)) as child:
+        with ToolProcess(command, watch, fds=(source.fd,)) as child:
             for line in child.lines():
                 fields = line.split(",")
                 if len(fields) >= 7 and fields[0].isdigit() and int(fields[0]) in kept:

@@ -40,7 +40,7 @@ class ToolFailed(VisionIngestError):
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class CancelToken:
     """What a long piece of work needs of those around it.
 
     Args:
@@ -52,7 +52,7 @@ class Watch:
     alive: Callable[[], None] = lambda: None
 
 
-class Child:
+class ToolProcess:
     """One child process, alive only inside the `with`.
 
     Args:
@@ -70,7 +70,7 @@ class Child:
     def __init__(
         self,
         command: Sequence[str],
-        watch: Watch,
+        watch: CancelToken,
         *,
         fds: Sequence[int] = (),
         folder: Path | None = None,
@@ -79,8 +79,8 @@ class Child:
         self._watch = watch
         self._stall_seconds = stall_seconds
         self._name = command[0]
-        self.complaints = ""
-        self.complained_bytes = 0
+        self.stderr_tail = ""
+        self.stderr_bytes = 0
         gentle = [word for prefix in _gentle() if shutil.which(prefix[0]) for word in prefix]
         try:
             self._process = subprocess.Popen(  # noqa: S603  # words of our own; the footage is named by a descriptor
@@ -96,7 +96,7 @@ class Child:
         except OSError as exc:
             raise ToolFailed(f"{command[0]} could not be started: {exc.strerror}") from exc
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ToolProcess:
         return self
 
     def __exit__(
@@ -133,7 +133,7 @@ class Child:
                 RETRY_REFUSED_SECONDS,
             )
         if code:
-            raise ToolFailed(self.complaints or f"{self._name} ended with code {code}")
+            raise ToolFailed(self.stderr_tail or f"{self._name} ended with code {code}")
 
     def finish(self) -> None:
         """Waits for its end; raises as `lines`."""
@@ -141,11 +141,11 @@ class Child:
             pass
 
     def _blocks(self) -> Iterator[bytes]:
-        said, complaints = cast(IO[bytes], self._process.stdout), cast(IO[bytes], self._process.stderr)
+        said, stderr_tail = cast(IO[bytes], self._process.stdout), cast(IO[bytes], self._process.stderr)
         moved = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(said, selectors.EVENT_READ)
-            selector.register(complaints, selectors.EVENT_READ)
+            selector.register(stderr_tail, selectors.EVENT_READ)
             while selector.get_map():
                 if self._watch.stop.is_set():
                     raise Cancelled("the daemon is to stop")
@@ -167,9 +167,9 @@ class Child:
                 self._watch.alive()
 
     def _complain(self, data: bytes) -> None:
-        self.complained_bytes += len(data)
+        self.stderr_bytes += len(data)
         # The last words tell the cause.
-        self.complaints = (self.complaints + data.decode(errors="replace"))[-COMPLAINT_BYTES:]
+        self.stderr_tail = (self.stderr_tail + data.decode(errors="replace"))[-COMPLAINT_BYTES:]
 
 
 def _gentle() -> Sequence[Sequence[str]]:

@@ -16,11 +16,11 @@ from agent.config import Conform, Limits, SpoolSettings
 from agent.device.safe_open import open_regular_file
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform import damage
-from agent.intake.conform.cut import PieceTooLarge, cut, reencode
-from agent.intake.conform.plan import MARGIN, GroupTooLarge, Piece, groups, plan, whole_seconds
-from agent.intake.conform.probe import Facts, Source, packets, read_facts
-from agent.intake.conform.process import Watch
-from agent.intake.fitting import MP4, as_it_is, is_h264, refusal_of
+from agent.intake.conform.cut import SegmentTooLarge, cut, reencode
+from agent.intake.conform.plan import MARGIN, GopTooLarge, Segment, gops, plan, whole_seconds
+from agent.intake.conform.probe import InputFile, ProbeResult, packets, probe_file
+from agent.intake.conform.process import CancelToken
+from agent.intake.fitting import MP4, is_h264, passthrough, unsupported_codec_reason
 from agent.intake.inspection import MAX_DURATION_SECONDS
 from agent.intake.recording import Recording
 from agent.model import Clip, ClipKey, Footage
@@ -34,7 +34,7 @@ MP4_FAMILY = frozenset((MP4, "MOV"))
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ConformSettings:
     """The settings that decide what pieces look like, and how much disk may be used for them."""
 
     limits: Limits
@@ -43,7 +43,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class ConformJob:
     """A recording that does not fit as it is.
 
     Args:
@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class ConformOutput:
     """What became of a recording.
 
     Args:
@@ -65,12 +65,12 @@ class _Made:
         how: in words.
     """
 
-    pieces: Sequence[Piece]
+    pieces: Sequence[Segment]
     files: Sequence[Path]
     how: str
 
 
-def conform(job: Job, rules: Rules, folder: Path, watch: Watch) -> list[tuple[Clip, Path]]:
+def conform(job: ConformJob, rules: ConformSettings, folder: Path, watch: CancelToken) -> list[tuple[Clip, Path]]:
     """Makes the clips of one recording.
 
     Args:
@@ -88,48 +88,50 @@ def conform(job: Job, rules: Rules, folder: Path, watch: Watch) -> list[tuple[Cl
     footage = job.recording.footage
     with open_regular_file(footage.path) as file:
         _check_unchanged(footage, file)
-        work = _Work(job, rules, folder, watch, file)
+        work = ConformTask(job, rules, folder, watch, file)
         made = work.made()
         notes = work.notes(made.pieces)
         _check_unchanged(footage, file)
     if not made.files:
-        return [(as_it_is(job.recording, rules.limits), footage.path)]
-    files = [file for piece, file in zip(made.pieces, made.files, strict=True) if piece.is_good]
+        return [(passthrough(job.recording, rules.limits), footage.path)]
+    files = [file for piece, file in zip(made.pieces, made.files, strict=True) if piece.is_intact]
     return list(zip(clips_of(job.recording, made.pieces, made.how, notes), files, strict=True))
 
 
-class _Work:
+class ConformTask:
     """Args: as `conform`; `file`: the footage, which stays the same file whatever happens to its name."""
 
-    def __init__(self, job: Job, rules: Rules, folder: Path, watch: Watch, file: BinaryIO) -> None:
+    def __init__(
+        self, job: ConformJob, rules: ConformSettings, folder: Path, watch: CancelToken, file: BinaryIO
+    ) -> None:
         self._job = job
         self._rules = rules
         self._folder = folder
         self._watch = watch
         self._file = file
-        self._source = Source(file.fileno(), job.recording.media.container)
-        self._facts = read_facts(self._source, watch)
+        self._source = InputFile(file.fileno(), job.recording.media.container)
+        self._facts = probe_file(self._source, watch)
 
-    def made(self) -> _Made:
+    def made(self) -> ConformOutput:
         """Cuts, repacks or encodes anew, whatever is needed first."""
         may_encode = self._rules.conform.reencode
         if not is_h264(self._facts.code) and not may_encode:
-            raise FootageRefused(refusal_of(self._facts.code))
+            raise FootageRefused(unsupported_codec_reason(self._facts.code))
         if is_h264(self._facts.code):
             try:
                 return self._cut(self._source, self._facts, self._file)
-            except GroupTooLarge:
+            except GopTooLarge:
                 if not may_encode:
                     raise
         return self._reencoded()
 
-    def notes(self, pieces: Sequence[Piece]) -> list[str]:
+    def notes(self, pieces: Sequence[Segment]) -> list[str]:
         """What damage did to the recording, in words."""
         notes = [
             f"from second {piece.start_seconds:,.0f} to {piece.end_seconds:,.0f} it held zeros instead of pictures, "
             "which were left out: power was lost before they were on the card"
             for piece in pieces
-            if not piece.is_good
+            if not piece.is_intact
         ]
         saved, meant = pieces[-1].end_seconds, self._facts.duration_seconds
         if meant - saved > max(1.0, 0.02 * meant):
@@ -138,17 +140,17 @@ class _Work:
             notes.append(f"{damage.CUT}: its last moments are missing")
         return notes
 
-    def _cut(self, source: Source, facts: Facts, file: BinaryIO) -> _Made:
+    def _cut(self, source: InputFile, facts: ProbeResult, file: BinaryIO) -> ConformOutput:
         margin = MARGIN
         if self._fits() and source is self._source:
             found = tuple(self._groups(source, facts, file))
-            if found and all(group.is_good for group in found):
-                return _Made(found, (), "")
+            if found and all(group.is_intact for group in found):
+                return ConformOutput(found, (), "")
         _check_room(self._job.recording, self._rules, self._folder)
         for _ in range(PLANS):
             pieces = plan(self._groups(source, facts, file), self._rules.limits, margin)
-            if not any(piece.is_good for piece in pieces):
-                raise FootageRefused(damage.cause_without_pictures(bool(pieces)))
+            if not any(piece.is_intact for piece in pieces):
+                raise FootageRefused(damage.diagnose_without_frames(bool(pieces)))
             if pieces[-1].end_seconds > MAX_DURATION_SECONDS:
                 raise FootageRefused("its pictures claim to last over a month: the file is damaged")
             try:
@@ -161,24 +163,26 @@ class _Work:
                     limits=self._rules.limits,
                     watch=self._watch,
                 )
-            except PieceTooLarge as exc:
+            except SegmentTooLarge as exc:
                 log.debug("piece_too_large", footage=str(self._job.recording.footage.path), reason=str(exc))
                 margin *= 0.95
                 continue
-            return _Made(pieces, files, "cut without encoding" if len(pieces) > 1 else "repacked without encoding")
+            return ConformOutput(
+                pieces, files, "cut without encoding" if len(pieces) > 1 else "repacked without encoding"
+            )
         raise FootageRefused("ffmpeg makes its pieces larger than they should be, even with smaller aims")
 
-    def _groups(self, source: Source, facts: Facts, file: BinaryIO) -> Iterator[Piece]:
+    def _groups(self, source: InputFile, facts: ProbeResult, file: BinaryIO) -> Iterator[Segment]:
         found = packets(source, facts, self._watch)
-        return groups(damage.mark(found, file) if source.container in MP4_FAMILY else found)
+        return gops(damage.flag_zeroed(found, file) if source.container in MP4_FAMILY else found)
 
-    def _reencoded(self) -> _Made:
+    def _reencoded(self) -> ConformOutput:
         _check_room(self._job.recording, self._rules, self._folder, copies=2)
         whole = self._folder / "whole.mp4"
         reencode(self._source, self._facts, whole, self._watch)
         with whole.open("rb") as file:
-            source = Source(file.fileno(), MP4)
-            made = self._cut(source, read_facts(source, self._watch), file)
+            source = InputFile(file.fileno(), MP4)
+            made = self._cut(source, probe_file(source, self._watch), file)
         whole.unlink()
         return replace(made, how="encoded anew as H.264")
 
@@ -193,14 +197,14 @@ class _Work:
         )
 
 
-def clips_of(recording: Recording, pieces: Sequence[Piece], how: str, notes: Sequence[str]) -> list[Clip]:
+def clips_of(recording: Recording, pieces: Sequence[Segment], how: str, notes: Sequence[str]) -> list[Clip]:
     """The clips that the good pieces of a recording are.
 
     Args:
         how: in what way they came out of it.
         notes: what damage did to it.
     """
-    good = [(piece, times) for piece, times in zip(pieces, whole_seconds(pieces), strict=True) if piece.is_good]
+    good = [(piece, times) for piece, times in zip(pieces, whole_seconds(pieces), strict=True) if piece.is_intact]
     damaged = "; ".join(notes)
     comments = " ".join(filter(None, (recording.comments, f"Damaged: {damaged}." if damaged else "")))
     clips = []
@@ -233,7 +237,7 @@ def _check_unchanged(footage: Footage, file: BinaryIO) -> None:
         raise FootageGone("it changed after it had settled")
 
 
-def _check_room(recording: Recording, rules: Rules, folder: Path, *, copies: int = 1) -> None:
+def _check_room(recording: Recording, rules: ConformSettings, folder: Path, *, copies: int = 1) -> None:
     """Raises SpoolFull, or FootageRefused if there will never be room."""
     size_bytes = recording.footage.size_bytes
     if size_bytes > rules.spool.max_bytes:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.errors import FootageRefused
-from agent.intake.file_dates import keeps_local_time, start_by_date, start_by_file, zone_error
+from agent.intake.file_dates import has_local_timestamps, start_by_date, start_by_file, utc_offset_mismatch
 from agent.intake.preset import Created
 from agent.intake.recording import Media
 from agent.model import Footage
@@ -99,12 +99,12 @@ class TestZoneOfTheClock:
     def test_a_difference_of_zones_is_told_from_a_clock_that_is_wrong(
         self, off: timedelta, error: timedelta | None
     ) -> None:
-        assert zone_error(self.START + off, media(self.NOTED), Created("utc", "close")) == error
+        assert utc_offset_mismatch(self.START + off, media(self.NOTED), Created("utc", "close")) == error
 
     @pytest.mark.parametrize("created", [None, Created("local", "close")])
     def test_where_the_date_is_not_utc_nothing_can_be_told(self, created: Created | None) -> None:
-        assert zone_error(self.START + timedelta(hours=2), media(self.NOTED), created) is None
-        assert zone_error(self.START + timedelta(hours=2), media(None), Created("utc", "close")) is None
+        assert utc_offset_mismatch(self.START + timedelta(hours=2), media(self.NOTED), created) is None
+        assert utc_offset_mismatch(self.START + timedelta(hours=2), media(None), Created("utc", "close")) is None
 
 
 class TestDateOfTheFile:
@@ -131,19 +131,19 @@ class TestCards:
     @pytest.mark.parametrize(
         ("filesystem", "local"), [("vfat", True), ("exfat", True), ("ext4", False), ("fuseblk", False)]
     )
-    def test_fat_keeps_local_time(self, tmp_path: Path, filesystem: str, local: bool) -> None:
+    def test_fat_has_local_timestamps(self, tmp_path: Path, filesystem: str, local: bool) -> None:
         path = tmp_path / "x.mp4"
         path.touch()
-        assert keeps_local_time(path, self.mountinfo(tmp_path, filesystem, path)) is local
+        assert has_local_timestamps(path, self.mountinfo(tmp_path, filesystem, path)) is local
 
     def test_where_the_system_does_not_tell_nothing_is_supposed(self, tmp_path: Path) -> None:
         path = tmp_path / "x.mp4"
-        assert not keeps_local_time(path)
+        assert not has_local_timestamps(path)
         path.touch()
-        assert not keeps_local_time(path, tmp_path / "missing")
+        assert not has_local_timestamps(path, tmp_path / "missing")
         mounts = tmp_path / "mountinfo"
         mounts.write_text("nonsense\n\n40 27\n")
-        assert not keeps_local_time(path, mounts)
+        assert not has_local_timestamps(path, mounts)
 
     def test_the_date_of_a_file_on_fat_comes_with_a_warning(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

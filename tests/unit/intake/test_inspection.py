@@ -28,7 +28,7 @@ from agent.config import (
 )
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake import inspection
-from agent.intake.inspection import Inspector, rules_digest
+from agent.intake.inspection import Inspector, settings_fingerprint
 from agent.intake.presets import PRESETS
 from agent.media import mp4
 from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage
@@ -221,7 +221,7 @@ class TestTime:
     def test_the_date_of_a_file_on_fat_decides_no_hour_that_comes_twice(
         self, card: Card, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inspection, "keeps_local_time", lambda path: True)
+        monkeypatch.setattr(inspection, "has_local_timestamps", lambda path: True)
         card.folder = replace(card.folder, timezone=ZoneInfo("Europe/Berlin"))
         path = card.write("ABC1234X_1_20251026_023030.mp4")
         modified = datetime(2025, 10, 26, 1, 31, 30, tzinfo=timezone.utc).timestamp()
@@ -413,7 +413,7 @@ class TestRulesDigest:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         conform: Conform = Conform(),  # noqa: B008 - frozen
     ) -> str:
-        return rules_digest(folder, vehicle, limits, conform)
+        return settings_fingerprint(folder, vehicle, limits, conform)
 
     def test_it_is_the_same_for_the_same_settings(self) -> None:
         cameras = MappingProxyType({"R": 2, "F": 1})
@@ -442,4 +442,4 @@ class TestRulesDigest:
         assert self.digest() != before
 
     def test_the_inspector_carries_it(self) -> None:
-        assert Inspector(self.FOLDER, configuration(Vehicle(), Limits())).rules == self.digest()
+        assert Inspector(self.FOLDER, configuration(Vehicle(), Limits())).fingerprint == self.digest()

@@ -11,7 +11,7 @@ import pytest
 
 from agent.config import FootageFolder
 from agent.errors import printable
-from agent.intake.marks import EVENT, LOCKED, PARKING, mark_of_folder
+from agent.intake.marks import EVENT, LOCKED, PARKING, tag_for_folder
 from agent.intake.naming import Naming, read_name
 from agent.intake.preset import Created, Preset
 from agent.intake.presets import PRESETS
@@ -137,7 +137,7 @@ class TestCamera:
 
     def test_the_usual_channel_of_a_family_stands_apart_as_a_last_resort(self) -> None:
         found = read_name("2016_1119_113330_021.MOV", folder())
-        assert (found.camera, found.usual_camera) == (None, 1)
+        assert (found.camera, found.default_camera) == (None, 1)
         assert read_name("cam4/2016_1119_113330_021.MOV", folder()).camera == 4
 
     def test_the_nearest_folder_counts_and_the_name_of_the_file_more(self) -> None:
@@ -161,7 +161,7 @@ class TestPresetsWithWordsOfTheirOwn:
             examples={"family-20260728_144141_NF.mp4": ""},
             cameras={"f": 1, "r": 2},
             clock="utc",
-            marks={"e": EVENT, "p": PARKING},
+            event_tags={"e": EVENT, "p": PARKING},
         )
         monkeypatch.setitem(PRESETS, "family", family)
 
@@ -210,13 +210,13 @@ class TestEvents:
     @pytest.mark.parametrize("name", ["SavedClips", "100EVENT", "Emergency", "sos", "manual_rec"])
     def test_such_folders_are_known_in_any_case(self, name: str) -> None:
         for spelled in (name, name.lower(), name.upper()):
-            event = mark_of_folder(spelled)
+            event = tag_for_folder(spelled)
             assert event is not None
-            assert event.urgent
+            assert event.high_priority
 
     @pytest.mark.parametrize("name", ["Movie", "DCIM", "100MEDIA", "Normal", "cont_rec", "RecentClips", "105UNSVD"])
     def test_other_folders_mark_nothing(self, name: str) -> None:
-        assert mark_of_folder(name) is None
+        assert tag_for_folder(name) is None
 
     def test_what_is_urgent_goes_before_what_is_not(self) -> None:
         parked_and_locked = read_name("Parking/RO/2026_0728_144141_0001PF.MP4", folder())

@@ -7,18 +7,18 @@ import pytest
 
 from agent.config import FootageFolder
 from agent.config.patterns import GROUPS
-from agent.intake.naming import Naming, is_copy, read_name, unusable
+from agent.intake.naming import Naming, is_proxy, read_name, unsupported_reason
 from agent.intake.preset import Preset
-from agent.intake.presets import PRESETS, UNUSABLE
+from agent.intake.presets import PRESETS, UNSUPPORTED
 
-ALL = {preset.name: preset for preset in (*PRESETS.values(), *UNUSABLE)}
+ALL = {preset.name: preset for preset in (*PRESETS.values(), *UNSUPPORTED)}
 CARD = FootageFolder(Path("/media/card"))
 CAMERAS = (Path(__file__).parents[3] / "docs" / "cameras.md").read_text()
 
 
 def said(found: Naming) -> str:
     """What was read from a name, as the presets write it beside their examples."""
-    camera = found.usual_camera if found.camera is None else found.camera
+    camera = found.default_camera if found.camera is None else found.camera
     utc = " UTC" if found.start and found.start.tzinfo else ""
     words = [
         found.registration,
@@ -82,15 +82,15 @@ def test_the_documentation_of_cameras_has_a_row_for_it(preset: Preset) -> None:
     ],
 )
 def test_smaller_copies_and_what_lies_beside_a_recording_are_known(name: str) -> None:
-    assert is_copy(name, CARD)
-    assert not is_copy(name, FootageFolder(Path("/media/card"), preset="plain"))
-    assert not is_copy(name, FootageFolder(Path("/media/card"), pattern=re.compile("(?P<camera>F)")))
+    assert is_proxy(name, CARD)
+    assert not is_proxy(name, FootageFolder(Path("/media/card"), preset="plain"))
+    assert not is_proxy(name, FootageFolder(Path("/media/card"), pattern=re.compile("(?P<camera>F)")))
 
 
-@pytest.mark.parametrize("preset", UNUSABLE, ids=[preset.name for preset in UNUSABLE])
+@pytest.mark.parametrize("preset", UNSUPPORTED, ids=[preset.name for preset in UNSUPPORTED])
 def test_what_can_never_be_used_says_what_to_change_on_the_camera(preset: Preset) -> None:
     for example in preset.examples:
-        reason = unusable(example)
+        reason = unsupported_reason(example)
         assert reason == preset.refused
         assert "MP4" in reason
-    assert unusable("2026_0728_141441_001F.MP4") is None
+    assert unsupported_reason("2026_0728_141441_001F.MP4") is None

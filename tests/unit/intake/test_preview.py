@@ -19,7 +19,7 @@ from agent.config import (
     Vehicle,
 )
 from agent.intake.conform import forecast
-from agent.intake.preview import NO_REGISTRATION, Finding, Preview, footage_folder
+from agent.intake.preview import NO_REGISTRATION, DryRun, Finding, footage_folder
 from simulator.recorder import recording
 
 NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
@@ -53,7 +53,7 @@ def write(card: Path, name: str, content: bytes = b"") -> Path:
 
 
 def look_at(card: Path, path: Path) -> Finding:
-    finding = Preview(FootageFolder(card), configuration()).look_at(path, NOW)
+    finding = DryRun(FootageFolder(card), configuration()).look_at(path, NOW)
     assert finding is not None
     return finding
 
@@ -67,7 +67,7 @@ def test_what_would_be_delivered_has_its_clips(card: Path) -> None:
 
 
 def test_the_registration_of_the_configuration_is_used(card: Path) -> None:
-    preview = Preview(FootageFolder(card), configuration(vehicle=Vehicle("ABC1234X")))
+    preview = DryRun(FootageFolder(card), configuration(vehicle=Vehicle("ABC1234X")))
     finding = preview.look_at(write(card, NAME), NOW)
     assert finding is not None
     assert finding.recording is not None
@@ -109,17 +109,17 @@ def test_links_and_what_is_gone_are_no_footage(card: Path) -> None:
     link.parent.mkdir(parents=True)
     link.symlink_to(card / "elsewhere.mp4")
     assert "symbolic link" in look_at(card, link).refusal
-    assert Preview(FootageFolder(card), configuration()).look_at(card / "2026_0728_141441_004F.MP4", NOW) is None
+    assert DryRun(FootageFolder(card), configuration()).look_at(card / "2026_0728_141441_004F.MP4", NOW) is None
 
 
 def test_the_files_of_a_card_are_its_footage_in_order_and_the_rest_is_counted(card: Path) -> None:
     second, first = write(card, "DCIM/Movie/2026_0728_141541_002F.MP4"), write(card, NAME)
     for name in ("DCIM/1.gps", "DCIM/2.GPS", "240915_143027_001_FL.MP4", "README", ".hidden/x.gps"):
         write(card, name, b"-")
-    preview = Preview(FootageFolder(card), configuration())
+    preview = DryRun(FootageFolder(card), configuration())
     assert preview.files(card) == [first, second]
     assert preview.others(card) == Counter({".gps": 2, "smaller copies": 1, "files without an ending": 1})
-    alone = Preview(FootageFolder(card, recursive=False), configuration())
+    alone = DryRun(FootageFolder(card, recursive=False), configuration())
     assert (alone.files(card), alone.others(card)) == ([], Counter({"smaller copies": 1, "files without an ending": 1}))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import FootageRefused
-from agent.intake.marks import EVENT, Mark
+from agent.intake.marks import EVENT, EventTag
 from agent.intake.sidecar import MAX_BYTES, Sidecar, read_sidecar
 
 
@@ -41,7 +41,7 @@ def test_all_its_keys_are_read_and_others_ignored(footage: Path) -> None:
         },
     )
     assert read_sidecar(footage) == Sidecar(
-        "ABC1234X", 2, datetime(2026, 7, 28, 14, 41, 41), comments="hard braking", event=Mark("impact")
+        "ABC1234X", 2, datetime(2026, 7, 28, 14, 41, 41), comments="hard braking", event=EventTag("impact")
     )
 
 
@@ -51,9 +51,9 @@ def test_a_start_with_a_zone_is_aware(footage: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "event"), [(True, EVENT), (False, None), ("", None), (None, None), ("SOS", Mark("SOS"))]
+    ("value", "event"), [(True, EVENT), (False, None), ("", None), (None, None), ("SOS", EventTag("SOS"))]
 )
-def test_an_event_is_true_or_a_word(footage: Path, value: object, event: Mark | None) -> None:
+def test_an_event_is_true_or_a_word(footage: Path, value: object, event: EventTag | None) -> None:
     write(footage, {"event": value})
     assert read_sidecar(footage).event == event
 

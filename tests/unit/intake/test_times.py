@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.errors import FootageRefused
-from agent.intake.times import check_recording_time, comes_twice, parse_iso, to_utc
+from agent.intake.times import check_recording_time, is_ambiguous, parse_iso, to_utc
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = datetime(2026, 7, 28, 12, 0, tzinfo=timezone.utc)
@@ -155,4 +155,4 @@ def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_ag
     ],
 )
 def test_an_hour_that_comes_twice_is_known(local: datetime, twice: bool) -> None:
-    assert comes_twice(local, BERLIN) is twice
+    assert is_ambiguous(local, BERLIN) is twice

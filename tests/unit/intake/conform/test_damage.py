@@ -49,7 +49,7 @@ GARBAGE = st.one_of(
 def test_any_bytes_are_judged_without_an_error(content: bytes) -> None:
     with file_of(content) as file:
         assert sum(1 for _ in damage.boxes(file)) <= len(content) // 8
-        assert damage.cause(file)
+        assert damage.diagnose(file)
         damage.has_index(file)
         damage.holds_zeros(file)
         damage.is_cut_short(file, "AVI")
@@ -77,7 +77,7 @@ def test_boxes_of_every_kind_of_length_are_walked() -> None:
 )
 def test_the_likely_cause_is_named(content: bytes, words: str) -> None:
     with file_of(content) as file:
-        assert words in damage.cause(file)
+        assert words in damage.diagnose(file)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_pictures_that_are_zeros_are_marked_and_sound_never_is() -> None:
         Packet(True, 0.2, 0.1, 4, is_key=False, position=None),
     ]
     with file_of(b"\0\0\0\x04" + bytes(8)) as file:
-        assert [packet.is_good for packet in damage.mark(packets, file)] == [True, False, True, True]
+        assert [packet.is_intact for packet in damage.flag_zeroed(packets, file)] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Cancelled, FootageRefused
-from agent.intake.conform.process import COMPLAINT_BYTES, Child, ToolFailed, Watch, is_installed, last_line
+from agent.intake.conform.process import COMPLAINT_BYTES, CancelToken, ToolFailed, ToolProcess, is_installed, last_line
 from tests.support.daemon import await_until
 
 FOREVER = "echo $$; exec sleep 1000"
 
 
-def shell(script: str, watch: Watch | None = None, **options: float) -> Child:
-    return Child(("sh", "-c", script), watch or Watch(threading.Event()), **options)  # type: ignore[arg-type]
+def shell(script: str, watch: CancelToken | None = None, **options: float) -> ToolProcess:
+    return ToolProcess(("sh", "-c", script), watch or CancelToken(threading.Event()), **options)  # type: ignore[arg-type]
 
 
 def is_running(pid: int) -> bool:
@@ -30,7 +30,7 @@ def is_running(pid: int) -> bool:
 def test_its_output_comes_line_by_line_and_what_it_complains_of_apart() -> None:
     with shell("echo one; echo trouble >&2; printf 'two\nthree'") as child:
         assert list(child.lines()) == ["one", "two", "three"]
-    assert (child.complaints, child.complained_bytes) == ("trouble\n", 8)
+    assert (child.stderr_tail, child.stderr_bytes) == ("trouble\n", 8)
 
 
 def test_it_has_the_lowest_priority_for_processor_and_disk() -> None:
@@ -41,8 +41,8 @@ def test_it_has_the_lowest_priority_for_processor_and_disk() -> None:
 def test_endless_complaints_are_read_but_not_kept() -> None:
     with shell("yes | head -c 3000000 >&2") as child:
         child.finish()
-    assert child.complained_bytes == 3_000_000
-    assert len(child.complaints) == COMPLAINT_BYTES
+    assert child.stderr_bytes == 3_000_000
+    assert len(child.stderr_tail) == COMPLAINT_BYTES
 
 
 def test_an_error_is_told_in_its_own_words() -> None:
@@ -56,7 +56,8 @@ def test_a_line_without_end_is_an_error_before_it_fills_the_memory() -> None:
 
 
 def test_a_tool_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(ToolFailed, match="no-such-tool"), Child(["no-such-tool"], Watch(threading.Event())) as child:
+    cancel = CancelToken(threading.Event())
+    with pytest.raises(ToolFailed, match="no-such-tool"), ToolProcess(["no-such-tool"], cancel) as child:
         child.finish()
 
 
@@ -68,7 +69,7 @@ def test_a_child_that_the_kernel_ended_is_tried_again_later() -> None:
 
 def test_a_stop_ends_it_at_once() -> None:
     stop = threading.Event()
-    with pytest.raises(Cancelled), shell(FOREVER, Watch(stop)) as child:  # noqa: PT012  # the stop comes in between
+    with pytest.raises(Cancelled), shell(FOREVER, CancelToken(stop)) as child:  # noqa: PT012  # the stop comes in between
         lines = child.lines()
         pid = int(next(lines))
         stop.set()
@@ -94,7 +95,8 @@ def test_it_gives_signs_of_life_while_it_works(tmp_path: Path) -> None:
         if len(signs) == 3:
             (tmp_path / "three").touch()
 
-    with shell(f"while [ ! -e '{tmp_path}/three' ]; do sleep 0.05; done", Watch(threading.Event(), alive)) as child:
+    cancel = CancelToken(threading.Event(), alive)
+    with shell(f"while [ ! -e '{tmp_path}/three' ]; do sleep 0.05; done", cancel) as child:
         child.finish()
     assert len(signs) >= 3
 
@@ -103,7 +105,7 @@ def test_it_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     """A daemon that is killed must leave no ffmpeg behind."""
     script = (
         "import threading; from agent.intake.conform.process import *\n"
-        f"with Child(('sh', '-c', {FOREVER!r}), Watch(threading.Event())) as child:\n"
+        f"with ToolProcess(('sh', '-c', {FOREVER!r}), CancelToken(threading.Event())) as child:\n"
         "    for line in child.lines(): print(line, flush=True)\n"
     )
     environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[4])}

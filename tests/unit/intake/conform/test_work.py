@@ -18,8 +18,8 @@ from agent.config import Conform, Limits, SpoolSettings
 from agent.errors import Cancelled, FootageGone, FootageIncomplete, FootageRefused, SpoolFull
 from agent.intake.conform import cut, work
 from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import Watch
-from agent.intake.conform.work import Job, Rules, conform
+from agent.intake.conform.process import CancelToken
+from agent.intake.conform.work import ConformJob, ConformSettings, conform
 from agent.intake.recording import Recording
 from agent.media import mp4
 from agent.model import Clip
@@ -29,18 +29,20 @@ from tests.unit.intake.conform.conftest import Footages
 pytestmark = needs_ffmpeg
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
-WATCH = Watch(threading.Event())
+WATCH = CancelToken(threading.Event())
 Pieces = list[tuple[Clip, Path]]
 
 
-def job_of(path: Path, rules: Conform) -> Job:
+def job_of(path: Path, rules: Conform) -> ConformJob:
     """As the intake makes it once the file has long stood still."""
     reader = MediaReader(rules, WATCH)
     try:
         (footage, media), is_whole = reader.read(path), True
     except FootageIncomplete:
         (footage, media), is_whole = reader.read_damaged(path), False
-    return Job(Recording(footage, media, "ABC1234X", 1, START, comments="trip 7", sources={"start": "test"}), is_whole)
+    return ConformJob(
+        Recording(footage, media, "ABC1234X", 1, START, comments="trip 7", sources={"start": "test"}), is_whole
+    )
 
 
 class Desk:
@@ -49,7 +51,7 @@ class Desk:
     def __init__(self, place: Path) -> None:
         self.folder = place / "work"
         self.folder.mkdir()
-        self.rules = Rules(Limits(150_000, 300), Conform(), SpoolSettings(place, min_free_bytes=0))
+        self.rules = ConformSettings(Limits(150_000, 300), Conform(), SpoolSettings(place, min_free_bytes=0))
         self.watch = WATCH
 
     def conform(self, path: Path) -> Pieces:
@@ -229,7 +231,7 @@ def test_pieces_that_never_come_out_small_enough_are_refused(
     desk: Desk, footage: Footages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(*_: object, **__: object) -> list[Path]:
-        raise cut.PieceTooLarge("always")
+        raise cut.SegmentTooLarge("always")
 
     monkeypatch.setattr(work, "cut", too_large)
     assert "larger than they should be" in desk.refusal(footage("constant.mp4"))
@@ -431,7 +433,7 @@ def test_a_stop_while_cutting_ends_it(desk: Desk, footage: Footages) -> None:
     job = job_of(footage("constant.mp4"), desk.rules.conform)
     stop.set()
     with pytest.raises(Cancelled):
-        conform(job, desk.rules, desk.folder, Watch(stop))
+        conform(job, desk.rules, desk.folder, CancelToken(stop))
 
 
 def test_a_playlist_in_disguise_reads_no_other_file(desk: Desk, footage: Footages, tmp_path: Path) -> None:
