@@ -92,7 +92,7 @@ class Pipeline:
         self.dispatcher = Dispatcher(
             spool, self._client, config.upload, self._stop, on_change=on_change, now=clock.wall
         )
-        self.intake = Intake(config, spool, self._stop, on_taken=self._taken, clock=clock)
+        self.intake = Intake(config, spool, self._stop, clock, on_taken=self._taken)
         self.workers = [
             Worker("intake", self.intake.run, on_change),
             Worker("delivery", self.dispatcher.run, on_change),

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import mmap
 import os
 import socket
+import subprocess
+import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -184,3 +189,83 @@ def test_open_footage_may_be_closed_twice(opened: OpenFootage) -> None:
     opened.close()
     opened.close()
     assert opened.file.closed
+
+
+# --- is somebody writing it? -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def writer(file: Path) -> Iterator[None]:
+    """Another process that holds the file open for writing and does nothing."""
+    code = "import sys; file = open(sys.argv[1], 'r+b'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        yield
+
+
+@pytest.fixture
+def leasable(tmp_path: Path) -> Path:
+    """A file on a filesystem whose kernel grants leases."""
+    file = tmp_path / "a.mp4"
+    file.write_bytes(b"footage")
+    with file.open("rb") as reading:
+        try:
+            fcntl.fcntl(reading, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as exc:
+            pytest.skip(f"the kernel grants no lease on this filesystem: {exc}")
+    return file
+
+
+def is_being_written(path: Path) -> bool:
+    with open_footage(path) as opened:
+        return opened.is_being_written()
+
+
+def test_a_file_that_another_process_has_open_for_writing_is_being_written(leasable: Path) -> None:
+    with writer(leasable):
+        assert is_being_written(leasable)
+    assert not is_being_written(leasable)
+
+
+def test_a_mapping_that_outlives_its_descriptor_still_counts_as_writing(leasable: Path) -> None:
+    with leasable.open("r+b") as file:
+        mapping = mmap.mmap(file.fileno(), 0)
+    with mapping:
+        assert is_being_written(leasable)
+
+
+def test_readers_do_not_count(leasable: Path) -> None:
+    with leasable.open("rb"):
+        assert not is_being_written(leasable)
+
+
+def test_a_writer_that_comes_during_the_question_does_not_kill_this_process(leasable: Path) -> None:
+    asking = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from agent.device.safe_open import open_footage
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            with open_footage(Path(sys.argv[1])) as opened:
+                opened.is_being_written()
+    """)
+    with subprocess.Popen([sys.executable, "-c", asking, leasable], cwd=Path.cwd()) as process:
+        while process.poll() is None:
+            os.close(os.open(leasable, os.O_WRONLY))
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_where_the_kernel_will_not_tell_the_file_counts_as_finished() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        file = directory / "a.mp4"
+        file.write_bytes(b"footage of root")
+        with writer(file):
+            os.seteuid(65534)
+            try:
+                assert not is_being_written(file)
+            finally:
+                os.seteuid(0)

@@ -25,6 +25,8 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
+from agent.device.clock import Clock, FixedClock
+from agent.device.safe_open import OpenFootage
 from agent.intake.handover import MAX_FILES
 from agent.intake.intake import Intake
 from agent.model import Footage, State, Verdict
@@ -75,9 +77,8 @@ class Bench:
         def count() -> None:
             self.taken += 1
 
-        made = Intake(
-            self.config, self.spool, self.stop, on_taken=count, monotonic=lambda: self.seconds, now=lambda: self.wall
-        )
+        clock = Clock("always", FixedClock(lambda: self.wall))
+        made = Intake(self.config, self.spool, self.stop, clock, on_taken=count, monotonic=lambda: self.seconds)
         self._intakes.append(made)
         return made
 
@@ -182,7 +183,7 @@ def test_a_file_still_open_for_writing_waits_although_it_stands_still(
     bench.record()
     intake = bench.intake()
     open_for_writing = True
-    monkeypatch.setattr("agent.intake.intake.is_being_written", lambda path: open_for_writing)
+    monkeypatch.setattr(OpenFootage, "is_being_written", lambda opened: open_for_writing)
     intake.step()
     bench.pass_time(intake, 300.0, step=5.0)
     assert bench.states() == []
@@ -196,11 +197,11 @@ def test_a_file_that_changes_between_settling_and_inspection_is_left_for_later(
 ) -> None:
     path = bench.record()
 
-    def written_just_now(asked: Path) -> bool:
-        os.utime(asked, ns=(1, path.stat().st_mtime_ns + 1))
+    def written_just_now(opened: OpenFootage) -> bool:
+        os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
         return False
 
-    monkeypatch.setattr("agent.intake.intake.is_being_written", written_just_now)
+    monkeypatch.setattr(OpenFootage, "is_being_written", written_just_now)
     intake = bench.intake()
     intake.step()
     bench.pass_time(intake, 10.0)
@@ -474,7 +475,7 @@ def test_waking_scans_at_once(bench: Bench) -> None:
     intake._watcher.stop()
     bench.record()
     intake.wake()
-    intake.drain_events(0.0)
+    intake._drain_events(0.0)
     intake.step()
     bench.pass_time(intake, 5.0)
     assert bench.states() == [State.WAITING]
@@ -548,8 +549,8 @@ def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> 
     recorded = bench.record(42)
 
     def heard() -> list[Path]:
-        intake.drain_events(0.0)
-        return [path for _, path in intake._pending]
+        intake._drain_events(0.0)
+        return [footage.path for footage in intake._tracked]
 
     # Notifications come in order, and this one was recorded last.
     await_until(lambda: recorded in heard(), "the notification of what is not hidden")
@@ -559,7 +560,7 @@ def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> 
 def test_a_burst_of_files_in_new_folders_is_found_whole(bench: Bench) -> None:
     bench.folder = replace(bench.folder, settle_seconds=0.2, rescan_seconds=3600.0)
     stop = bench.stop
-    intake = Intake(bench.config, bench.spool, stop, now=lambda: NOW)
+    intake = Intake(bench.config, bench.spool, stop, Clock("always", FixedClock(lambda: NOW)))
     with running(intake, stop):
         for second in range(100):
             name = f"trip {second}/cam/ABC1234X_1_20260728_14{second // 60:02d}{second % 60:02d}.mp4"

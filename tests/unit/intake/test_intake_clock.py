@@ -58,10 +58,9 @@ class Bench:
             config,
             self.spool,
             threading.Event(),
+            self.clock,
             on_taken=self.count,
             monotonic=lambda: self.device.uptime,
-            now=self.device.wall,
-            clock=self.clock,
         )
 
     def count(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.config import FootageFolder, SpoolSettings
+from agent.device.safe_open import OpenFootage
 from agent.device.warn_once import WarnOnce
 from agent.intake.scanner import FolderScanner, NotFootage, SeenCache, is_in_scope, matches_filters, scan, stat_footage
 from agent.model import Footage
@@ -395,7 +396,7 @@ def test_footage_whose_card_is_pulled_while_it_is_inspected_is_not_refused(
     intake = bench.intake()
     intake.step()
     bench.seconds += 60
-    monkeypatch.setattr("agent.intake.intake.is_being_written", lambda path: False)
+    monkeypatch.setattr(OpenFootage, "is_being_written", lambda opened: False)
     monkeypatch.setattr(os, "open", pull)
     intake.step()
     monkeypatch.undo()

@@ -26,7 +26,8 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
-from agent.intake import settling
+from agent.device.clock import Clock, FixedClock
+from agent.intake import tracked
 from agent.intake.conform import damage, forecast
 from agent.intake.intake import Intake
 from agent.model import State, Verdict
@@ -69,7 +70,7 @@ class Bench:
 
     def start(self) -> None:
         self._stop = threading.Event()
-        self.intake = Intake(self.config, self.spool, self._stop, now=lambda: LATER)
+        self.intake = Intake(self.config, self.spool, self._stop, Clock("always", FixedClock(lambda: LATER)))
         works = (self.intake.run, lambda: self.intake.conformer.run(lambda: self.signs.append(time.monotonic())))
         self._threads = [threading.Thread(target=work) for work in works]
         for thread in self._threads:
@@ -116,7 +117,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     # A file that is not whole gets six times this before it is given up.
-    monkeypatch.setattr(settling, "SHORTEST_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(tracked, "MIN_INTERVAL_SECONDS", 0.1)
     made = Bench(tmp_path)
     yield made
     made.close()
