@@ -1,6 +1,29 @@
 """Errors as decisions: each type answers the question "what now?".
 
-Foreign errors (requests, sqlite3, OSError) are translated into these once, at the edge where they arise.
+    VisionIngestError              base; the text is written for a technician
+    ├── Cancelled                  shutdown: leave everything as it was
+    ├── ConfigError                edit the configuration
+    ├── FootageRefused             list the footage with the reason, leave it on disk
+    │   └── FootageIncomplete      wait while someone may still be writing it
+    ├── FootageGone                nothing: the next scan looks again
+    ├── SpoolError                 stop the daemon
+    │   └── SpoolLocked            another process owns the spool: do not touch it
+    ├── SpoolFull                  try again when there is room
+    └── DeliveryError              a request to the API failed
+        ├── LinkDown               send the same batch again after a backoff
+        ├── ClipUnreadable         leave out this clip, send the others
+        ├── DeliveryBlocked        pause all delivery until a person acts, probe now and then
+        │   ├── CredentialsRejected    401
+        │   ├── FeatureDisabled        403
+        │   └── EndpointNotFound       404
+        ├── TooLarge               413: send smaller batches
+        ├── RateLimited            429: wait as long as the server asks
+        ├── RequestRejected        other 4xx: find out which clip is at fault
+        └── CameraOffline          503 of the live stream: try again later by hand
+
+A few modules define subtypes that only their direct callers catch (`Mp4Error`, `ToolFailed`, `NoDaemon`).
+
+Errors of libraries (requests, sqlite3, OSError) are translated into these once, where the library is called.
 """
 
 from __future__ import annotations
@@ -16,11 +39,11 @@ def printable(text: str) -> str:
 
 
 class VisionIngestError(Exception):
-    """The base of all errors that this program raises on purpose; its text is written for a technician."""
+    """Base of all errors that this program raises on purpose; the text is written for a technician."""
 
 
 class Cancelled(VisionIngestError):
-    """The daemon was asked to stop meanwhile: leave everything as it was before the work began."""
+    """The daemon is shutting down: leave everything as it was before the operation."""
 
 
 # --- configuration -----------------------------------------------------------------------------------------------
@@ -40,7 +63,7 @@ class Problem:
 
 
 class ConfigError(VisionIngestError):
-    """The configuration cannot be used: a person must edit it. Carries every mistake, not only the first."""
+    """The configuration is invalid: a person must edit it. Carries every mistake, not only the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
@@ -54,9 +77,9 @@ class FootageRefused(VisionIngestError):
     """This footage cannot be delivered as it is: list it with the reason and leave it on disk.
 
     Args:
-        reason: the sentence shown to the technician.
-        look_again_seconds: after this many seconds the footage is inspected anew; None means only when the file or
-            the configuration changes.
+        reason: one sentence, shown to the technician.
+        retry_after_seconds: inspect the footage again after this time; None: only when the file or the configuration
+            changes.
     """
 
     def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
@@ -66,46 +89,46 @@ class FootageRefused(VisionIngestError):
 
 
 class FootageIncomplete(FootageRefused):
-    """The file is not a whole MP4 yet: refuse it only if nobody is writing it any more."""
+    """The file is not a complete MP4 yet: refuse it only once nobody is writing it any more."""
 
 
 class FootageGone(VisionIngestError):
-    """The file vanished or was rewritten between the scan and now: normal for a loop recorder; the next scan looks."""
+    """The file vanished or was rewritten since the scan: normal for a loop recorder. The next scan looks again."""
 
 
 # --- spool -------------------------------------------------------------------------------------------------------
 
 
 class SpoolError(VisionIngestError):
-    """The spool cannot be used: the daemon must stop rather than promise what it cannot keep."""
+    """The spool is unusable: the daemon must stop, since nothing it accepts now would be durable."""
 
 
 class SpoolLocked(SpoolError):
-    """Another process works on this spool: do not touch it."""
+    """Another process owns this spool: do not touch it."""
 
 
 class SpoolFull(VisionIngestError):
-    """No room now, for a clip or for a row: leave everything as it is and try again later."""
+    """No disk space for a clip or a row: leave everything as it is and try again later."""
 
 
 # --- delivery ----------------------------------------------------------------------------------------------------
 
 
 class DeliveryError(VisionIngestError):
-    """A request to the Vision API did not end with an answer that can be used."""
+    """A request to the Vision API did not end with a usable response."""
 
 
 class LinkDown(DeliveryError):
-    """Nobody's fault: send the same batch again later. No route, DNS, TLS, stall, reset, 5xx, captive portal."""
+    """No route, DNS, TLS, stall, reset, 5xx, captive portal: no clip is at fault, send the same batch again later."""
 
 
 class ClipUnreadable(DeliveryError):
-    """The stored file of one clip vanished, changed or cannot be read: that clip is not sendable, the others are.
+    """The stored file of one clip vanished, changed or cannot be read: leave out that clip, send the others.
 
     Args:
         file: the stored file.
-        reason: what became of it, for the technician; the sentence begins with the file.
-        may_pass: the bytes may still be there (a bad contact, a permission): they must be kept.
+        reason: what happened to the file, for the technician; the message begins with the file's name.
+        is_transient: the bytes may still be there (a bad contact, a permission), so the clip must be kept.
     """
 
     def __init__(self, file: Path, reason: str, *, is_transient: bool = False) -> None:
@@ -116,7 +139,7 @@ class ClipUnreadable(DeliveryError):
 
 
 class DeliveryBlocked(DeliveryError):
-    """A person must act before anything can be delivered: hold all delivery and look again now and then."""
+    """A person must act before anything can be delivered: pause all delivery, and probe now and then."""
 
 
 class CredentialsRejected(DeliveryBlocked):
@@ -132,14 +155,14 @@ class EndpointNotFound(DeliveryBlocked):
 
 
 class TooLarge(DeliveryError):
-    """413: the server will not take a body of this size: send less at once."""
+    """413: the server does not accept a body of this size: send smaller batches."""
 
 
 class RateLimited(DeliveryError):
-    """429: wait before the next request, whatever it is.
+    """429: wait before the next request of any kind.
 
     Args:
-        retry_after_seconds: what the answer's headers ask for; None if they say nothing.
+        retry_after_seconds: from the response's headers; None if they name no time.
     """
 
     def __init__(self, message: str, retry_after_seconds: float | None) -> None:
@@ -148,11 +171,11 @@ class RateLimited(DeliveryError):
 
 
 class RequestRejected(DeliveryError):
-    """422, or another 4xx that is about what was sent.
+    """422, or another 4xx about the content of the request.
 
     Args:
-        message: the server's words.
-        items: errors that name items of the batch: index in the batch to the server's words.
+        message: the server's message.
+        items: messages about single items of the batch, by index in the batch.
     """
 
     def __init__(self, message: str, items: Mapping[int, str] | None = None) -> None:
@@ -161,4 +184,4 @@ class RequestRejected(DeliveryError):
 
 
 class CameraOffline(DeliveryError):
-    """503 of the livestream endpoint: the camera is off or has no link; asking again at once does not help."""
+    """503 of the livestream endpoint: the camera is off or offline; an immediate retry does not help."""

@@ -1,4 +1,4 @@
-"""The values that flow through the journey: footage becomes clips, clips wait, are sent, and get a verdict."""
+"""The values that pass between stages: footage becomes clips; a clip waits, is uploaded, and gets a verdict."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from pathlib import Path
 EVENT_PRIORITY = 10
 NORMAL_PRIORITY = 0
 
-# A recorder closes its file moments after the last frame; slow cards and pre-recording take longer.
+# How far a file name and the file's modification time may differ and still come from the same clock. A recorder closes
+# its file moments after the last frame; slow cards and pre-recording take longer.
 CLOCKS_AGREE_SECONDS = 300
-# Less than this is a clock that is disciplined, not one that is set; timestamps have whole seconds.
+# A smaller change of the clock is NTP adjusting it, or rounding: timestamps have whole seconds.
 CLOCK_STEP_SECONDS = 3
 
 
 class State(str, Enum):
-    """Where a clip is. Every clip ever seen is in exactly one of these, and `why` tells how it got there."""
+    """The state of a clip. Every clip is in exactly one; `vision-ingest why` shows how it got there.
+
+    WAITING: in the spool, due at once or at a set time.
+    SENDING: claimed for an upload that is in flight.
+    ACCEPTED: the API took it without a result of its own; polled until confirmed.
+    DELIVERED: the API has it. The row stays, so that a rescan does not take in the same footage again.
+    REFUSED: cannot be delivered as it is; stays until someone retries it.
+    HELD: a person must fix the cause; probed now and then.
+    LOST: its bytes vanished before delivery.
+    """
 
     WAITING = "waiting"
     SENDING = "sending"
@@ -33,9 +43,9 @@ class State(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """A file that the recorder wrote, as it was when it was looked at.
+    """A file that the recorder wrote, as of one stat() call.
 
-    Size and modification time tell new footage from old under the same name: loop recorders reuse names.
+    Loop recorders reuse names: path, size and modification time together identify one recording.
     """
 
     path: Path
@@ -48,18 +58,18 @@ class Footage:
 
     @property
     def identity(self) -> str:
-        """32 hexadecimal digits that name this file with this content, stable over restarts."""
+        """Hash of path, size and modification time, 32 hexadecimal digits; the same after a restart."""
         text = b"%d %d %s" % (self.size_bytes, self.modified_ns, os.fsencode(self.path))
         return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class ClipKey:
-    """How the API names a clip: its results carry these four and nothing else, so they are the matching key.
+    """The matching key of a clip: the API's per-file results carry these four fields and no other identifier.
 
     Args:
-        registration: the vehicle, as the account knows it.
-        camera: the channel that the clip is tagged to.
+        registration: of the vehicle, as the account spells it.
+        camera: channel number.
         start: first instant, aware UTC, whole seconds (the API's timestamps have no fractions).
         end: last instant, aware UTC, whole seconds.
     """
@@ -79,14 +89,14 @@ class ClipKey:
 
 @dataclass(frozen=True, slots=True)
 class UntrustedClock:
-    """This device's clock as it was when a clip was recorded, where it could not be trusted then.
+    """What is needed to correct a clip's times, for a clip recorded while this device's clock was not trusted.
 
     Args:
-        boot_id: the boot of the device, 32 hexadecimal digits: only the same boot can tell what the clock was off by.
-        boot_began: Unix seconds at which the device booted by that clock. The same moment by a clock that was set
-            since is later or earlier by exactly as much as the clock was off.
-        lag_seconds: how long after the footage's end, as its name has it, the file was last written, both by that
-            clock. Near 0 if the recorder reads this device's clock; anything if the camera has a clock of its own.
+        boot_id: of the boot in which it was recorded, 32 hexadecimal digits: the offset is known only in that boot.
+        boot_began: boot time in Unix seconds, by the untrusted clock. Once the clock is set, the boot time by the
+            right clock differs from this by exactly the clock's offset.
+        lag_seconds: modification time of the file minus the end of the footage according to its name. Near 0 if the
+            recorder uses this device's clock; arbitrary if the camera has its own.
     """
 
     boot_id: str
@@ -95,21 +105,21 @@ class UntrustedClock:
 
     @property
     def is_time_source(self) -> bool:
-        """Whether the recorder may have read this clock: the name and the file's own date agree."""
+        """Whether the recorder may use this device's clock: file name and modification time agree."""
         return abs(self.lag_seconds) <= CLOCKS_AGREE_SECONDS
 
     def offset_seconds(self, boot_began: float) -> int:
-        """What is to be added to the clip's times once the same boot has the right time.
+        """Correction to add to the clip's times, once the clock is trusted in the same boot.
 
-        The name and the file's date agree also if the camera's own clock is right and this device's was off by
-        little. So two readings of the name are compared: by this device's clock, and as the right time. The one
-        that lies nearer to when the file was written wins.
+        Name and modification time also agree if the camera has its own, correct clock and this device's was only
+        slightly off. So both hypotheses are compared: the name was written by this device's clock, or is already
+        correct. The one closer to the modification time wins.
 
         Args:
-            boot_began: Unix seconds at which the device booted by the clock that is trusted.
+            boot_began: boot time in Unix seconds, by the trusted clock.
 
         Returns:
-            0 if the times are to be left as they are.
+            Seconds; 0 if the times stay as they are.
         """
         step = round(boot_began - self.boot_began)
         if abs(step) < CLOCK_STEP_SECONDS or not self.is_time_source:
@@ -119,18 +129,18 @@ class UntrustedClock:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """The unit that is delivered: one piece of footage, or a part of one.
+    """The unit of delivery: a whole recording, or one part of it.
 
     Args:
         footage: the file it comes from.
-        key: how the API will know it.
-        priority: larger is delivered first; EVENT_PRIORITY or NORMAL_PRIORITY.
+        key: identifies it in the API.
+        priority: higher is delivered first; EVENT_PRIORITY or NORMAL_PRIORITY.
         comments: free text for the API's `comments` field.
         sources: where each value came from, for `why`: {"start": "file name", …}.
-        piece: 0 for the first or only part of the footage.
-        pieces: how many clips the footage gives.
-        clock: set if its times cannot be believed before this device's clock is trusted; the spool holds it till then.
-        original_key: what the footage itself says, where its times were put right: after a restart it says so again.
+        piece: index of this part, from 0.
+        pieces: number of clips made from the footage.
+        clock: set if its times depend on a clock that is not trusted yet; the spool holds the clip until it is.
+        original_key: the key before its times were corrected, so that a rescan recognises the footage.
     """
 
     footage: Footage
@@ -146,14 +156,14 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A clip on its way: what the API is told of it, and the stored file that holds its bytes.
+    """A clip that is claimed for sending: its metadata, and the stored file that holds its bytes.
 
     Args:
-        id: the clip's number in the spool.
-        file: the stored file; it must still have `size_bytes` and `modified_ns` while it is sent.
-        attempts: how often delivery of this clip has failed through the clip's own fault.
-        strikes: how often a batch with this clip has failed while the API answered other requests.
-        companions: how many clips may share a batch with this one; None if any number may.
+        id: of the clip in the spool.
+        file: the stored file; it must still have `size_bytes` and `modified_ns` when it is sent.
+        attempts: failed deliveries that were this clip's own fault.
+        batch_failures: failed batches that contained this clip, while the API answered other requests.
+        max_batch_clips: largest batch this clip may be sent in; None: no limit.
     """
 
     id: int
@@ -169,14 +179,14 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one delivery attempt decided for one clip.
+    """The outcome of one delivery attempt for one clip.
 
     Args:
-        state: where the clip goes.
-        reason: why, in words for `why` and `clips`; empty when all is well.
-        retry_in_seconds: for WAITING, ACCEPTED and HELD: how long until it is looked at again; 0 means at once.
-        attempts, strikes, companions: the new values of the Upload's fields.
-        request_id: the API's number for it, where the answer had one.
+        state: the clip's next state.
+        reason: shown by `why` and `clips`; empty if nothing went wrong.
+        retry_in_seconds: for WAITING, ACCEPTED and HELD: delay until it is due again; 0 means at once.
+        attempts, batch_failures, max_batch_clips: new values of the Upload's fields.
+        request_id: the API's identifier, if the response had one.
     """
 
     state: State

@@ -1,8 +1,9 @@
-"""What this device's clock is worth.
+"""Whether this device's clock can be trusted, and how it was set during this boot.
 
-A device without a battery-backed clock starts with the time at which it was last switched off, or with 1970, and jumps
-to the right one when it reaches a time server: minutes or days later. A recorder on the device names its files by that
-clock. What it was off by can be told within the same boot, by the time since the boot, which nobody sets.
+A device without a battery-backed clock (RTC) boots with the time at which it was last switched off, or with 1970, and
+jumps to the right time when it reaches a time server, minutes or days later. A recorder on the device names its files
+by that clock. Within the same boot its offset can be computed afterwards, from the time since boot (CLOCK_BOOTTIME),
+which nobody can set.
 """
 
 from __future__ import annotations
@@ -21,43 +22,44 @@ from agent.model import CLOCK_STEP_SECONDS
 
 log = structlog.get_logger()
 
-# 2026-01-01: this program is younger. A clock that says less was never set.
+# 2026-01-01, before this program was written: a clock that shows an earlier time was never set.
 EARLIEST_PLAUSIBLE = 1_767_225_600.0
-# From this error on the kernel and timedated call a clock unsynchronised. STA_UNSYNC says something else: it may be
-# set only to keep the kernel from writing to the battery-backed clock.
+# From this error on, the kernel and timedated report a clock as unsynchronised. STA_UNSYNC is no evidence: it may be
+# set only to keep the kernel from writing to the RTC.
 MAX_ERROR_MICROSECONDS = 16_000_000
-# A battery-backed clock that is this near to the system's is where the latter came from; an hour's drift is far less,
-# and what a dead battery leaves, or systemd makes of it, is years away.
+# An RTC this close to the system clock is taken as its source. Drift is far smaller; after a dead battery, or after
+# systemd advanced the clock to its last known time, the difference is years.
 RTC_TOLERANCE_SECONDS = 300.0
-# The file's date and a time by the same clock may be this much outside the stretch in which it was seen.
+# Tolerance at both ends of a segment: a step is noticed only at the next sample.
 SLACK_SECONDS = 60.0
+# Bounds the memory of a clock that is set again and again.
 MAX_SEGMENTS = 16
 
 
 class ClockSource(Protocol):
-    """Where the readings come from."""
+    """Reads the clocks of a device."""
 
     def wall(self) -> float:
         """Unix seconds."""
 
     def boot_seconds(self) -> float:
-        """Seconds since the boot, those of suspend included; nobody can set them."""
+        """Seconds since boot, including suspend; nobody can set this clock."""
 
     def boot_id(self) -> str:
         """32 hexadecimal digits, new with each boot."""
 
     def kernel_synchronised(self) -> bool:
-        """Whether a time service keeps the kernel's clock right, whichever service that is."""
+        """Whether any time service keeps the kernel's clock synchronised."""
 
     def timesyncd_synchronised(self) -> bool:
         """Whether systemd-timesyncd has reached a server in this boot."""
 
     def rtc_seconds(self) -> float | None:
-        """Unix seconds by the battery-backed clock that the system's was set from; None if there is none."""
+        """Unix seconds by the RTC that the system clock was set from; None if there is none."""
 
 
 class SystemClocks:
-    """The readings of the machine that this runs on."""
+    """The clocks of the machine that this process runs on."""
 
     def wall(self) -> float:
         return time.time()
@@ -86,7 +88,7 @@ class SystemClocks:
 
 
 class FixedClock:
-    """A device whose clock is moved by nothing but what it is told: for one that is believed anyway."""
+    """A source that reads only `wall` and counts as synchronised: for a clock that is trusted unconditionally."""
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self.wall = wall
@@ -108,7 +110,7 @@ class FixedClock:
 
 
 class _Timex(ctypes.Structure):
-    """The first fields of struct timex (adjtimex(2)), and room for the others. With modes = 0 nothing is set."""
+    """The first fields of struct timex (adjtimex(2)), and room for the rest. modes = 0 means read only."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -124,9 +126,9 @@ class ClockReading:
     """One reading of this device's clocks.
 
     Args:
-        boot_seconds: since the boot, by a clock that nobody sets.
-        wall: Unix seconds, by the clock that is set.
-        trusted: whether `wall` is believed to be right.
+        boot_seconds: seconds since boot, by the clock that nobody can set.
+        wall: Unix seconds, by the clock that can be set.
+        trusted: whether `wall` is taken as correct.
     """
 
     boot_id: str
@@ -136,16 +138,16 @@ class ClockReading:
 
     @property
     def boot_began(self) -> float:
-        """Unix seconds at which the device booted, by this reading: changes by as much as the clock is set."""
+        """Boot time in Unix seconds, by this reading: moves by exactly as much as the clock is set."""
         return self.wall - self.boot_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ClockSegment:
-    """A stretch of this boot in which nobody set the clock, and its worth did not change.
+    """A period of this boot in which the clock was not set and its trust did not change.
 
     Args:
-        since: seconds after the boot at which it began; 0 for the first that was seen.
+        since: its beginning in seconds since boot; 0 for the first one.
         latest: the last reading in it.
     """
 
@@ -153,18 +155,21 @@ class ClockSegment:
     latest: ClockReading
 
     def contains(self, unix_seconds: float) -> bool:
-        """Whether the clock showed this time during the stretch."""
+        """Whether the clock showed this time during the segment."""
         at = unix_seconds - self.latest.boot_began
         return self.since - SLACK_SECONDS <= at <= self.latest.boot_seconds + SLACK_SECONDS
 
 
 class Clock:
-    """Reads this device's clock, judges it, and remembers how it was set during this boot.
+    """Samples this device's clock, decides whether it is trusted, and keeps the segments of this boot.
 
     Args:
-        trust: "auto" believes a clock that was synchronised in this boot and not set by hand since, or that agrees
-            with the battery-backed clock it was set from; "always" believes it whatever it says.
-        device: where the readings come from.
+        trust: "auto" trusts a clock that was synchronised in this boot and not set by hand since, or that agrees with
+            its RTC; "always" trusts it unconditionally. May be changed; takes effect with the next sample.
+        source: where the readings come from.
+
+    Threads: `sample` runs in one thread at a time: the intake's, and the main thread only while no pipeline runs.
+    Any thread may read `latest`, `segments` and `wall`: the segments are an immutable tuple, replaced as a whole.
     """
 
     def __init__(self, trust: Literal["auto", "always"] = "auto", source: ClockSource | None = None) -> None:
@@ -177,21 +182,21 @@ class Clock:
         self.sample()
 
     def wall(self) -> float:
-        """Unix seconds, right or wrong."""
+        """Unix seconds, trusted or not."""
         return self._source.wall()
 
     @property
     def latest(self) -> ClockReading:
-        """The reading of the last look."""
+        """The reading of the last sample."""
         return self._segments[-1].latest
 
     @property
     def segments(self) -> tuple[ClockSegment, ...]:
-        """How the clock was set in this boot, as far as it was seen, oldest first; the last one is in force."""
+        """The segments of this boot since start-up, oldest first; the last one is current."""
         return self._segments
 
     def sample(self) -> ClockReading:
-        """Reads the clock; logs once if it was set since the last look, or if its worth has changed."""
+        """Read the clock; log if it was set since the last sample, or if its trust changed."""
         wall, boot_seconds = self._source.wall(), self._source.boot_seconds()
         before = self._segments[-1] if self._segments else None
         step = wall - boot_seconds - before.latest.boot_began if before else 0.0
@@ -210,7 +215,7 @@ class Clock:
         return reading
 
     def log_state(self) -> None:
-        """Logs what the clock is worth."""
+        """Log whether the clock is trusted."""
         if self.latest.trusted:
             log.info("clock_trusted", says=_utc(self.latest.wall))
         else:
@@ -222,10 +227,11 @@ class Clock:
         if self._source.kernel_synchronised():
             self._synchronised, self._stepped = True, False
         elif stepped:
-            # Set by hand, or by a service that has yet to tell the kernel: what was known of the time is void.
+            # Set by hand, or by a time service that has not updated the kernel yet: earlier synchronisation is void.
             self._synchronised, self._stepped = False, True
         elif not self._stepped:
-            # A clock that was synchronised stays right for days without a network; the kernel gives it up after 9 h.
+            # A synchronised clock stays right for days without a network, although the kernel's error estimate grows
+            # past the limit after 9 h.
             self._synchronised = self._synchronised or self._source.timesyncd_synchronised()
         if self._synchronised:
             return True
@@ -234,9 +240,9 @@ class Clock:
 
 
 NOT_TRUSTED = (
-    "it is neither synchronised over the network in this boot nor confirmed by a battery-backed clock: clips that were "
-    "recorded by it are held until it is. Let the device reach a time server (NTP); if its clock is right by other "
-    'means, set trust = "always" in [clock]'
+    "it was not synchronised over the network in this boot, and no battery-backed clock confirms it: clips recorded by "
+    "this clock are held until then. Let the device reach a time server (NTP); if its clock is right by other means, "
+    'set trust = "always" in [clock]'
 )
 
 

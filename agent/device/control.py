@@ -1,6 +1,6 @@
-"""The daemon's control socket: one JSON line asks, one JSON line answers.
+"""The daemon's control socket: a request is one line of JSON, and so is the response.
 
-It tells what only the running daemon knows (the link, the upload in flight) without writing to the card, and lets
+It exposes what only the running daemon knows (the link, the upload in flight) without writing to the card, and lets
 commands change the queue without becoming a second writer.
 """
 
@@ -22,36 +22,38 @@ from agent.errors import VisionIngestError
 log = structlog.get_logger()
 
 NAME = "control.sock"
-REQUEST_BYTES = 1 << 20
-ANSWER_SECONDS = 10.0
-# Shorter than anyone's patience with an answer: one who asks nothing must not keep the next from being heard.
-QUESTION_SECONDS = 2.0
-PAUSE_SECONDS = 0.5
+MAX_LINE_BYTES = 1 << 20
+CLIENT_TIMEOUT_SECONDS = 10.0
+# Shorter than the client's timeout: a client that connects and sends nothing must not make the next one fail.
+SERVER_TIMEOUT_SECONDS = 2.0
+ACCEPT_RETRY_SECONDS = 0.5
 
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class NoDaemon(VisionIngestError):
-    """No daemon answers for this spool."""
+    """No running daemon responds for this spool."""
 
 
 class ControlServer:
-    """Answers on the socket in the spool's directory until it is closed.
+    """Serves requests on the socket in the spool's directory until it is closed.
 
     Args:
-        directory: the spool's directory, which only its owner may enter: that is the access control.
-        handler: makes the answer to a request; called from the server's thread. What it raises is logged and
-            answered as {"error": …}.
+        directory: the spool's directory; access control is that only its owner may enter it.
+        handler: returns the response to a request; an exception is logged and sent as {"error": …}.
+
+    Threads: one thread of its own accepts and handles requests, one at a time, so `handler` needs no protection against
+    itself. `close` is called by the thread that created the server.
     """
 
     def __init__(self, directory: Path, handler: Handler) -> None:
         self._handler = handler
         self._closed = threading.Event()
         self._path = directory / NAME
-        # The lock of the spool is held: a socket that is there was left by a daemon that was killed.
+        # The caller holds the spool's lock, so an existing socket was left by a daemon that was killed.
         self._path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with _short(self._path) as address:
+        with _short_address(self._path) as address:
             self._socket.bind(address)
         self._path.chmod(0o600)
         self._socket.listen(8)
@@ -60,7 +62,7 @@ class ControlServer:
 
     def close(self) -> None:
         self._closed.set()
-        with suppress(OSError):  # a disk that has failed must not keep the daemon from ending in order
+        with suppress(OSError):  # a failed disk must not prevent an orderly shutdown
             self._path.unlink()
         self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(timeout=2.0)
@@ -71,52 +73,52 @@ class ControlServer:
             try:
                 connection, _ = self._socket.accept()
             except OSError:
-                # Closed; or out of file descriptors, which passes.
-                self._closed.wait(PAUSE_SECONDS)
+                # Closed, or temporarily out of file descriptors.
+                self._closed.wait(ACCEPT_RETRY_SECONDS)
                 continue
             with connection:
-                connection.settimeout(QUESTION_SECONDS)
+                connection.settimeout(SERVER_TIMEOUT_SECONDS)
                 try:
-                    connection.sendall(_line(self._answer(_read_line(connection))))
+                    connection.sendall(_encode_line(self._respond(_read_line(connection))))
                 except (OSError, ValueError):
-                    # Whoever asked has gone, or asked nonsense: there is nobody to answer.
+                    # The client is gone, or what it sent is no request.
                     continue
 
-    def _answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _respond(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             return self._handler(request)
-        except Exception as exc:  # whatever one question does, the next must be answered
+        except Exception as exc:  # one failing request must not end the thread
             log.exception("question_failed", request=request)
-            return {"error": f"the daemon could not answer ({exc}); its log says more"}
+            return {"error": f"the daemon failed to process the request ({exc}); see its log"}
 
 
 def ask(directory: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """The running daemon's answer.
+    """Send a request to the running daemon and return its response.
 
     Args:
         directory: the spool's directory.
 
     Raises:
-        NoDaemon: none runs with this spool, or it does not answer in 10 s.
-        VisionIngestError: the daemon could not do what was asked.
+        NoDaemon: none runs for this spool, or it does not respond within 10 s.
+        VisionIngestError: the daemon responded with an error.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
-            connection.settimeout(ANSWER_SECONDS)
-            with _short(directory / NAME) as address:
+            connection.settimeout(CLIENT_TIMEOUT_SECONDS)
+            with _short_address(directory / NAME) as address:
                 connection.connect(address)
-            connection.sendall(_line(request))
-            answer = _read_line(connection)
+            connection.sendall(_encode_line(request))
+            response = _read_line(connection)
     except (OSError, ValueError) as exc:
         raise NoDaemon(f"no daemon answers for {directory}: {exc}") from exc
-    if "error" in answer:
-        raise VisionIngestError(str(answer["error"]))
-    return answer
+    if "error" in response:
+        raise VisionIngestError(str(response["error"]))
+    return response
 
 
 @contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """An address for a socket at any path: its own may be longer than the 107 bytes that fit (unix(7))."""
+def _short_address(path: Path) -> Iterator[str]:
+    """A short alias of a socket's path, which may exceed the 107 bytes that an address can hold (unix(7))."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
@@ -124,7 +126,7 @@ def _short(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def _line(value: Mapping[str, Any]) -> bytes:
+def _encode_line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
@@ -132,7 +134,7 @@ def _read_line(connection: socket.socket) -> dict[str, Any]:
     received = bytearray()
     while not received.endswith(b"\n"):
         piece = connection.recv(65536)
-        if not piece or len(received) > REQUEST_BYTES:
+        if not piece or len(received) > MAX_LINE_BYTES:
             raise ValueError("not one line")
         received += piece
     try:

@@ -1,7 +1,7 @@
-"""Which directories the kernel watches for a process, asked of the kernel itself (proc(5), /proc/PID/fdinfo).
+"""The directories that the kernel watches for a process, read from /proc/PID/fdinfo (proc(5)).
 
-A watch ends without a word when its card is unmounted or its directory deleted, and libraries leave out directories
-that the kernel had no watch for: only the kernel's own list tells what is watched.
+A watch ends silently when its card is unmounted or its directory deleted, and libraries silently skip directories
+when the kernel's watch limit is reached: only the kernel knows what is really watched.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 
 _PROCESSES = Path("/proc")
 _WATCH = re.compile(r"^inotify wd:\S+ ino:([0-9a-f]+) sdev:([0-9a-f]+) ", re.MULTILINE)
-# Within the kernel a device number has 20 bits for its minor part.
+# The kernel's internal device numbers have 20 bits for the minor part.
 _MINOR_BITS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Inode:
-    """A directory as the kernel knows it, whatever its name is.
+    """Identifies a directory independently of its name.
 
     Args:
-        device: as the kernel numbers it. A few filesystems (btrfs) tell programs another number.
+        device: the kernel's internal number. A few filesystems (btrfs) report another one to programs.
+        number: inode number.
     """
 
     device: int
@@ -31,7 +32,7 @@ class Inode:
 
     @classmethod
     def of(cls, path: Path | str) -> Inode | None:
-        """The directory at a path; None if there is none, or it cannot be told."""
+        """The directory at a path; None if it does not exist or cannot be read."""
         try:
             found = Path(path).stat()
         except OSError:
@@ -42,7 +43,11 @@ class Inode:
 
 
 def watched(process: str = "self") -> frozenset[Inode]:
-    """All that a process watches now; nothing where /proc does not tell."""
+    """All directories that a process watches now; empty if /proc is not readable.
+
+    Args:
+        process: its id, or "self".
+    """
     found: set[Inode] = set()
     place = _PROCESSES / process
     try:
@@ -55,5 +60,5 @@ def watched(process: str = "self") -> frozenset[Inode]:
                 text = (place / "fdinfo" / descriptor.name).read_text()
                 found.update(Inode(int(device, 16), int(number, 16)) for number, device in _WATCH.findall(text))
         except OSError:
-            continue  # closed meanwhile
+            continue  # closed in the meantime
     return frozenset(found)

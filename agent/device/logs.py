@@ -1,7 +1,7 @@
-"""The log: events with fields, harmless to read, without passwords, in the form that the reader of the stream needs.
+"""Structured logging: events with fields, sanitized, without passwords, in the format that suits the output stream.
 
-A log line quotes names that a stranger may have chosen: the names of files on a memory card, the answers of a captive
-portal. Whatever they hold, they cannot forge a line, colour a terminal or hide text.
+Log lines quote untrusted text: names of files on a memory card, responses of a captive portal. No such text can forge a
+log line, send escape sequences to a terminal, or hide other text.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from agent.config.settings import LogSettings, Secret
 
-LONGEST_TEXT = 2_000
-LONGEST_TRACEBACK = 16_000
-MOST_ITEMS = 50
-DEEPEST = 4
+MAX_TEXT_CHARS = 2_000
+MAX_TRACEBACK_CHARS = 16_000
+MAX_ITEMS = 50
+MAX_DEPTH = 4
 
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog(3)
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_OWN_FIELDS = ("timestamp", "level")  # stay as they are, whatever the password: the renderers rely on them
+_OWN_FIELDS = ("timestamp", "level")  # never redacted, even if the password is "info": the renderers rely on them
 _LOCK = threading.RLock()  # reentrant: a signal handler may log while its own thread is writing
 
 
@@ -43,14 +43,14 @@ def configure(
     stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """Set up structlog, and route the standard library's logging (from WARNING) through it. May be called again.
+    """Configure structlog, and route the standard library's logging (from WARNING) through it. May be called again.
 
     Args:
-        settings: the level and the format; "auto" is the console on a terminal, lines for the journal where the
-            service manager reads the stream, else JSON.
-        secrets: what is shown as "…" wherever it would appear.
-        stream: where lines go; None means standard error.
-        environ: where JOURNAL_STREAM (systemd.exec(5)), NO_COLOR and TERM are looked up.
+        settings: level and format; "auto" means console on a terminal, journal lines if journald reads the stream,
+            else JSON.
+        secrets: replaced by "…" wherever they would appear.
+        stream: the output; None means standard error.
+        environ: holds JOURNAL_STREAM (systemd.exec(5)), NO_COLOR and TERM.
     """
     stream = sys.stderr if stream is None else stream
     lines = _Lines(stream)
@@ -73,17 +73,17 @@ def configure(
 
 
 def sanitize(text: str) -> str:
-    """The text with everything invisible written out: control characters, line ends, ESC, bidirectional overrides.
+    """Escape everything that is not printable: control characters, line ends, ESC, bidirectional overrides.
 
-    A byte of a file name that is no UTF-8 (a surrogate, PEP 383) reads as \\xNN. A backslash is doubled, so that two
-    texts never look alike.
+    A byte of a file name that is not UTF-8 (a surrogate, PEP 383) becomes \\xNN. Backslashes are doubled, so that
+    different texts stay different.
     """
     if text.isprintable() and "\\" not in text:
         return text
-    return "".join(_written_out(character) for character in text)
+    return "".join(_escape(character) for character in text)
 
 
-def _written_out(character: str) -> str:
+def _escape(character: str) -> str:
     if character in _ESCAPES:
         return _ESCAPES[character]
     if character.isprintable():
@@ -97,18 +97,18 @@ def _written_out(character: str) -> str:
 
 
 class _Sanitizer:
-    """A processor that makes every text of an event harmless, hides the secrets, and cuts what is very long."""
+    """A processor that sanitizes every text of an event, redacts the secrets, and truncates long values."""
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
         forms = {form for secret in secrets for form in _forms(secret.reveal())}
         longest_first = sorted(forms, key=len, reverse=True)
-        self._hidden = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        self._secrets = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         clean = {key: event.pop(key) for key in _OWN_FIELDS if key in event}
         clean["event"] = self._text(str(event.pop("event")))
         traceback = event.pop("exception", None)
-        clean.update((self._text(str(key)), self._value(value, DEEPEST)) for key, value in event.items())
+        clean.update((self._text(str(key)), self._value(value, MAX_DEPTH)) for key, value in event.items())
         if traceback is not None:
             clean["exception"] = self._traceback(str(traceback))
         return clean
@@ -117,30 +117,30 @@ class _Sanitizer:
         if value is None or isinstance(value, (bool, int, float)):
             return value
         if depth and isinstance(value, Mapping):
-            items = list(value.items())[:MOST_ITEMS]
+            items = list(value.items())[:MAX_ITEMS]
             return {self._text(str(key)): self._value(item, depth - 1) for key, item in items}
         if depth and isinstance(value, (list, tuple, set, frozenset)):
-            return [self._value(item, depth - 1) for item in list(value)[:MOST_ITEMS]]
-        return self._text(_in_words(value))
+            return [self._value(item, depth - 1) for item in list(value)[:MAX_ITEMS]]
+        return self._text(_as_text(value))
 
     def _text(self, text: str) -> str:
         shown = self._without_secrets(text)
-        if len(shown) > LONGEST_TEXT:
-            return f"{sanitize(shown[:LONGEST_TEXT])}… ({len(shown)} characters)"
+        if len(shown) > MAX_TEXT_CHARS:
+            return f"{sanitize(shown[:MAX_TEXT_CHARS])}… ({len(shown)} characters)"
         return sanitize(shown)
 
     def _traceback(self, text: str) -> str:
-        """Lines stay lines; of a very long traceback the end is kept, which tells what happened."""
+        """Line breaks are kept; a very long traceback is truncated at the start, since the error is at the end."""
         shown = self._without_secrets(text)
-        if len(shown) > LONGEST_TRACEBACK:
-            shown = f"…\n{shown[-LONGEST_TRACEBACK:]}"
+        if len(shown) > MAX_TRACEBACK_CHARS:
+            shown = f"…\n{shown[-MAX_TRACEBACK_CHARS:]}"
         return "\n".join(sanitize(line) for line in shown.split("\n"))
 
     def _without_secrets(self, text: str) -> str:
-        return text if self._hidden is None else self._hidden.sub("…", text)
+        return text if self._secrets is None else self._secrets.sub("…", text)
 
 
-def _in_words(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, Enum):
         return str(value.value)
     if isinstance(value, BaseException):
@@ -154,14 +154,14 @@ def _in_words(value: object) -> str:
 
 
 def _forms(secret: str) -> set[str]:
-    """How a secret may be written: as it is, in a repr, in JSON, in a URL."""
+    """How a secret may appear: verbatim, in a repr, in JSON, in a URL."""
     if not secret:
         return set()
     return {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}
 
 
 def _rendering(form: str, stream: TextIO, environ: Mapping[str, str], clean: Processor) -> list[Processor]:
-    """The processors that make one line of an event, a cleaned one, in this form."""
+    """The processors that render an event in this format."""
     if form == "console" or (form == "auto" and stream.isatty()):
         colours = stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
         console = structlog.dev.ConsoleRenderer(
@@ -174,7 +174,7 @@ def _rendering(form: str, stream: TextIO, environ: Mapping[str, str], clean: Pro
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether the service manager reads this very stream: a child that writes elsewhere inherits the variable too."""
+    """Whether journald reads this very stream: a child process with redirected output inherits the variable too."""
     with contextlib.suppress(OSError, ValueError):
         status = os.fstat(stream.fileno())
         return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
@@ -182,21 +182,21 @@ def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def _indent_traceback(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """No line of a traceback starts where an event starts: the message of an exception may hold line ends."""
+    """Indent all lines of a traceback, so that a line break in an exception's message cannot forge an event."""
     if "exception" in event:
         event["exception"] = textwrap.indent(event["exception"], "    ", lambda _line: True)
     return event
 
 
 def _journal_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
-    """`<4>event key=value …`: the priority as sd-daemon(3) has it; the journal adds the time itself."""
+    """`<4>event key=value …`, with the priority prefix of sd-daemon(3); the journal adds the time."""
     priority = _PRIORITIES[event.pop("level")]
     name = event.pop("event")
     return " ".join([f"<{priority}>{name}", *(f"{key}={_field(value)}" for key, value in event.items())])
 
 
 def _field(value: object) -> str:
-    """A value that ends where it seems to end: text in quotes if it holds a space, a quote or an equals sign."""
+    """A value with an unambiguous end: quoted if it contains a space, a quote, an equals sign or a line break."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if value and not set(value) & set(' ="\n'):
@@ -206,9 +206,9 @@ def _field(value: object) -> str:
 
 
 class _Lines:
-    """Writes one line at a time. A stream that takes no more must not stop the deliveries: the line is lost.
+    """Writes whole lines, under the log's lock. A stream that cannot be written loses the line, not the daemon.
 
-    RuntimeError is what a buffered stream raises when a signal handler writes in the middle of a write.
+    RuntimeError is what a buffered stream raises if a signal handler writes during a write.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -225,13 +225,13 @@ class _Lines:
 
 
 class _Bridge(logging.Handler):
-    """Hands what libraries log to structlog, so that it takes the same form and loses the same secrets."""
+    """Passes log records of libraries to structlog, for the same format and redaction."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):
-            message = str(record.msg)  # its arguments do not fit; the library's mistake must not become an error here
+            message = str(record.msg)  # the library's arguments do not match its format
         level = min(logging.CRITICAL, record.levelno // 10 * 10)
         structlog.get_logger().log(
             level, "library_message", library=record.name, message=message, exc_info=record.exc_info

@@ -1,4 +1,4 @@
-"""What keeps the daemon small on a device with little memory: parts of libraries that it never uses stay out."""
+"""Reduces the daemon's memory: does not import unused parts of libraries, and shares one malloc arena."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ _M_ARENA_MAX = -8
 
 
 def import_with_stubs(absent: Iterable[str], unused: Iterable[str], modules: Iterable[str]) -> None:
-    """Import modules, but not all that they would import along.
+    """Import modules without some of their dependencies.
 
     Args:
-        absent: packages that they can do without, as if these were not installed.
-        unused: modules that they cannot be imported without, but of which nothing is used; if something is after all,
-            it is there.
+        absent: optional dependencies, treated as not installed.
+        unused: required dependencies that are never used: replaced by stubs that import the real module on the first
+            access to an attribute.
         modules: imported in this order.
     """
-    stand_ins: dict[str, ModuleType | None] = dict.fromkeys(absent)  # None is what import takes for «not there»
-    stand_ins |= {name: _placeholder(name) for name in unused}
-    with _standing_in(stand_ins), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `requests` says that it cannot guess the encoding of texts
+    stubs: dict[str, ModuleType | None] = dict.fromkeys(absent)  # None in sys.modules makes the import fail
+    stubs |= {name: _lazy_module(name) for name in unused}
+    with _installed(stubs), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `requests` warns that no charset detection is installed
         for module in modules:
             importlib.import_module(module)
 
 
 def limit_malloc_arenas() -> None:
-    """Let all threads share one pool of freed memory: by default glibc gives each its own, and keeps them all.
+    """Make all threads share one malloc arena: by default glibc gives each thread its own and never releases it.
 
-    A C library without `mallopt` (musl) has no such pools.
+    Does nothing with a C library without `mallopt` (musl), which has no arenas.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def _placeholder(name: str) -> ModuleType:
-    """A module that imports the real one when something in it is looked up (PEP 562)."""
+def _lazy_module(name: str) -> ModuleType:
+    """A stub that imports the real module on the first access to an attribute (PEP 562)."""
     module = ModuleType(name)
     module.__getattr__ = lambda attribute: getattr(importlib.import_module(name), attribute)  # type: ignore[method-assign]
     return module
 
 
 @contextmanager
-def _standing_in(stand_ins: Mapping[str, ModuleType | None]) -> Iterator[None]:
-    mine = {name: module for name, module in stand_ins.items() if name not in sys.modules}
-    sys.modules.update(mine)  # type: ignore[arg-type]
+def _installed(stubs: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    added = {name: module for name, module in stubs.items() if name not in sys.modules}
+    sys.modules.update(added)  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for name in mine:
+        for name in added:
             del sys.modules[name]

@@ -1,4 +1,4 @@
-"""What the service manager is told: ready, what the daemon does, that it moves (sd_notify(3), without a library)."""
+"""Notifications to the service manager: readiness, status, watchdog (sd_notify(3), without a library)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ SEND_SECONDS = 1.0
 
 
 class ServiceManager:
-    """The other end of $NOTIFY_SOCKET; without one, every message goes nowhere.
+    """Sends to $NOTIFY_SOCKET; without that variable, does nothing.
 
     Args:
-        environ: where NOTIFY_SOCKET and WATCHDOG_USEC stand.
+        environ: holds NOTIFY_SOCKET and WATCHDOG_USEC.
 
     Attributes:
-        watchdog_seconds: how long the manager waits for `watchdog_ping` before it ends the service; None for ever.
+        watchdog_seconds: the service is killed if `watchdog_ping` is not called for this long; None: no watchdog.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         micros = environ.get("WATCHDOG_USEC", "")
         self.watchdog_seconds = int(micros) / 1e6 if micros.isdecimal() and int(micros) > 0 else None
         address = environ.get("NOTIFY_SOCKET", "")
-        # A leading @ means the abstract namespace, whose first byte is zero.
+        # A leading @ means the abstract namespace: replaced by a zero byte.
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     def ready(self) -> None:
@@ -36,10 +36,10 @@ class ServiceManager:
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """Shows a sentence in `systemctl status`.
+        """Set the status line of `systemctl status`.
 
         Args:
-            text: any words, a server's too: on a line of their own they would be a message to the service manager.
+            text: may quote a server: line breaks are replaced, since each line is a message to the service manager.
         """
         self._send(f"STATUS={' '.join(text.split())}")
 
@@ -54,5 +54,5 @@ class ServiceManager:
             try:
                 notifier.sendto(message.encode(errors="replace"), self._address)
             except OSError:
-                # The manager went away or its queue stays full: nothing that footage should wait for.
+                # The manager is gone or its queue is full: not worth delaying deliveries.
                 return

@@ -1,4 +1,4 @@
-"""What the main thread waits for: other threads and signals ring it."""
+"""Ends the wait of the main thread at once: from other threads, and on signals."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from contextlib import suppress
 
 
 class Waker:
-    """Ends the wait of the main thread.
+    """A self-pipe that the main thread polls.
 
-    What a signal's handler in Python does is not enough: it runs between two steps of the main thread, and a signal
-    that comes when the thread is on its way into a wait would be noticed only after it. The interpreter's own handler
-    writes into this bell's socket at once (`signal.set_wakeup_fd`). Only the main thread can make one.
+    A Python signal handler alone is not enough: it runs between two bytecodes of the main thread, so a signal that
+    arrives just before the thread enters a blocking wait would be noticed only after that wait. The interpreter's
+    C-level handler writes to this socket at once (`signal.set_wakeup_fd`), so no signal is missed.
+
+    Threads: created, waited on and closed by the main thread only; `wake` may be called from any thread until `close`.
     """
 
     def __init__(self) -> None:
-        self._reading, self._writing = socket.socketpair()
-        self._reading.setblocking(False)
-        self._writing.setblocking(False)
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
         self._poll = select.poll()
-        self._poll.register(self._reading, select.POLLIN)
-        signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
+        self._poll.register(self._reader, select.POLLIN)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def wake(self) -> None:
-        """Ends the wait, or the next one; from any thread."""
-        with suppress(BlockingIOError):  # so many rings that were not heard yet are enough
-            self._writing.send(b"\0")
+        """End the current wait, or else the next one."""
+        with suppress(BlockingIOError):  # the buffer is full of wake-ups that were not read yet: one is enough
+            self._writer.send(b"\0")
 
     def wait(self, seconds: float) -> None:
-        """Waits until it rings or a signal comes, at most so long; what rang before counts too."""
+        """Wait for `wake` or a signal, at most this long; returns at once if one came since the last wait."""
         if self._poll.poll(seconds * 1000):
-            self._reading.recv(4096)
+            self._reader.recv(4096)
 
     def close(self) -> None:
-        """Signals are no longer heard, and it must not be rung again."""
+        """Stop listening for signals. `wake` must not be called any more."""
         signal.set_wakeup_fd(-1)
-        self._reading.close()
-        self._writing.close()
+        self._reader.close()
+        self._writer.close()

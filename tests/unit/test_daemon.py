@@ -82,7 +82,7 @@ def run(place: DaemonProcess, meanwhile: Callable[[], object]) -> int:
     return code
 
 
-def test_what_changes_is_told_when_it_changes(daemon: DaemonProcess, manager: Manager) -> None:
+def test_a_change_updates_the_status_line_at_once(daemon: DaemonProcess, manager: Manager) -> None:
     def bring_clips() -> None:
         manager.told("STATUS=0 waiting")
         for number in (1, 2):
@@ -92,7 +92,7 @@ def test_what_changes_is_told_when_it_changes(daemon: DaemonProcess, manager: Ma
     assert run(daemon, bring_clips) == 0
 
 
-def test_that_the_link_is_down_is_told_when_it_is_noticed(daemon: DaemonProcess, manager: Manager) -> None:
+def test_a_link_that_is_down_updates_the_status_line_at_once(daemon: DaemonProcess, manager: Manager) -> None:
     def bring_clip() -> None:
         manager.told("STATUS=0 waiting")
         (daemon.footage / "ABC1234X_1_20260728_140001.mp4").write_bytes(recording(1.0, seed="1"))
@@ -102,7 +102,7 @@ def test_that_the_link_is_down_is_told_when_it_is_noticed(daemon: DaemonProcess,
     assert run(daemon, bring_clip) == 0
 
 
-def test_a_signal_ends_the_sleep(daemon: DaemonProcess, manager: Manager) -> None:
+def test_a_signal_wakes_the_main_thread(daemon: DaemonProcess, manager: Manager) -> None:
     def reload() -> None:
         manager.told("STATUS=0 waiting")
         os.kill(os.getpid(), signal.SIGHUP)
@@ -113,7 +113,7 @@ def test_a_signal_ends_the_sleep(daemon: DaemonProcess, manager: Manager) -> Non
     manager.told("STOPPING=1")
 
 
-def test_a_part_that_fails_ends_the_daemon(
+def test_a_worker_that_fails_ends_the_daemon(
     daemon: DaemonProcess, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = threading.Event()

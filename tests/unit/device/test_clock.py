@@ -14,7 +14,7 @@ BOOTED = 1_790_000_000.0
 YEAR = 365 * 86_400.0
 
 
-def test_a_clock_that_a_time_service_keeps_is_trusted() -> None:
+def test_a_clock_synchronised_by_a_time_service_is_trusted() -> None:
     assert Clock(source=BenchDevice(BOOTED, kernel=True)).latest.trusted
 
 
@@ -23,7 +23,7 @@ def test_a_plausible_clock_without_a_source_is_not_trusted() -> None:
     assert not Clock(source=BenchDevice(BOOTED)).latest.trusted
 
 
-def test_always_believes_any_clock_and_asks_nobody() -> None:
+def test_always_trusts_any_clock_without_checking() -> None:
     class Silent(BenchDevice):
         def kernel_synchronised(self) -> bool:
             raise AssertionError("asked")
@@ -34,20 +34,20 @@ def test_always_believes_any_clock_and_asks_nobody() -> None:
 @pytest.mark.parametrize(
     ("off", "trusted"), [(0.0, True), (200.0, True), (-200.0, True), (400.0, False), (-YEAR, False)]
 )
-def test_the_battery_backed_clock_is_believed_as_long_as_it_agrees(off: float, trusted: bool) -> None:
+def test_a_clock_that_agrees_with_its_rtc_is_trusted(off: float, trusted: bool) -> None:
     """With a dead battery it says 2000, and systemd moves the system's clock on to when it was last known."""
     device = BenchDevice(BOOTED)
     device.rtc = device.wall() + off
     assert Clock(source=device).latest.trusted is trusted
 
 
-def test_two_clocks_that_agree_on_a_time_before_this_program_was_written_are_not_believed() -> None:
+def test_an_rtc_before_the_programs_own_date_is_not_trusted() -> None:
     device = BenchDevice(EARLIEST_PLAUSIBLE - 1000.0, uptime=10.0)
     device.rtc = device.wall()
     assert not Clock(source=device).latest.trusted
 
 
-def test_a_clock_that_was_synchronised_stays_trusted_without_a_network() -> None:
+def test_a_synchronised_clock_stays_trusted_without_a_network() -> None:
     device = BenchDevice(BOOTED, kernel=True)
     clock = Clock(source=device)
     device.uptime += 10 * 3600.0
@@ -56,7 +56,7 @@ def test_a_clock_that_was_synchronised_stays_trusted_without_a_network() -> None
 
 
 @pytest.mark.parametrize("seconds", [YEAR, -YEAR, 10.0])
-def test_a_clock_that_was_set_by_hand_is_not_trusted_until_it_is_synchronised_again(seconds: float) -> None:
+def test_a_clock_set_by_hand_is_not_trusted_until_it_is_synchronised(seconds: float) -> None:
     device = BenchDevice(BOOTED, kernel=True, timesyncd=True)
     clock = Clock(source=device)
     device.kernel = False
@@ -68,12 +68,12 @@ def test_a_clock_that_was_set_by_hand_is_not_trusted_until_it_is_synchronised_ag
     assert clock.sample().trusted
 
 
-def test_timesyncd_alone_is_believed_if_nobody_set_the_clock_since() -> None:
+def test_timesyncd_alone_is_enough_if_the_clock_was_not_set_since() -> None:
     device = BenchDevice(BOOTED, timesyncd=True)
     assert Clock(source=device).latest.trusted
 
 
-def test_a_step_is_told_once_and_by_how_much() -> None:
+def test_a_step_is_logged_once_with_its_size() -> None:
     device = BenchDevice(BOOTED)
     clock = Clock(source=device)
     with capture_logs() as logged:
@@ -88,7 +88,7 @@ def test_a_step_is_told_once_and_by_how_much() -> None:
     assert logged[0]["seconds"] == YEAR
 
 
-def test_suspend_and_a_disciplined_clock_are_no_steps() -> None:
+def test_suspend_and_ntp_adjustments_are_no_steps() -> None:
     device = BenchDevice(BOOTED)
     clock = Clock(source=device)
     with capture_logs() as logged:
@@ -101,7 +101,7 @@ def test_suspend_and_a_disciplined_clock_are_no_steps() -> None:
     assert len(clock.segments) == 1
 
 
-def test_the_settings_of_the_clock_in_this_boot_are_remembered() -> None:
+def test_the_segments_of_this_boot_are_remembered() -> None:
     device = BenchDevice(0.0, uptime=5.0)
     clock = Clock(source=device)
     device.uptime = 100.0
@@ -119,7 +119,7 @@ def test_the_settings_of_the_clock_in_this_boot_are_remembered() -> None:
     assert not right.contains(BOOTED)
 
 
-def test_a_clock_that_is_set_all_the_time_needs_no_more_memory() -> None:
+def test_the_number_of_segments_is_bounded() -> None:
     device = BenchDevice(BOOTED)
     clock = Clock(source=device)
     for _ in range(1000):
@@ -128,13 +128,13 @@ def test_a_clock_that_is_set_all_the_time_needs_no_more_memory() -> None:
     assert len(clock.segments) <= 16
 
 
-def test_a_change_of_the_configuration_takes_effect_at_the_next_look() -> None:
+def test_a_change_of_trust_takes_effect_at_the_next_sample() -> None:
     clock = Clock(source=BenchDevice(BOOTED))
     clock.trust = "always"
     assert clock.sample().trusted
 
 
-def test_this_device_can_be_read() -> None:
+def test_the_clocks_of_this_machine_can_be_read() -> None:
     device = SystemClocks()
     awake_seconds = time.monotonic()
     assert len(bytes.fromhex(device.boot_id())) == 16
@@ -143,7 +143,7 @@ def test_this_device_can_be_read() -> None:
     assert device.timesyncd_synchronised() == Path("/run/systemd/timesync/synchronized").exists()
 
 
-def test_the_kernel_is_asked_as_timedated_asks_it() -> None:
+def test_the_kernels_clock_error_is_read_as_timedated_reads_it() -> None:
     """The whole of struct timex by its own words (adjtimex(2)); the agent reads its first fields only."""
 
     class Whole(ctypes.Structure):

@@ -42,12 +42,12 @@ def connect(directory: Path) -> socket.socket:
     return connection
 
 
-def test_a_question_is_answered(directory: Path) -> None:
+def test_a_request_gets_its_response(directory: Path) -> None:
     request = {"ask": "retry", "clips": [1, 2], "name": "zürich \udcff\n.mp4"}
     assert ask(directory, request) == {"echo": request}
 
 
-def test_questions_asked_at_once_are_all_answered(directory: Path) -> None:
+def test_simultaneous_requests_all_get_their_response(directory: Path) -> None:
     answers: list[dict[str, Any]] = []
     asking = [
         threading.Thread(target=lambda number=number: answers.append(ask(directory, {"n": number})))
@@ -60,16 +60,16 @@ def test_questions_asked_at_once_are_all_answered(directory: Path) -> None:
     assert sorted(answer["echo"]["n"] for answer in answers) == list(range(6))
 
 
-def test_an_answer_longer_than_one_read_arrives_whole(directory: Path) -> None:
+def test_a_response_longer_than_one_read_arrives_whole(directory: Path) -> None:
     clips = list(range(100_000))
     assert ask(directory, {"clips": clips}) == {"echo": {"clips": clips}}
 
 
-def test_only_the_owner_may_ask(directory: Path) -> None:
+def test_only_the_owner_may_connect(directory: Path) -> None:
     assert stat.S_IMODE((directory / NAME).stat().st_mode) == 0o600
 
 
-def test_a_directory_with_a_path_longer_than_an_address_works(tmp_path: Path) -> None:
+def test_a_path_longer_than_a_socket_address_works(tmp_path: Path) -> None:
     directory = tmp_path / ("long" * 30) / ("longer" * 30)
     directory.mkdir(parents=True)
     assert len(str(directory)) > 300
@@ -93,7 +93,7 @@ def test_a_directory_with_a_path_longer_than_an_address_works(tmp_path: Path) ->
         b"[" * 200_000 + b"\n",
     ],
 )
-def test_garbage_is_not_answered_and_the_next_question_is(directory: Path, garbage: bytes) -> None:
+def test_garbage_gets_no_response_and_the_next_request_does(directory: Path, garbage: bytes) -> None:
     with connect(directory) as connection:
         connection.sendall(garbage)
         connection.shutdown(socket.SHUT_WR)
@@ -101,35 +101,33 @@ def test_garbage_is_not_answered_and_the_next_question_is(directory: Path, garba
     assert ask(directory, {"n": 1}) == {"echo": {"n": 1}}
 
 
-def test_a_question_without_end_is_cut_off(directory: Path) -> None:
+def test_an_endless_request_is_cut_off(directory: Path) -> None:
     with connect(directory) as connection, pytest.raises((BrokenPipeError, ConnectionResetError)):
         connection.sendall(b"x" * 50_000_000)
     assert ask(directory, {"n": 1}) == {"echo": {"n": 1}}
 
 
-def test_who_asks_and_leaves_does_not_stop_the_server(directory: Path) -> None:
+def test_a_client_that_disconnects_early_does_not_stop_the_server(directory: Path) -> None:
     with connect(directory) as connection:
         connection.sendall(b'{"n": 1}\n')
     assert ask(directory, {"n": 2}) == {"echo": {"n": 2}}
 
 
-def test_who_connects_and_asks_nothing_keeps_nobody_waiting_for_long(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_client_is_disconnected_soon(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(control, "QUESTION_SECONDS", 0.1)
+        patched.setattr(control, "SERVER_TIMEOUT_SECONDS", 0.1)
         with connect(directory) as silent:
             assert silent.recv(4096) == b"", "the server has hung up"
     assert ask(directory, {"n": 1}) == {"echo": {"n": 1}}
 
 
-def test_a_question_that_makes_the_daemon_stumble_is_told_to_the_asker_and_logged(tmp_path: Path) -> None:
+def test_a_failing_request_is_reported_to_the_client_and_logged(tmp_path: Path) -> None:
     server = ControlServer(tmp_path, lambda request: {"clips": [int(clip) for clip in request["clips"]]})
     try:
         with capture_logs() as logged:
-            with pytest.raises(VisionIngestError, match="could not answer"):
+            with pytest.raises(VisionIngestError, match="failed to process"):
                 ask(tmp_path, {"clips": [None]})
-            with pytest.raises(VisionIngestError, match="could not answer"):
+            with pytest.raises(VisionIngestError, match="failed to process"):
                 ask(tmp_path, {})
         assert ask(tmp_path, {"clips": ["3"]}) == {"clips": [3]}
     finally:
@@ -137,7 +135,7 @@ def test_a_question_that_makes_the_daemon_stumble_is_told_to_the_asker_and_logge
     assert [entry["event"] for entry in logged] == ["question_failed"] * 2
 
 
-def test_what_the_daemon_refuses_is_an_error_for_the_asker(tmp_path: Path) -> None:
+def test_an_error_response_raises_in_the_client(tmp_path: Path) -> None:
     server = ControlServer(tmp_path, lambda request: {"error": "unknown request"})
     try:
         with pytest.raises(VisionIngestError, match="unknown request") as caught:
@@ -147,14 +145,14 @@ def test_what_the_daemon_refuses_is_an_error_for_the_asker(tmp_path: Path) -> No
     assert not isinstance(caught.value, NoDaemon)
 
 
-def test_without_a_daemon_the_asker_is_told_so(tmp_path: Path) -> None:
+def test_without_a_daemon_the_client_raises_no_daemon(tmp_path: Path) -> None:
     with pytest.raises(NoDaemon, match="no daemon answers"):
         ask(tmp_path, {"ask": "status"})
     with pytest.raises(NoDaemon, match="no daemon answers"):
         ask(tmp_path / "nowhere", {"ask": "status"})
 
 
-def test_after_the_close_there_is_no_daemon_and_no_socket(tmp_path: Path) -> None:
+def test_after_close_there_is_no_daemon_and_no_socket(tmp_path: Path) -> None:
     server = ControlServer(tmp_path, echo)
     server.close()
     assert not (tmp_path / NAME).exists()
@@ -162,8 +160,8 @@ def test_after_the_close_there_is_no_daemon_and_no_socket(tmp_path: Path) -> Non
         ask(tmp_path, {})
 
 
-def test_a_daemon_that_does_not_answer_in_time_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.1)
+def test_a_daemon_that_does_not_respond_in_time_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "CLIENT_TIMEOUT_SECONDS", 0.1)
     release = threading.Event()
     server = ControlServer(tmp_path, lambda request: {"waited": release.wait(PATIENCE_SECONDS)})
     try:
@@ -174,7 +172,7 @@ def test_a_daemon_that_does_not_answer_in_time_is_none(tmp_path: Path, monkeypat
         server.close()
 
 
-def test_the_socket_that_a_killed_daemon_left_is_replaced(tmp_path: Path) -> None:
+def test_the_socket_left_by_a_killed_daemon_is_replaced(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from pathlib import Path; from agent.device.control import ControlServer;"
         "ControlServer(Path(sys.argv[1]), dict); os.kill(os.getpid(), signal.SIGKILL)"
@@ -190,9 +188,7 @@ def test_the_socket_that_a_killed_daemon_left_is_replaced(tmp_path: Path) -> Non
         server.close()
 
 
-def test_running_out_of_file_descriptors_does_not_end_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_server_survives_running_out_of_file_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [OSError(errno.EMFILE, "Too many open files")] * 2
     accept = socket.socket.accept
 
@@ -201,7 +197,7 @@ def test_running_out_of_file_descriptors_does_not_end_the_server(
             raise failures.pop()
         return accept(listener)
 
-    monkeypatch.setattr(control, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(control, "ACCEPT_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(socket.socket, "accept", failing_at_first)
     server = ControlServer(tmp_path, echo)
     try:
@@ -211,7 +207,7 @@ def test_running_out_of_file_descriptors_does_not_end_the_server(
     assert not failures
 
 
-def test_a_question_nested_as_deep_as_json_may_be_does_not_end_the_answers(tmp_path: Path) -> None:
+def test_the_server_survives_deeply_nested_json(tmp_path: Path) -> None:
     def refuse(request: Mapping[str, Any]) -> Mapping[str, Any]:
         if "deep" in request:
             raise ValueError("no")

@@ -9,7 +9,7 @@ from agent.device.inotify import Inode, watched
 IN_CREATE = 0x100
 
 
-def test_what_the_kernel_watches_is_told_until_the_watch_ends(tmp_path: Path) -> None:
+def test_a_watched_directory_is_listed_until_its_watch_ends(tmp_path: Path) -> None:
     libc = ctypes.CDLL(None)
     descriptor = libc.inotify_init()
     try:
@@ -27,5 +27,5 @@ def test_what_the_kernel_watches_is_told_until_the_watch_ends(tmp_path: Path) ->
         os.close(descriptor)
 
 
-def test_of_a_process_that_is_not_there_nothing_is_watched() -> None:
+def test_a_process_that_does_not_exist_watches_nothing() -> None:
     assert watched("no such process") == frozenset()

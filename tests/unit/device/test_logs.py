@@ -124,7 +124,7 @@ def test_the_journal_gets_one_line_with_a_priority_and_no_time(pipe: Pipe, level
     ]
 
 
-def test_a_child_that_inherits_the_journal_variable_but_writes_elsewhere_writes_json(pipe: Pipe) -> None:
+def test_json_is_used_if_journald_does_not_read_this_stream(pipe: Pipe) -> None:
     configure(pipe, "auto", JOURNAL_STREAM="8:12345").info("started")
     assert one_json_line(pipe)["event"] == "started"
 
@@ -156,7 +156,7 @@ def test_a_terminal_without_colours_gets_none(environ: dict[str, str]) -> None:
     assert "\x1b" not in terminal_output(act)
 
 
-def test_the_console_format_is_the_same_in_a_file_but_never_coloured(pipe: Pipe) -> None:
+def test_the_console_format_in_a_file_has_no_colours(pipe: Pipe) -> None:
     configure(pipe, "console").info("clip_delivered", clip=12)
     [line] = pipe.lines()
     assert re.fullmatch(r"\d\d:\d\d:\d\d \[info     \] clip_delivered +clip=12", line)
@@ -168,7 +168,7 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().err)["event"] == "started"
 
 
-def test_less_important_events_than_the_level_are_not_written(pipe: Pipe) -> None:
+def test_events_below_the_level_are_not_written(pipe: Pipe) -> None:
     log = configure(pipe, level="warning")
     log.debug("one")
     log.info("two")
@@ -176,7 +176,7 @@ def test_less_important_events_than_the_level_are_not_written(pipe: Pipe) -> Non
     assert one_json_line(pipe)["event"] == "three"
 
 
-def test_a_second_configuration_replaces_the_first_for_loggers_that_exist(pipe: Pipe) -> None:
+def test_reconfiguring_applies_to_existing_loggers(pipe: Pipe) -> None:
     log = configure(pipe, level="error")
     log.info("before")
     configure(pipe, level="info")
@@ -197,7 +197,7 @@ def test_a_file_name_cannot_forge_a_line_or_colour_a_terminal(pipe: Pipe, form: 
     assert "forged" in line
 
 
-def test_a_name_is_written_out_in_full(pipe: Pipe) -> None:
+def test_an_escaped_name_is_still_complete(pipe: Pipe) -> None:
     configure(pipe).info("clip_refused", file=HOSTILE, nested={"names": {HOSTILE}}, error=OSError(HOSTILE))
     event = one_json_line(pipe)
     assert event["file"] == HARMLESS
@@ -221,19 +221,19 @@ def test_a_value_cannot_forge_another_field_in_the_journal(pipe: Pipe) -> None:
         ("\U000e0001", r"\U000e0001"),
     ],
 )
-def test_what_is_invisible_is_written_out_and_all_else_is_kept(text: str, written: str) -> None:
+def test_sanitize_escapes_the_unprintable_and_keeps_the_rest(text: str, written: str) -> None:
     assert sanitize(text) == written
 
 
 @example("\x80", "\udc80")
 @given(st.text(st.characters(exclude_categories=())), st.text(st.characters(exclude_categories=())))
-def test_harmless_text_is_printable_and_different_texts_stay_different(one: str, other: str) -> None:
+def test_sanitized_text_is_printable_and_distinct_texts_stay_distinct(one: str, other: str) -> None:
     assert sanitize(one).isprintable()
     assert (sanitize(one) == sanitize(other)) == (one == other)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_stream_that_cannot_write_every_character_gets_it_written_out(encoding: str) -> None:
+def test_characters_outside_the_streams_encoding_are_escaped(encoding: str) -> None:
     out = io.BytesIO()
     stream = io.TextIOWrapper(out, encoding=encoding)
     logs.configure(LogSettings(format="console"), secrets=(), stream=stream, environ={})
@@ -241,7 +241,7 @@ def test_a_stream_that_cannot_write_every_character_gets_it_written_out(encoding
     assert out.getvalue().endswith(rb"file=\u8996\u983b.mp4" + b"\n")
 
 
-def test_what_is_very_long_is_cut(pipe: Pipe) -> None:
+def test_very_long_values_are_truncated(pipe: Pipe) -> None:
     nested: dict[str, Any] = {}
     nested["itself"] = nested
     configure(pipe).info("answer", body="x" * 1_000_000, many=list(range(10_000)), nested=nested)
@@ -252,7 +252,7 @@ def test_what_is_very_long_is_cut(pipe: Pipe) -> None:
     assert len(line) < 10_000
 
 
-def test_values_of_other_types_are_written_in_words(pipe: Pipe) -> None:
+def test_values_of_other_types_are_written_as_text(pipe: Pipe) -> None:
     start = datetime(2026, 3, 1, 8, 15, tzinfo=timezone.utc)
     configure(pipe).info("clip", state=State.WAITING, start=start, raw=b"\x1b", secret=SECRETS[0])
     event = one_json_line(pipe)
@@ -298,7 +298,7 @@ def test_the_password_appears_nowhere(pipe: Pipe, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console", "auto"])
 @pytest.mark.parametrize("password", ["level", "event", "info", "timestamp", "exception", "1", " "])
-def test_a_poor_password_garbles_the_log_but_breaks_nothing(pipe: Pipe, form: str, password: str) -> None:
+def test_a_weak_password_garbles_the_log_but_breaks_nothing(pipe: Pipe, form: str, password: str) -> None:
     environ = {"JOURNAL_STREAM": pipe.identity}
     settings = LogSettings(format=form)  # type: ignore[arg-type]
     logs.configure(settings, secrets=[Secret(password)], stream=pipe.stream, environ=environ)
@@ -307,7 +307,7 @@ def test_a_poor_password_garbles_the_log_but_breaks_nothing(pipe: Pipe, form: st
     assert "started" in line
 
 
-def test_a_password_with_the_start_of_another_is_hidden_as_a_whole(pipe: Pipe) -> None:
+def test_a_password_that_begins_like_another_is_fully_redacted(pipe: Pipe) -> None:
     logs.configure(LogSettings(format="json"), secrets=[Secret("abc"), Secret("abcdef")], stream=pipe.stream)
     structlog.get_logger().info("x", value="abcdef abc")
     assert one_json_line(pipe)["value"] == "… …"
@@ -331,7 +331,7 @@ def test_an_exception_is_text_in_json(pipe: Pipe) -> None:
     assert event["exception"].endswith("ValueError: bad box")
 
 
-def test_an_exception_is_a_readable_traceback_on_the_console_and_none_of_its_lines_looks_like_an_event(
+def test_a_traceback_on_the_console_cannot_forge_an_event(
     pipe: Pipe,
 ) -> None:
     log_an_exception(configure(pipe, "console"), message="bad\n12:00:00 [info     ] forged\x1b[31m")
@@ -349,7 +349,7 @@ def test_an_exception_is_one_line_in_the_journal(pipe: Pipe) -> None:
     assert line.endswith(r'\nValueError: bad box"')
 
 
-def test_of_a_very_long_traceback_the_end_is_kept(pipe: Pipe) -> None:
+def test_a_very_long_traceback_keeps_its_end(pipe: Pipe) -> None:
     log_an_exception(configure(pipe), message="x" * 50_000 + " the cause")
     exception = one_json_line(pipe)["exception"]
     assert exception.startswith("…\n")
@@ -360,7 +360,7 @@ def test_of_a_very_long_traceback_the_end_is_kept(pipe: Pipe) -> None:
 # --- libraries ---------------------------------------------------------------------------------------------------
 
 
-def test_libraries_take_the_same_form_from_warnings_on(pipe: Pipe) -> None:
+def test_warnings_of_libraries_take_the_same_format(pipe: Pipe) -> None:
     configure(pipe, level="debug")
     library = logging.getLogger("urllib3.connectionpool")
     library.info("Starting new connection")
@@ -373,13 +373,13 @@ def test_libraries_take_the_same_form_from_warnings_on(pipe: Pipe) -> None:
 @pytest.mark.parametrize(
     ("level", "name"), [(logging.ERROR, "error"), (35, "warning"), (logging.CRITICAL, "critical"), (99, "critical")]
 )
-def test_a_level_of_a_library_becomes_the_nearest_one_below(pipe: Pipe, level: int, name: str) -> None:
+def test_a_custom_level_of_a_library_is_rounded_down(pipe: Pipe, level: int, name: str) -> None:
     configure(pipe)
     logging.getLogger("watchdog").log(level, "overflow")
     assert one_json_line(pipe)["level"] == name
 
 
-def test_a_message_whose_arguments_do_not_fit_is_written_without_them(pipe: Pipe) -> None:
+def test_a_library_message_with_wrong_arguments_is_written_without_them(pipe: Pipe) -> None:
     configure(pipe)
     record = logging.LogRecord("persistqueue", logging.WARNING, __file__, 1, "%d rows of %d", ("many",), None)
     logging.getLogger().handlers[-1].handle(record)
@@ -411,7 +411,7 @@ def test_threads_never_mix_their_lines(pipe: Pipe) -> None:
         assert [event["count"] for event in events if event["thread"] == number] == list(range(200))
 
 
-def test_a_reader_that_went_away_does_not_stop_the_program() -> None:
+def test_a_reader_that_is_gone_does_not_stop_the_program() -> None:
     program = """
 import os, structlog
 from agent.config import LogSettings
@@ -430,7 +430,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("closed"), RuntimeError("busy")])
-def test_a_stream_that_takes_no_line_does_not_stop_the_program(error: Exception) -> None:
+def test_a_stream_that_cannot_be_written_does_not_stop_the_program(error: Exception) -> None:
     class Full(io.StringIO):
         def write(self, _text: str) -> int:
             raise error
@@ -441,7 +441,7 @@ def test_a_stream_that_takes_no_line_does_not_stop_the_program(error: Exception)
     assert stream.getvalue() == ""
 
 
-def test_a_value_that_no_one_can_write_down_leaves_its_event_whole(pipe: Pipe) -> None:
+def test_a_value_without_a_text_form_does_not_lose_its_event(pipe: Pipe) -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]

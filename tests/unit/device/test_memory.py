@@ -10,7 +10,7 @@ def in_a_new_process(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def test_libraries_are_imported_as_if_what_they_can_do_without_were_not_there() -> None:
+def test_optional_dependencies_are_treated_as_not_installed() -> None:
     program = """
 import sys
 from agent.device.memory import import_with_stubs
@@ -22,7 +22,7 @@ print(rich.__name__)
     assert in_a_new_process(program).splitlines() == ["[]", "rich"]
 
 
-def test_a_module_that_was_said_to_be_unused_is_there_when_it_is_used_after_all() -> None:
+def test_a_stub_imports_the_real_module_on_first_use() -> None:
     program = """
 from agent.device.memory import import_with_stubs
 import_with_stubs(absent=[], unused=["asyncio"], modules=["structlog"])
@@ -35,7 +35,7 @@ asyncio.run(say())
     assert in_a_new_process(program) == "heard"
 
 
-def test_modules_that_are_loaded_already_stay() -> None:
+def test_modules_already_imported_are_left_alone() -> None:
     program = """
 import sys, rich
 from agent.device.memory import import_with_stubs
@@ -45,11 +45,11 @@ print(sys.modules["rich"] is rich)
     assert in_a_new_process(program) == "True"
 
 
-def test_threads_can_be_made_to_share_their_freed_memory() -> None:
+def test_malloc_arenas_can_be_limited() -> None:
     limit_malloc_arenas()
 
 
-def test_the_daemon_starts_without_what_only_other_commands_need() -> None:
+def test_the_daemon_does_not_import_what_only_other_commands_need() -> None:
     program = """
 import sys
 from agent.cli import main

@@ -21,7 +21,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
         yield receiver, address
 
 
-def test_the_service_manager_is_told_in_its_own_words(manager: tuple[socket.socket, str]) -> None:
+def test_notifications_follow_the_protocol_of_the_service_manager(manager: tuple[socket.socket, str]) -> None:
     receiver, address = manager
     service_manager = ServiceManager({"NOTIFY_SOCKET": address})
     service_manager.ready()
@@ -38,13 +38,13 @@ def test_the_service_manager_is_told_in_its_own_words(manager: tuple[socket.sock
     ]
 
 
-def test_a_server_cannot_speak_to_the_service_manager_through_the_status(manager: tuple[socket.socket, str]) -> None:
+def test_quoted_server_text_cannot_inject_a_notification(manager: tuple[socket.socket, str]) -> None:
     receiver, address = manager
     ServiceManager({"NOTIFY_SOCKET": address}).status("link down: sorry\r\nMAINPID=1\n\nSTOPPING=1")
     assert receiver.recv(4096) == b"STATUS=link down: sorry MAINPID=1 STOPPING=1"
 
 
-def test_a_status_with_undecodable_bytes_is_sent_all_the_same(manager: tuple[socket.socket, str]) -> None:
+def test_a_status_with_undecodable_bytes_is_sent(manager: tuple[socket.socket, str]) -> None:
     receiver, address = manager
     ServiceManager({"NOTIFY_SOCKET": address}).status("clip \udcff.mp4")
     assert receiver.recv(4096) == b"STATUS=clip ?.mp4"
@@ -54,13 +54,11 @@ def test_without_a_service_manager_nothing_happens() -> None:
     ServiceManager({}).ready()
 
 
-def test_a_service_manager_that_is_gone_disturbs_nobody(tmp_path: Path) -> None:
+def test_a_service_manager_that_is_gone_is_ignored(tmp_path: Path) -> None:
     ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "gone")}).watchdog_ping()
 
 
-def test_a_service_manager_that_reads_nothing_does_not_stop_the_daemon(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_manager_that_does_not_read_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "SEND_SECONDS", 0.05)
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
@@ -84,5 +82,5 @@ def count_until_blocked(step: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("300000000", 300.0), ("", None), ("0", None), ("soon", None)])
-def test_the_managers_patience_is_known(given: str, seconds: float | None) -> None:
+def test_the_watchdog_timeout_is_read_from_the_environment(given: str, seconds: float | None) -> None:
     assert ServiceManager({"WATCHDOG_USEC": given}).watchdog_seconds == seconds

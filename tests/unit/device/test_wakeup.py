@@ -24,14 +24,14 @@ def waker() -> Iterator[Waker]:
     signal.signal(signal.SIGHUP, before)
 
 
-def test_a_ring_from_another_thread_ends_the_wait(waker: Waker) -> None:
+def test_wake_from_another_thread_ends_the_wait(waker: Waker) -> None:
     thread = threading.Thread(target=waker.wake)
     thread.start()
     waker.wait(FOR_EVER_SECONDS)
     thread.join()
 
 
-def test_a_ring_before_the_wait_counts_and_many_count_once(waker: Waker) -> None:
+def test_wakes_before_the_wait_are_kept_and_coalesced(waker: Waker) -> None:
     for _ in range(3):
         waker.wake()
     waker.wait(FOR_EVER_SECONDS)
@@ -40,13 +40,13 @@ def test_a_ring_before_the_wait_counts_and_many_count_once(waker: Waker) -> None
     waker.wait(0.0)
 
 
-def test_more_rings_than_anyone_can_hear_stop_nobody(waker: Waker) -> None:
+def test_wake_never_blocks_when_the_buffer_is_full(waker: Waker) -> None:
     for _ in range(100_000):
         waker.wake()
     waker.wait(FOR_EVER_SECONDS)
 
 
-def test_a_signal_whose_handler_has_run_before_the_wait_ends_it(waker: Waker) -> None:
+def test_a_signal_handled_just_before_the_wait_ends_it(waker: Waker) -> None:
     """As one does that comes when the thread is on its way into the wait."""
     os.kill(os.getpid(), signal.SIGHUP)
     waker.wait(FOR_EVER_SECONDS)
