@@ -1,4 +1,8 @@
-"""The composition root: builds the parts, runs them in threads, and obeys signals."""
+"""The composition root: builds intake and delivery, runs them in threads, and handles signals.
+
+Threads: the main thread runs `Daemon.run`, which supervises; `intake`, `delivery` and `conform` are the workers of the
+current `Pipeline`; `control` runs `Daemon._handle_control`. docs/architecture.md lists what each owns.
+"""
 
 from __future__ import annotations
 
@@ -31,28 +35,34 @@ from agent.vision.client import VisionClient
 log = structlog.get_logger()
 
 SHUTDOWN_TIMEOUT_SECONDS = 4.0
-# The service manager is told of a change at once, but not more often than this; and that all is well this often.
+# The status line is updated at once after a change, but not more often than this; the watchdog is pinged this often.
 STATUS_MIN_INTERVAL_SECONDS = 1.0
 WATCHDOG_INTERVAL_SECONDS = 15.0
-# A worker reports several times a minute; an upload reports with each piece that leaves.
+# Heartbeats come several times a minute; during an upload, with each piece of the body that is sent.
 STALL_TIMEOUT_SECONDS = 180.0
 
 
 def read_config(file: Path, *, with_password: bool = True) -> Config:
-    """The configuration, checked against the presets that this program knows.
+    """Load the configuration, checked against the known presets.
+
+    Args:
+        with_password: whether to read the password too, which an ordinary user may not.
 
     Raises:
-        ConfigError: with every mistake in it.
+        ConfigError: carries every mistake.
     """
     return load(file, with_password=with_password, presets=("auto", *PRESETS))
 
 
 class Worker:
-    """A thread that is watched: it reports that it moves, and what ended it is not lost.
+    """A supervised thread: it sends heartbeats, and the exception that ended it is kept.
 
     Args:
-        run: its work; given what is to be called as a sign that it moves.
-        on_end: called from it when it has ended, by an error too.
+        run: the thread's work; its argument is the heartbeat to call regularly.
+        on_end: called in the thread when it ends, also after an exception.
+
+    Attributes:
+        failure: the exception that ended the thread; set before `on_end` is called.
     """
 
     def __init__(self, name: str, run: Callable[[Callable[[], None]], None], on_end: Callable[[], None]) -> None:
@@ -63,25 +73,26 @@ class Worker:
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def heartbeat(self) -> None:
+        """Record that work goes on. May be called from any thread: a single assignment."""
         self._last_heartbeat = time.monotonic()
 
     def is_stalled(self, timeout_seconds: float) -> bool:
-        """Whether it has not moved for so long."""
+        """Whether there was no heartbeat for this long."""
         return time.monotonic() - self._last_heartbeat > timeout_seconds
 
     def _work(self) -> None:
         try:
             self._run(self.heartbeat)
-        except BaseException as exc:  # noqa: BLE001  # handed to the main thread, which ends the daemon with it
+        except BaseException as exc:  # noqa: BLE001  # the main thread logs it and ends the daemon
             self.failure = exc
         self._on_end()
 
 
 class Pipeline:
-    """Intake and delivery for one configuration, running.
+    """Intake and delivery for one configuration, running from construction until `stop`.
 
     Args:
-        on_change: called from their threads when there is something new to tell of them.
+        on_change: called from the workers' threads whenever the status line may have changed.
     """
 
     def __init__(self, config: Config, spool: Spool, clock: Clock, on_change: Callable[[], None]) -> None:
@@ -93,16 +104,20 @@ class Pipeline:
             spool, self._client, config.upload, self._stop, on_change=on_change, now=clock.wall
         )
         self.intake = Intake(config, spool, self._stop, clock, on_taken=self._taken)
-        self.workers = [
+        self.delivery = Worker("delivery", self.dispatcher.run, on_change)
+        self.workers = (
             Worker("intake", self.intake.run, on_change),
-            Worker("delivery", self.dispatcher.run, on_change),
+            self.delivery,
             Worker("conform", self.intake.conformer.run, on_change),
-        ]
+        )
         for worker in self.workers:
             worker.thread.start()
 
     def stop(self, seconds: float) -> bool:
-        """Asks all to stop and waits.
+        """Stop all workers and wait for them; may be called again if it failed.
+
+        Args:
+            seconds: how long to wait in total.
 
         Returns:
             Whether all have stopped in time.
@@ -117,7 +132,7 @@ class Pipeline:
             worker.thread.join(max(0.0, deadline - time.monotonic()))
         if any(worker.thread.is_alive() for worker in self.workers):
             return False
-        # Nobody else would close its connection for long: each reload would leave one behind.
+        # Without this, each reload would leave a connection open.
         self._client.close()
         return True
 
@@ -130,12 +145,15 @@ class Daemon:
     """`vision-ingest run`.
 
     Args:
-        file: the configuration's file, read again on SIGHUP.
-        config: what was read from it.
-        clock: this device's; made here if none is given.
+        file: the configuration file, read again on SIGHUP.
+        config: the configuration that was read from it.
+        clock: this device's clock; created here by default.
 
     Raises:
-        SpoolError: the spool cannot be used, or another daemon uses it.
+        SpoolError: the spool is unusable, or another process owns it.
+
+    Threads: all methods run in the main thread, except that workers call `_on_change`, and the control thread calls
+    `_handle_control` and through it `_status_line`. What these share is noted at the attributes.
     """
 
     def __init__(self, file: Path, config: Config, clock: Clock | None = None) -> None:
@@ -148,11 +166,13 @@ class Daemon:
         self._waker = Waker()
         self._stop_asked = False
         self._reload_asked = False
+        # Set by any thread, reset by the main thread before it reads the state, so that no change is missed.
         self._has_changed = False
         self._last_report = -WATCHDOG_INTERVAL_SECONDS
         self._sent_bytes = 0
-        self._waiting = 0
-        self._counted_revision = -1
+        # Revision of the spool, and the number of waiting clips at that revision. The main and the control thread both
+        # replace the pair as a whole: apart, a count could be kept for a revision that it does not belong to.
+        self._waiting = (-1, 0)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         self._clock = clock or Clock(config.clock.trust)
@@ -162,25 +182,25 @@ class Daemon:
         self._pipeline = Pipeline(config, self._spool, self._clock, self._on_change)
 
     def run(self) -> int:
-        """Runs until SIGTERM or SIGINT.
+        """Run until SIGTERM or SIGINT.
 
         Returns:
-            The exit code: 0 after a stop, 1 if a part failed: the service manager then starts it anew.
+            The exit code: 0 after a signal, 1 if a worker failed: the service manager then restarts the service.
         """
         control = ControlServer(self._config.spool.directory, self._handle_control)
         self._manager.ready()
         code = 1
         try:
-            code = self._watch()
+            code = self._supervise()
         finally:
             self._manager.stopping()
             control.close()
             if self._pipeline.stop(SHUTDOWN_TIMEOUT_SECONDS):
-                # After a failure the next start checks the queue for damage.
+                # Unless marked as clean, the next start checks the database for damage.
                 self._spool.close(clean=code == 0)
                 self._waker.close()
             else:
-                # A worker hangs in a system call: what it had in flight goes back, and the process ends around it.
+                # A worker is stuck in a system call: return its claimed clips to the queue, then exit regardless.
                 self._spool.release_all()
         log.info("stopped", exit_code=code)
         return code
@@ -196,8 +216,8 @@ class Daemon:
             self._has_changed = True
             self._waker.wake()
 
-    def _watch(self) -> int:
-        """The main thread's loop: signals, the workers' health, the service manager."""
+    def _supervise(self) -> int:
+        """The main loop: handles signals, checks the workers, notifies the service manager."""
         while not self._stop_asked:
             if self._reload_asked:
                 self._reload_asked = False
@@ -221,31 +241,31 @@ class Daemon:
         return False
 
     def _report(self) -> None:
-        # In this order: what changes from now on is told in the next report.
+        # Reset first: a change from now on leads to another report.
         self._has_changed = False
         self._last_report = time.monotonic()
         sent = self._pipeline.dispatcher.activity.sent_bytes
         if sent != self._sent_bytes:
             self._sent_bytes = sent
-            self._pipeline.workers[1].heartbeat()
+            self._pipeline.delivery.heartbeat()
         if not any(worker.is_stalled(self._stall_timeout_seconds) for worker in self._pipeline.workers):
             self._manager.watchdog_ping()
         self._manager.status(self._status_line())
 
     def _reload(self) -> None:
-        """Takes the configuration anew; one that cannot be used changes nothing."""
+        """Apply a new configuration; an invalid one is logged and changes nothing."""
         self._manager.reloading()
         try:
             config = read_config(self._file)
         except ConfigError as exc:
             problems = [str(problem) for problem in exc.problems]
-            log.warning("configuration_refused", problems=problems, effect="the earlier one stays in force")
+            log.warning("configuration_refused", problems=problems, effect="the previous configuration stays in effect")
             self._manager.ready()
             return
         if config.spool != self._config.spool:
-            log.warning("restart_needed", reason="[spool] changed: that takes effect when the service is restarted")
+            log.warning("restart_needed", reason="[spool] changed: restart the service to apply it")
         while not self._pipeline.stop(SHUTDOWN_TIMEOUT_SECONDS):
-            # New parts beside the old ones would take each other's clips. One that hangs is the watchdog's business.
+            # Never run two pipelines: they would claim each other's clips. A stuck worker ends by the watchdog.
             if self._stop_asked:
                 return
         self._spool.release_all()
@@ -272,22 +292,23 @@ class Daemon:
         )
 
     def _status_line(self) -> str:
+        """The line that `systemctl status` and `vision-ingest status` show."""
         activity = self._pipeline.dispatcher.activity
         revision = self._spool.revision
-        if revision != self._counted_revision:
-            # Counting reads the index of all that wait, and this may be asked for each second.
-            self._waiting = self._spool.ledger.counts([State.WAITING])[State.WAITING].clips
-            self._counted_revision = revision
-        waiting = self._waiting
+        counted_revision, waiting = self._waiting
+        if revision != counted_revision:
+            # Counting scans the index of waiting clips: only after changes, since this may be called each second.
+            waiting = self._spool.ledger.counts([State.WAITING])[State.WAITING].clips
+            self._waiting = (revision, waiting)
         doing = activity.doing
         if activity.batch_clips:
             doing = f"uploading {activity.batch_position} of {activity.batch_clips}"
         clock = "" if self._clock.latest.trusted else ", clock not trusted yet"
-        sentence = f"{waiting} waiting, {doing}{clock}, link {activity.link}"
-        return sentence + (f": {activity.reason}" if activity.reason else "")
+        line = f"{waiting} waiting, {doing}{clock}, link {activity.link}"
+        return line + (f": {activity.reason}" if activity.reason else "")
 
     def _handle_control(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Answers the commands that ask the running daemon."""
+        """Respond to a command; called in the control thread."""
         match request:
             case {"ask": "status"}:
                 return {
