@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
 
-from agent.config import Conform, Limits
 from agent.errors import FootageRefused, SpoolFull
-from agent.intake.conform.plan import Segment
-from agent.intake.conform.probe import InputFile, ProbeResult, Stream
+from agent.intake.conform import damage
+from agent.intake.conform.plan import Segment, SizeLimits, gops
+from agent.intake.conform.probe import InputFile, ProbeResult, Stream, packets
 from agent.intake.conform.process import CancelToken, ToolFailed, ToolProcess, last_line
 from agent.media import mp4
 
@@ -30,8 +30,23 @@ _KEY_FRAME_SECONDS = 1
 _MAX_BITS_PER_SECOND = 8_000_000
 
 
+# Containers in which each picture begins with its length, so that zeros can be told from a picture.
+_LENGTH_PREFIXED = frozenset(("MP4", "MOV"))
+
+
 class SegmentTooLarge(Exception):
     """A piece came out larger than was planned: plan with a smaller aim."""
+
+
+def read_gops(source: InputFile, facts: ProbeResult, watch: CancelToken) -> Iterator[Segment]:
+    """Reads every packet and yields the groups of pictures; those of an MP4 or MOV that hold zeros are not intact.
+
+    Raises:
+        FootageRefused: ffprobe cannot read it.
+        Cancelled: `watch` says stop.
+    """
+    found = packets(source, facts, watch)
+    return gops(damage.flag_zeroed(found, source.fd) if source.container in _LENGTH_PREFIXED else found)
 
 
 def cut(
@@ -40,14 +55,15 @@ def cut(
     pieces: Sequence[Segment],
     folder: Path,
     *,
-    conform: Conform,
-    limits: Limits,
+    keep_audio: bool,
+    limits: SizeLimits,
     watch: CancelToken,
 ) -> list[Path]:
     """Writes each piece as an MP4 of its own, with the index first.
 
     Args:
         pieces: all of the recording without a gap, those to be left out too.
+        keep_audio: encode audio that an MP4 cannot hold, instead of leaving it out.
         folder: an empty folder for them.
 
     Returns:
@@ -61,7 +77,7 @@ def cut(
     """
     if len(pieces) > MOST_PIECES:
         raise FootageRefused(f"it would be cut into {len(pieces):,} pieces: the file, or limits, cannot be right")
-    command = ["ffmpeg", *_QUIET, *source.input, *_streams(facts, conform)]
+    command = ["ffmpeg", *_QUIET, *source.input, *_streams(facts, keep_audio=keep_audio)]
     if len(pieces) == 1:
         command += ["-movflags", "+faststart", "-f", "mp4", "piece00000.mp4"]
     else:
@@ -90,13 +106,13 @@ def reencode(source: InputFile, facts: ProbeResult, target: Path, watch: CancelT
     _run(command, source, target.parent, watch)
 
 
-def _streams(facts: ProbeResult, conform: Conform) -> list[str]:
+def _streams(facts: ProbeResult, *, keep_audio: bool) -> list[str]:
     """The words that say what is taken: the video as it is, the audio if it can be; no data, no subtitles, no dates.
 
     The original's date would be that of every piece: the API is told the true one.
     """
     words = ["-map", f"0:{facts.video.index}", "-c:v", "copy"]
-    kept = [stream for stream in facts.audio if stream.codec in MP4_AUDIO or conform.audio == "keep"]
+    kept = [stream for stream in facts.audio if stream.codec in MP4_AUDIO or keep_audio]
     for number, stream in enumerate(kept):
         words += ["-map", f"0:{stream.index}", *_audio_codec(number, stream)]
     return [*words, "-dn", "-sn", "-map_metadata", "-1", "-map_chapters", "-1"]
@@ -118,7 +134,7 @@ def _run(command: Sequence[str], source: InputFile, folder: Path, watch: CancelT
         log.debug("ffmpeg_complained", last=last_line(child.stderr_tail), bytes=child.stderr_bytes)
 
 
-def _check(piece: Segment, file: Path, limits: Limits) -> None:
+def _check(piece: Segment, file: Path, limits: SizeLimits) -> None:
     try:
         size_bytes = file.stat().st_size
         with file.open("rb") as reading:

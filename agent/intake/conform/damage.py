@@ -93,10 +93,10 @@ def holds_zeros(file: BinaryIO) -> bool:
     return any(_is_zero(file, place) for place in _places(media.payload, min(media.end, size)))
 
 
-def flag_zeroed(packets: Iterable[Packet], file: BinaryIO) -> Iterator[Packet]:
+def flag_zeroed(packets: Iterable[Packet], fd: int) -> Iterator[Packet]:
     """The packets of an MP4, those pictures that are zeros marked: a picture begins with its length, never 0."""
     for packet in packets:
-        if packet.is_video and packet.position is not None and not any(os.pread(file.fileno(), 4, packet.position)):
+        if packet.is_video and packet.position is not None and not any(os.pread(fd, 4, packet.position)):
             yield replace(packet, is_intact=False)
         else:
             yield packet

@@ -10,11 +10,12 @@ from agent.config import Conform, Limits
 from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
 from agent.errors import FootageRefused
 from agent.intake.conform import damage
+from agent.intake.conform.cut import read_gops
 from agent.intake.conform.media import needs_ffmpeg
-from agent.intake.conform.plan import MARGIN, Segment, gops, plan
-from agent.intake.conform.probe import InputFile, packets, probe_file
+from agent.intake.conform.plan import MARGIN, Segment, plan_segments
+from agent.intake.conform.probe import InputFile, probe_file
 from agent.intake.conform.process import CancelToken, is_installed
-from agent.intake.conform.work import MP4_FAMILY, ConformJob, clips_of
+from agent.intake.conform.work import ConformJob, clips_of
 from agent.intake.fitting import MP4, is_h264
 from agent.intake.recording import Recording
 from agent.model import Clip
@@ -54,8 +55,7 @@ def forecast(recording: Recording, limits: Limits, watch: CancelToken, *, exactl
         return clips_of(recording, _alike(recording, limits), "as far as can be told without reading it all", ())
     with open_regular_file(recording.footage.path) as file:
         source = InputFile(file.fileno(), recording.media.container)
-        found = packets(source, probe_file(source, watch), watch)
-        pieces = plan(gops(damage.flag_zeroed(found, file) if source.container in MP4_FAMILY else found), limits)
+        pieces = plan_segments(read_gops(source, probe_file(source, watch), watch), limits)
     if not any(piece.is_intact for piece in pieces):
         raise FootageRefused(damage.diagnose_without_frames(bool(pieces)))
     return clips_of(recording, pieces, "without encoding", ())

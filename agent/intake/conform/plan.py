@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from agent.config import Limits
 from agent.errors import FootageRefused
 
 # What an MP4 adds: an entry in up to four tables for each packet, and the headers of a file.
@@ -20,6 +20,16 @@ FILE_OVERHEAD_BYTES = 4096
 MARGIN = 0.985
 # Where the pictures of one group end so long before the next begins, the recorder lost some: that is no part of a clip.
 GAP_SECONDS = 1.0
+
+
+class SizeLimits(Protocol):
+    """What one clip may have at most: bytes of its file, and seconds."""
+
+    @property
+    def max_bytes(self) -> int: ...
+
+    @property
+    def max_seconds(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ def gops(packets: Iterable[Packet]) -> Iterator[Segment]:
         yield group.piece(None)
 
 
-def plan(found: Iterable[Segment], limits: Limits, margin: float = MARGIN) -> tuple[Segment, ...]:
+def plan_segments(found: Iterable[Segment], limits: SizeLimits, margin: float = MARGIN) -> tuple[Segment, ...]:
     """The fewest pieces that stay within the limits.
 
     Args:
@@ -160,13 +170,13 @@ class _Group:
         return Segment(self.first_frame, self.start_seconds, ends, self.size_bytes, self.is_intact)
 
 
-def _fits(piece: Segment, limits: Limits, margin: float) -> bool:
+def _fits(piece: Segment, limits: SizeLimits, margin: float) -> bool:
     if not piece.is_intact:
         return True
     return piece.size_bytes <= limits.max_bytes * margin and 0 <= piece.seconds <= limits.max_seconds * margin
 
 
-def _check(group: Segment, limits: Limits) -> None:
+def _check(group: Segment, limits: SizeLimits) -> None:
     at = f"at second {group.start_seconds:,.0f}"
     remedy = (
         "it cannot be cut without re-encoding. Set a lower bitrate or more key frames in the camera, or allow "

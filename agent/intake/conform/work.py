@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +16,9 @@ from agent.config import Conform, Limits, SpoolSettings
 from agent.device.safe_open import open_regular_file
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.conform import damage
-from agent.intake.conform.cut import SegmentTooLarge, cut, reencode
-from agent.intake.conform.plan import MARGIN, GopTooLarge, Segment, gops, plan, whole_seconds
-from agent.intake.conform.probe import InputFile, ProbeResult, packets, probe_file
+from agent.intake.conform.cut import SegmentTooLarge, cut, read_gops, reencode
+from agent.intake.conform.plan import MARGIN, GopTooLarge, Segment, plan_segments, whole_seconds
+from agent.intake.conform.probe import InputFile, ProbeResult, probe_file
 from agent.intake.conform.process import CancelToken
 from agent.intake.fitting import MP4, is_h264, passthrough, unsupported_codec_reason
 from agent.intake.inspection import MAX_DURATION_SECONDS
@@ -29,8 +29,6 @@ log = structlog.get_logger()
 
 # How often a plan is tried with smaller aims before the recording is given up.
 PLANS = 3
-# Where each picture begins with its length.
-MP4_FAMILY = frozenset((MP4, "MOV"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +117,7 @@ class ConformTask:
             raise FootageRefused(unsupported_codec_reason(self._facts.code))
         if is_h264(self._facts.code):
             try:
-                return self._cut(self._source, self._facts, self._file)
+                return self._cut(self._source, self._facts)
             except GopTooLarge:
                 if not may_encode:
                     raise
@@ -140,15 +138,15 @@ class ConformTask:
             notes.append(f"{damage.CUT}: its last moments are missing")
         return notes
 
-    def _cut(self, source: InputFile, facts: ProbeResult, file: BinaryIO) -> ConformOutput:
+    def _cut(self, source: InputFile, facts: ProbeResult) -> ConformOutput:
         margin = MARGIN
         if self._fits() and source is self._source:
-            found = tuple(self._groups(source, facts, file))
+            found = tuple(read_gops(source, facts, self._watch))
             if found and all(group.is_intact for group in found):
                 return ConformOutput(found, (), "")
         _check_room(self._job.recording, self._rules, self._folder)
         for _ in range(PLANS):
-            pieces = plan(self._groups(source, facts, file), self._rules.limits, margin)
+            pieces = plan_segments(read_gops(source, facts, self._watch), self._rules.limits, margin)
             if not any(piece.is_intact for piece in pieces):
                 raise FootageRefused(damage.diagnose_without_frames(bool(pieces)))
             if pieces[-1].end_seconds > MAX_DURATION_SECONDS:
@@ -159,7 +157,7 @@ class ConformTask:
                     facts,
                     pieces,
                     self._folder,
-                    conform=self._rules.conform,
+                    keep_audio=self._rules.conform.audio == "keep",
                     limits=self._rules.limits,
                     watch=self._watch,
                 )
@@ -172,17 +170,13 @@ class ConformTask:
             )
         raise FootageRefused("ffmpeg makes its pieces larger than they should be, even with smaller aims")
 
-    def _groups(self, source: InputFile, facts: ProbeResult, file: BinaryIO) -> Iterator[Segment]:
-        found = packets(source, facts, self._watch)
-        return gops(damage.flag_zeroed(found, file) if source.container in MP4_FAMILY else found)
-
     def _reencoded(self) -> ConformOutput:
         _check_room(self._job.recording, self._rules, self._folder, copies=2)
         whole = self._folder / "whole.mp4"
         reencode(self._source, self._facts, whole, self._watch)
         with whole.open("rb") as file:
             source = InputFile(file.fileno(), MP4)
-            made = self._cut(source, probe_file(source, self._watch), file)
+            made = self._cut(source, probe_file(source, self._watch))
         whole.unlink()
         return replace(made, how="encoded anew as H.264")
 

@@ -115,7 +115,7 @@ def test_pictures_that_are_zeros_are_marked_and_sound_never_is() -> None:
         Packet(True, 0.2, 0.1, 4, is_key=False, position=None),
     ]
     with file_of(b"\0\0\0\x04" + bytes(8)) as file:
-        assert [packet.is_intact for packet in damage.flag_zeroed(packets, file)] == [True, False, True, True]
+        assert [packet.is_intact for packet in damage.flag_zeroed(packets, file.fileno())] == [True, False, True, True]
 
 
 @pytest.mark.parametrize(

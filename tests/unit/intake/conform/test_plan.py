@@ -17,7 +17,7 @@ from agent.intake.conform.plan import (
     Packet,
     Segment,
     gops,
-    plan,
+    plan_segments,
     whole_seconds,
 )
 
@@ -83,18 +83,18 @@ def test_a_recording_without_key_frames_has_no_groups() -> None:
 
 
 def test_a_piece_ends_before_the_group_that_would_break_the_bytes() -> None:
-    pieces = plan(steady(10, 2.0, 300_000), Limits(1_000_000, 300))
+    pieces = plan_segments(steady(10, 2.0, 300_000), Limits(1_000_000, 300))
     assert [piece.first_frame for piece in pieces] == [0, 30, 60, 90]
     assert all(piece.size_bytes <= 1_000_000 * MARGIN for piece in pieces)
 
 
 def test_a_piece_ends_before_the_group_that_would_break_the_seconds() -> None:
-    pieces = plan(steady(100, 10.0, 10_000), Limits(50_000_000, 300))
+    pieces = plan_segments(steady(100, 10.0, 10_000), Limits(50_000_000, 300))
     assert [piece.seconds for piece in pieces] == [290.0, 290.0, 290.0, 130.0]
 
 
 def test_a_single_group_may_go_up_to_the_limit_itself() -> None:
-    assert len(plan([group(0, 10.0, 1_000_000)], Limits(1_000_000, 10))) == 1
+    assert len(plan_segments([group(0, 10.0, 1_000_000)], Limits(1_000_000, 10))) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_single_group_may_go_up_to_the_limit_itself() -> None:
 )
 def test_a_group_over_a_limit_is_refused_with_what_to_change(large: Segment, words: str) -> None:
     with pytest.raises(GopTooLarge) as refused:
-        plan([*steady(2, 2.0, 1_000), large], Limits(1_000_000, 10))
+        plan_segments([*steady(2, 2.0, 1_000), large], Limits(1_000_000, 10))
     assert words in refused.value.reason
     assert "more key frames in the camera, or allow conform.reencode" in refused.value.reason
 
@@ -114,7 +114,7 @@ def test_a_group_over_a_limit_is_refused_with_what_to_change(large: Segment, wor
 def test_what_is_damaged_is_a_piece_of_its_own_and_may_be_of_any_size() -> None:
     found = steady(6, 2.0, 100_000)
     found = [replace(one, is_intact=number not in (2, 3)) for number, one in enumerate(found)]
-    pieces = plan(found, Limits(150_000, 5))
+    pieces = plan_segments(found, Limits(150_000, 5))
     assert [(piece.start_seconds, piece.end_seconds, piece.is_intact) for piece in pieces] == [
         (0.0, 2.0, True),
         (2.0, 4.0, True),
@@ -146,7 +146,7 @@ def recordings(draw: st.DrawFn) -> list[Segment]:
 
 @given(recordings(), st.integers(2_000_000, 9_000_000), st.integers(20, 300))
 def test_pieces_of_any_recording_fit_and_miss_nothing(found: list[Segment], max_bytes: int, max_seconds: int) -> None:
-    pieces = plan(iter(found), Limits(max_bytes, max_seconds))
+    pieces = plan_segments(iter(found), Limits(max_bytes, max_seconds))
     assert [(p.start_seconds, p.first_frame) for p in pieces] == [
         (p.start_seconds, p.first_frame) for p in found if p in _firsts(pieces, found)
     ]
@@ -188,7 +188,7 @@ def test_memory_holds_pieces_not_packets() -> None:
             yield video(number / 5, key=number % 20 == 0)
 
     tracemalloc.start()
-    pieces = plan(gops(an_hour()), Limits(50_000_000, 300))
+    pieces = plan_segments(gops(an_hour()), Limits(50_000_000, 300))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(pieces) == 13
