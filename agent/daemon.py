@@ -26,8 +26,8 @@ from agent.device.control import ControlServer
 from agent.device.service import ServiceManager
 from agent.device.wakeup import Waker
 from agent.errors import ConfigError
+from agent.intake.identify.presets import PRESETS
 from agent.intake.intake import Intake
-from agent.intake.presets import PRESETS
 from agent.model import State
 from agent.spool import Spool
 from agent.vision.client import VisionClient

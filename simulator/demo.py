@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from agent.cli import DONE, FAILED, USAGE
 from agent.cli.render import COLOURS, clip_table, console, size
 from agent.errors import SpoolError
-from agent.intake.conform import process
+from agent.media import ffmpeg as tools
 from agent.model import State
 from agent.spool.queries import open_ledger
 from simulator.faults import Fault
@@ -231,7 +231,7 @@ def record_long(work: Path, target: Path) -> RecordedFile | None:
     Returns:
         What was written; None if ffmpeg is not installed or cannot encode H.264.
     """
-    if not process.is_installed():
+    if not tools.is_installed():
         return None
     scene, whole = work / "scene.mp4", work / "whole.mp4"
     kilobits = SCENE_BYTES * 8 // SCENE_SECONDS // 1000

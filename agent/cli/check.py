@@ -84,7 +84,7 @@ def _disk(config: Config) -> Finding:
 
 def _tools(config: Config) -> Finding:
     """Not having ffmpeg is in order: footage that fits as it is needs none."""
-    from agent.intake.conform.process import is_installed
+    from agent.media.ffmpeg import is_installed
 
     if not config.conform.enabled:
         return Finding("ffmpeg", True, "not used: conform.enabled is false")

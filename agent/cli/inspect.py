@@ -37,7 +37,7 @@ from agent.config.values import WrongValueError, one_of, zone
 from agent.errors import VisionIngestError
 
 if TYPE_CHECKING:
-    from agent.intake.preview import DryRun, Finding
+    from agent.intake.dry_run import DryRun, Finding
 
 HELP = "what would be made of a file or a card"
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from agent.cli import DONE, FAILED
     from agent.cli.inspect_tables import show_one, show_summary
-    from agent.intake.preview import DryRun
+    from agent.intake.dry_run import DryRun
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     config = _configuration(args)
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 def as_json(finding: Finding) -> dict[str, Any]:
     """A finding as other programs read it; instants are UTC in ISO 8601."""
-    from agent.intake.preview import NO_REGISTRATION
+    from agent.intake.dry_run import NO_REGISTRATION
 
     naming, media, recording = finding.naming, finding.media, finding.recording
     return {
@@ -133,7 +133,7 @@ def _files(preview: DryRun, path: Path) -> list[Path]:
 
 def _folder(path: Path, config: Config, args: argparse.Namespace) -> FootageFolder:
     """The settings for a path: of the configured folder that it lies in, else the defaults, with what was asked for."""
-    from agent.intake.preview import footage_folder
+    from agent.intake.dry_run import footage_folder
 
     place = Path(os.path.abspath(path))  # noqa: PTH100  # as in _files
     # A file alone is read with all the folders around it: they can tell its camera or its date.
@@ -167,7 +167,7 @@ def _configuration(args: argparse.Namespace) -> Config:
 
 
 def _preset(name: str) -> str:
-    from agent.intake.presets import AUTO, PRESETS
+    from agent.intake.identify.presets import AUTO, PRESETS
 
     try:
         return str(one_of((AUTO, *PRESETS))(name))

@@ -13,11 +13,11 @@ from zoneinfo import ZoneInfo
 from agent.cli.render import console, size
 from agent.config import FootageFolder
 from agent.device.logs import sanitize
-from agent.intake.file_dates import utc_offset_mismatch
-from agent.intake.fitting import codec_name
-from agent.intake.marks import EventTag
-from agent.intake.preview import NO_REGISTRATION, Finding
-from agent.intake.recording import Recording
+from agent.intake.dry_run import NO_REGISTRATION, Finding
+from agent.intake.identify.presets import EventTag
+from agent.intake.identify.recording import Recording
+from agent.intake.identify.recording_time import utc_offset_mismatch
+from agent.intake.planning import codec_name
 from agent.model import Clip
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from agent.config.schema import Schema, schema
 from agent.config.values import WrongValueError
 from agent.device.durable import replace_file
 from agent.errors import ConfigError, VisionIngestError
-from agent.intake.presets import AUTO, PRESETS
+from agent.intake.identify.presets import AUTO, PRESETS
 
 HELP = "ask for what is needed, write the configuration, start the service"
 

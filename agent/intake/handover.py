@@ -15,7 +15,7 @@ import structlog
 from agent.config import FootageFolder
 from agent.device.safe_open import OpenFootage
 from agent.errors import FootageGone, FootageRefused, SpoolFull
-from agent.intake.reading import FootageReader
+from agent.intake.identify.reader import FootageReader
 from agent.intake.scanner import stat_footage
 from agent.intake.tracked import Tracked
 from agent.model import Clip, Footage

@@ -21,14 +21,13 @@ from agent.device.clock import Clock
 from agent.device.safe_open import OpenFootage, open_footage
 from agent.device.warn_once import WarnOnce
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
-from agent.intake.conform.conformer import Conformer, ConformResult
-from agent.intake.dating import resolve_against_clock
-from agent.intake.fitting import passthrough
+from agent.intake.conformer import Conformer, ConformResult
 from agent.intake.handover import Handover, Item, PendingBatch
-from agent.intake.naming import unsupported_reason
-from agent.intake.reading import FootageReader
+from agent.intake.identify.filename import unsupported_reason
+from agent.intake.identify.reader import FootageReader
+from agent.intake.identify.recording_time import check_recording_time, resolve_against_clock
+from agent.intake.planning import passthrough
 from agent.intake.scanner import FolderScanner, is_in_scope, matches_filters, stat_footage
-from agent.intake.times import check_recording_time
 from agent.intake.tracked import FileState, Tracked
 from agent.intake.watcher import Watcher
 from agent.model import Clip, ClipKey, Footage

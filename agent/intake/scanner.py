@@ -15,7 +15,7 @@ import structlog
 
 from agent.config import FootageFolder
 from agent.device.warn_once import WarnOnce
-from agent.intake.naming import proxies_in
+from agent.intake.identify.filename import proxies_in
 from agent.model import Footage, State
 from agent.spool import Spool
 

@@ -18,7 +18,7 @@ from enum import Enum
 
 from agent.config import FootageFolder
 from agent.errors import SpoolFull
-from agent.intake.conform.conformer import ConformResult
+from agent.intake.conformer import ConformResult
 from agent.model import Footage
 
 # An incomplete MP4 that does not change for this many times settle_seconds is treated as damaged. A recorder with a low

@@ -24,10 +24,11 @@ import json, resource, sys, threading
 from datetime import datetime, timezone
 from pathlib import Path
 from agent.config import Conform, Limits, SpoolSettings
-from agent.intake.conform.media import MediaReader
-from agent.intake.conform.process import CancelToken
-from agent.intake.conform.work import ConformJob, ConformSettings, conform
-from agent.intake.recording import Recording
+from agent.intake.identify.reader import MediaReader
+from agent.media.ffmpeg import CancelToken
+from agent.intake.conformer import ConformSettings, conform
+from agent.intake.planning import ConformJob
+from agent.intake.identify.recording import Recording
 
 source, folder = map(Path, sys.argv[1:])
 watch = CancelToken(threading.Event())

@@ -24,8 +24,8 @@ from agent.config.patterns import pattern
 from agent.device import logs
 from agent.device.control import NAME, ControlServer
 from agent.errors import ConfigError, FootageRefused, VisionIngestError
-from agent.intake.naming import read_name
-from agent.intake.sidecar import read_sidecar
+from agent.intake.identify.filename import read_name
+from agent.intake.identify.sidecar import read_sidecar
 from agent.media import mp4
 from agent.model import ClipKey, State, Upload
 from agent.spool import files

@@ -9,7 +9,7 @@ import pytest
 
 from agent.config import FootageFolder
 from agent.errors import FootageGone, FootageRefused, SpoolFull
-from agent.intake.conform.conformer import ConformResult
+from agent.intake.conformer import ConformResult
 from agent.intake.tracked import NEVER, FileState, Tracked
 from agent.model import Footage
 

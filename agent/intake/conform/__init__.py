@@ -1,1 +1,0 @@
-"""Footage that the API would not take as it is: cut, repacked or saved from damage with ffmpeg, outside the intake."""

@@ -1,0 +1,67 @@
+"""What a file of footage is, whoever read it and wherever each value was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from agent.intake.identify.presets import EventTag
+from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Footage
+
+MP4 = "MP4"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What a file holds.
+
+    Args:
+        container: "MP4", "MOV", …: as shown to a technician.
+        codec: the four-character code of the first video track, such as "avc1"; empty if it names none, None if there
+            is no video at all.
+        duration_seconds: of the first video track; 0.0 if the headers give none.
+        created: the container's own date, aware UTC as written, whatever the camera meant by it; None if unset.
+    """
+
+    container: str
+    codec: str | None
+    duration_seconds: float
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The facts of one file of footage. Whether the API takes it as it is, is for `agent.intake.planning` to say.
+
+    Args:
+        footage: the file, as it was while it was read.
+        media: what it holds.
+        registration: the vehicle, in normal form.
+        camera: the channel, 0 to 255.
+        start: its first instant, aware UTC, whole seconds.
+        preset: the name of the preset that read the file's name; empty if none did.
+        event: what it is marked as; None if nothing special.
+        comments: for the API.
+        sources: value to where it came from, for `why`: {"start": "file name (plain)", …}.
+    """
+
+    footage: Footage
+    media: Media
+    registration: str
+    camera: int
+    start: datetime
+    preset: str = ""
+    event: EventTag | None = None
+    comments: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def priority(self) -> int:
+        """Events go first."""
+        return EVENT_PRIORITY if self.event and self.event.high_priority else NORMAL_PRIORITY
+
+    @property
+    def end(self) -> datetime:
+        """Its last instant, to the fraction of a second."""
+        return self.start + timedelta(seconds=self.media.duration_seconds)
