@@ -1,6 +1,6 @@
 """The Vision API's endpoints: typed values in and out, and every foreign error translated.
 
-Source: Fleet API reference 1.26.0622.1, Vision endpoints and `GET /health`.
+Source: Fleet API reference 1.26.0622.1, Vision endpoints.
 """
 
 from __future__ import annotations
@@ -223,17 +223,6 @@ class VisionClient:
         if 200 <= reply.status < 300 and isinstance(payload, list):
             return urls(payload)  # "an array of links": perhaps a bare one
         return urls(self._require_success(reply)["data"])
-
-    def health(self) -> None:
-        """GET /health: without credentials; to be asked at most once in five minutes.
-
-        Raises:
-            LinkDown: the API is not reached, or does not say that it is well.
-        """
-        reply = self._transport.exchange("GET", "/health", authenticated=False)
-        # What it says is not published; a login page is the one thing that it is not.
-        if not 200 <= reply.status < 300 or "html" in reply.headers.get("Content-Type", "").lower():
-            raise error_mapping.error_for(reply, _json(reply), self._now())
 
     def abort(self) -> None:
         """End the request under way, at once, with Stopped; later ones end so too. For any thread."""

@@ -97,7 +97,6 @@ class Transport:
         query: Iterable[tuple[str, str]] = (),
         document: object = None,
         body: Body | None = None,
-        authenticated: bool = True,
     ) -> HttpResponse:
         """Send one request and read the answer.
 
@@ -106,7 +105,6 @@ class Transport:
             query: names and values.
             document: sent as JSON.
             body: sent as it is; whatever its iteration raises comes out unchanged.
-            authenticated: False sends no credentials.
 
         Raises:
             LinkDown: no whole answer came. Nothing is known of what the server did.
@@ -130,7 +128,7 @@ class Transport:
                 params=list(query),
                 data=data,
                 headers=headers,
-                auth=_Credentials(self._api) if authenticated else _no_credentials,
+                auth=_Credentials(self._api),
                 timeout=(self._api.connect_timeout_seconds, self._api.stall_timeout_seconds),
                 allow_redirects=False,
                 stream=True,
@@ -172,10 +170,6 @@ class _Credentials(AuthBase):
         pair = f"{self._api.username}:{self._api.password.reveal()}"
         request.headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
         return request
-
-
-def _no_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _ca_file(api: Api) -> str | bool:

@@ -251,19 +251,6 @@ class TestALivestream:
             client.livestream("A", [1])
 
 
-class TestHealth:
-    def test_it_is_asked_without_credentials(self, tmp_path: Path) -> None:
-        with vision(tmp_path, answering(200, {"status": "ok"})) as (client, server):
-            client.health()
-            assert server.requests[0].target == "/rest/health"
-            assert "authorization" not in server.requests[0].headers
-
-    @pytest.mark.parametrize(("status", "payload"), [(200, "<html>login</html>"), (500, API_ERROR), (503, "<html>")])
-    def test_anything_else_is_not_well(self, tmp_path: Path, status: int, payload: object) -> None:
-        with vision(tmp_path, answering(status, payload)) as (client, _), pytest.raises(LinkDown):
-            client.health()
-
-
 def test_the_status_table_is_the_cheap_check(tmp_path: Path) -> None:
     with vision(tmp_path, answering(200, {"data": []})) as (client, server):
         client.videos_status()
@@ -320,7 +307,6 @@ def every_call(upload: Upload) -> list[Callable[[VisionClient], object]]:
         lambda client: list(client.all_requests()),
         lambda client: client.create_request("A", START, 1, [1]),
         lambda client: client.livestream("A", [1]),
-        lambda client: client.health(),
     ]
 
 

@@ -24,14 +24,14 @@ DONE = {"data": None}
 NOW = datetime.now(timezone.utc)
 
 
-def exchange(base_url: str, folder: Path, *, authenticated: bool = True, **changes: Any) -> HttpResponse:
+def exchange(base_url: str, folder: Path, **changes: Any) -> HttpResponse:
     with closing(Transport(api(base_url, folder, **changes), lambda: False)) as transport:
-        return transport.exchange("GET", "/status", authenticated=authenticated)
+        return transport.exchange("GET", "/status")
 
 
-def headers_of(folder: Path, *, authenticated: bool = True, **changes: Any) -> Mapping[str, str]:
+def headers_of(folder: Path, **changes: Any) -> Mapping[str, str]:
     with scripted_server(answering(200, DONE), certificate=certificate()) as server:
-        exchange(server.url, folder, authenticated=authenticated, **changes)
+        exchange(server.url, folder, **changes)
         return server.requests[0].headers
 
 
@@ -40,10 +40,6 @@ def test_a_request_carries_the_credentials_and_says_who_asks(tmp_path: Path) -> 
     assert headers["authorization"] == "Basic YWNjb3VudDpjb3JyZWN0LWhvcnNlLdCx0YPQug=="  # in UTF-8
     assert headers["user-agent"] == f"vision-ingest/{__version__}"
     assert headers["accept"] == "application/json"
-
-
-def test_a_request_without_credentials_carries_none(tmp_path: Path) -> None:
-    assert "authorization" not in headers_of(tmp_path, authenticated=False)
 
 
 def test_the_environment_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
