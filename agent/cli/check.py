@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from agent.cli.service_steps import act_as_service_user
+from agent.cli.access import act_as_service_user
 from agent.config import Config
 from agent.device.clock import NOT_TRUSTED, Clock
 from agent.errors import ConfigError, DeliveryError

@@ -6,8 +6,8 @@ import argparse
 import json
 from collections import deque
 
+from agent.cli.access import ledger_of
 from agent.cli.render import as_json, clip_table, console
-from agent.cli.spool_access import ledger_of
 from agent.model import State
 
 HELP = "list clips, by state"

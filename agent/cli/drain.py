@@ -12,8 +12,8 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from agent.cli.access import act_as_owner
 from agent.cli.render import console
-from agent.cli.spool_access import act_as_owner
 from agent.config import Config
 from agent.delivery.dispatcher import Dispatcher
 from agent.delivery.progress import Activity

@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from agent.cli.spool_access import act_as_owner, find_clip
+from agent.cli.access import act_as_owner, find_clip
 from agent.config import SpoolSettings
 from agent.daemon import read_config
 from agent.device.control import NoDaemon, ask

@@ -8,17 +8,22 @@ leaves as it is, and the password into a file that only root may read.
 from __future__ import annotations
 
 import argparse
+import grp
 import json
 import os
+import pwd
+import shutil
+import stat
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent import cli
-from agent.cli import service_steps
-from agent.config.loading import read_document
+from agent.config.environment import SERVICE_USER
+from agent.config.loading import SYSTEM_FILE, read_document
 from agent.config.password import CREDENTIAL, VARIABLE
 from agent.config.regions import BASE_URLS
 from agent.config.schema import Schema, schema
@@ -29,6 +34,8 @@ from agent.intake.identify.presets import AUTO, PRESETS
 
 HELP = "ask for what is needed, write the configuration, start the service"
 
+UNIT = "vision-ingest.service"
+_SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
 ANSWERS = "setup.toml"
 EXPLAINED = "# The answers of `vision-ingest setup` stand in config.d; vision-ingest.toml(5) explains every key.\n"
 HEADER = "# Written by `vision-ingest setup`, which replaces this file when it is run again.\n"
@@ -105,13 +112,13 @@ def run(args: argparse.Namespace) -> int:
     except OSError as exc:
         raise VisionIngestError(f"{exc.filename}: {exc.strerror}; run this with sudo") from exc
     print(f"Written: {answers_file}", flush=True)
-    for words in service_steps.grant_group_access(Path(answers["footage"]["path"])):
+    for words in _grant_group_access(Path(answers["footage"]["path"])):
         print(words, flush=True)
-    checked = service_steps.in_child(lambda: cli.main(["check", "--config", str(args.config)]))
+    checked = _in_child(lambda: cli.main(["check", "--config", str(args.config)]))
     if not args.no_restart and not _is_usable(args.config):
         print("The service was left as it is: put right what stands above, then run setup again.")
     elif not args.no_restart:
-        for words in service_steps.restart(args.config):
+        for words in _restart(args.config):
             print(words, flush=True)
     return checked
 
@@ -209,7 +216,7 @@ def _password(args: argparse.Namespace, kept: Path) -> str | None:
             raise VisionIngestError(f"the password cannot be read: {exc}") from exc
     if os.environ.get(VARIABLE):
         return os.environ[VARIABLE]
-    has_one = service_steps.holds_something(kept)
+    has_one = _holds_something(kept)
     if sys.stdin.isatty():
         import getpass
 
@@ -233,3 +240,70 @@ def _sections(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             # A TOML string is written like one of JSON, but for the control characters, which no value may hold.
             yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
     yield ""
+
+
+def _grant_group_access(folder: Path) -> Iterator[str]:
+    """Adds the service's user to the group that may read a footage folder, where that is all that it takes.
+
+    Yields:
+        What was done, for the technician.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        found = folder.stat()
+        group = grp.getgrgid(found.st_gid)
+        user = pwd.getpwnam(SERVICE_USER)
+    except (OSError, KeyError):
+        return
+    needed = stat.S_IRGRP | stat.S_IXGRP
+    others = stat.S_IROTH | stat.S_IXOTH
+    is_in = group.gr_gid == user.pw_gid or SERVICE_USER in group.gr_mem
+    if group.gr_gid == 0 or is_in or found.st_mode & others == others or found.st_mode & needed != needed:
+        return
+    # After `su` without a dash /usr/sbin is not on the path.
+    usermod = shutil.which("usermod") or "/usr/sbin/usermod"
+    if subprocess.run([usermod, "-aG", group.gr_name, SERVICE_USER], check=False).returncode == 0:
+        yield f"Added the user {SERVICE_USER} to the group {group.gr_name}, which may read {folder}"
+
+
+def _restart(config: Path) -> Iterator[str]:
+    """Starts the service anew if it is the one that uses this configuration.
+
+    Yields:
+        What was done, or what to do.
+    """
+    if config != SYSTEM_FILE or not _SYSTEMD_RUNS.is_dir() or shutil.which("systemctl") is None:
+        yield f"Start it: vision-ingest run --config {config}"
+        return
+    for command in (["systemctl", "enable", "--quiet", UNIT], ["systemctl", "restart", UNIT]):
+        if subprocess.run(command, check=False).returncode != 0:
+            yield f"The service did not start: sudo {' '.join(command)}"
+            return
+    yield "The service runs. What it does: vision-ingest status"
+
+
+def _in_child(work: Callable[[], int]) -> int:
+    """Runs something in a process of its own, which may give up being root.
+
+    Returns:
+        Its exit code.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = work()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _holds_something(file: Path) -> bool:
+    """Whether a file is there and not empty."""
+    try:
+        return file.stat().st_size > 0
+    except OSError:
+        return False

@@ -10,8 +10,8 @@ import argparse
 import json
 import shutil
 
+from agent.cli.access import ledger_of
 from agent.cli.render import COLOURS, console, size
-from agent.cli.spool_access import ledger_of
 from agent.device.control import NoDaemon, ask
 from agent.device.logs import sanitize
 from agent.model import State

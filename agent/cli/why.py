@@ -9,12 +9,23 @@ import argparse
 import json
 from datetime import datetime, timezone
 
+from agent.cli.access import find_clip, ledger_of
 from agent.cli.render import COLOURS, as_json, console, size
-from agent.cli.spool_access import ADVICE, HELD_FOR_THE_CLOCK, find_clip, ledger_of
 from agent.device.logs import sanitize
 from agent.model import State
 
 HELP = "the story of one clip, and what to do"
+
+HELD_FOR_THE_CLOCK = "To deliver it with the time as it stands: vision-ingest retry CLIP"
+ADVICE = {
+    State.WAITING: "Nothing to do: it is sent as soon as the link allows.",
+    State.SENDING: "Nothing to do: it is being sent.",
+    State.ACCEPTED: "Nothing to do: the API took it, and is asked every 30 to 60 s whether it is complete.",
+    State.DELIVERED: "Nothing to do: the API has it.",
+    State.REFUSED: "Put right what the reason says, then: vision-ingest retry CLIP",
+    State.HELD: "A person must put right what the reason says; it is looked at again every hour by itself.",
+    State.LOST: "Nothing can be done for this clip; the reason says what to change so that it does not happen again.",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

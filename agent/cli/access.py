@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from agent.config import Config
+from agent.config.environment import SERVICE_USER
+from agent.config.loading import SYSTEM_FILE
 from agent.daemon import read_config
 from agent.device.logs import sanitize
 from agent.errors import VisionIngestError
-from agent.model import State
 from agent.spool.queries import Ledger, open_ledger
 from agent.spool.records import Record
+
+
+def act_as_service_user(config: Path) -> None:
+    """Root that looks at the service's configuration sees with the eyes of the service's user, groups included."""
+    if os.geteuid() != 0 or config != SYSTEM_FILE:
+        return
+    try:
+        user = pwd.getpwnam(SERVICE_USER)
+    except KeyError:
+        return
+    os.initgroups(SERVICE_USER, user.pw_gid)
+    os.setegid(user.pw_gid)
+    os.seteuid(user.pw_uid)
 
 
 @contextmanager
@@ -55,15 +70,3 @@ def find_clip(ledger: Ledger, words: str) -> Record:
             "appears there when it has stood still for settle_seconds."
         )
     return found[-1]
-
-
-HELD_FOR_THE_CLOCK = "To deliver it with the time as it stands: vision-ingest retry CLIP"
-ADVICE = {
-    State.WAITING: "Nothing to do: it is sent as soon as the link allows.",
-    State.SENDING: "Nothing to do: it is being sent.",
-    State.ACCEPTED: "Nothing to do: the API took it, and is asked every 30 to 60 s whether it is complete.",
-    State.DELIVERED: "Nothing to do: the API has it.",
-    State.REFUSED: "Put right what the reason says, then: vision-ingest retry CLIP",
-    State.HELD: "A person must put right what the reason says; it is looked at again every hour by itself.",
-    State.LOST: "Nothing can be done for this clip; the reason says what to change so that it does not happen again.",
-}
