@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 from agent.model import ClipKey, Upload
 
-# Clips that may not share this batch are passed over, but not without end: the queue may hold a hundred thousand.
+# Clips that cannot join this batch are skipped, but only so many: the queue may hold a hundred thousand.
 MAX_LOOK_AHEAD = 400
 
 
@@ -18,7 +18,7 @@ class BatchLimits:
 
     Args:
         clips: how many clips.
-        size_bytes: how many bytes of footage; one clip may exceed it alone.
+        size_bytes: bytes of footage; a single clip may exceed it.
     """
 
     clips: int
@@ -26,34 +26,34 @@ class BatchLimits:
 
 
 def fill_batch(ready: Iterator[Upload], limits: BatchLimits, *, prefer_unsuspected: bool = False) -> list[Upload]:
-    """Takes the most urgent clips that may travel together.
+    """Takes the most urgent clips that can be sent together.
 
-    A clip that is suspected of making batches fail travels only with others that are suspected as much. Two clips
-    that the API could not tell apart never share a request: their results could be swapped.
+    A clip that was in failed batches shares a request only with clips that have the same `max_batch_clips`. Two clips
+    with the same key never share one: the API's results could not be told apart.
 
     Args:
         ready: the clips, most urgent first.
-        least_suspected_first: begin with the clip that was in the fewest failed batches instead of the most urgent.
+        prefer_unsuspected: start with the clip that was in the fewest failed batches instead of the most urgent one.
     """
     if prefer_unsuspected:
         near = list(islice(ready, MAX_LOOK_AHEAD))
         if near:
             ready = chain([min(near, key=lambda upload: upload.batch_failures)], near)
     batch: list[Upload] = []
-    videos: set[ClipKey] = set()
+    keys: set[ClipKey] = set()
     size_bytes = 0
-    most = limits.clips
+    max_clips = limits.clips
     for upload in islice(ready, MAX_LOOK_AHEAD):
         if batch:
-            if len(batch) >= most:
+            if len(batch) >= max_clips:
                 break
-            if upload.max_batch_clips != batch[0].max_batch_clips or upload.key in videos:
+            if upload.max_batch_clips != batch[0].max_batch_clips or upload.key in keys:
                 continue
             if size_bytes + upload.size_bytes > limits.size_bytes:
                 break
         elif upload.max_batch_clips is not None:
-            most = min(most, upload.max_batch_clips)
+            max_clips = min(max_clips, upload.max_batch_clips)
         batch.append(upload)
-        videos.add(upload.key)
+        keys.add(upload.key)
         size_bytes += upload.size_bytes
     return batch

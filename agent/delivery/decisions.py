@@ -1,7 +1,7 @@
-"""The decision table: what a delivery attempt decides for the clips and for delivery as a whole. Pure.
+"""The decision table: what a delivery attempt decides for each clip and for delivery as a whole. Pure.
 
-The link's trouble is not the clip's fault: it never uses up a clip's attempts. And only an explicit result for a clip
-lets its bytes go; silence means that they are kept.
+A failure of the link never uses up a clip's attempts. Only an explicit result for a clip releases its bytes; without
+one they are kept.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from agent.spool.records import Record
 from agent.vision.error_mapping import ErrorClass, classify
 from agent.vision.responses import FileResult
 
-# A batch that fails while the API answers is divided by this. By 8, a batch and its parts come to 2.2 times its bytes
-# until the clip to blame is alone; halving would make that more than 3.
+# A batch that fails while the API responds is split into so many parts. With 8, isolating the one bad clip sends 2.2
+# times the bytes of the batch; halving would send more than 3 times.
 SPLIT_FACTOR = 8
-# A clip that fails alone is tried again so often at once, as passing trouble of the link is by far the likeliest.
+# A clip that fails alone is retried at once so often: a passing fault of the link is by far the likeliest cause.
 QUICK_RETRIES = 2
 BLOCKED_RETRY_SECONDS = 300.0
 REGISTRATION_RETRY_SECONDS = 3600.0
@@ -38,7 +38,7 @@ CONFIRM_TIMEOUT_SECONDS = 3600.0
 
 
 class Cause(Enum):
-    """Why nothing is sent for now."""
+    """Why nothing is sent for now; the value is what `status` shows."""
 
     LINK = "link down"
     HELD = "held"
@@ -51,7 +51,7 @@ class Backoff:
     """Nothing is sent for some seconds.
 
     Args:
-        reason: for `status`, in a technician's words.
+        reason: for `status`, written for a technician.
     """
 
     cause: Cause
@@ -61,12 +61,12 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What of the configuration the decisions depend on.
+    """The settings that decisions depend on.
 
     Args:
         attempts: after so many failures of its own a clip is refused.
-        confirm: "answer" takes silence about a clip for success, "poll" waits for confirmation even of success.
-        link_seconds: how often a link that stays down is tried.
+        confirm: "answer" treats a missing result as success, "poll" waits for confirmation even after success.
+        link_retry_seconds: how often a link that stays down is tried.
     """
 
     attempts: int
@@ -79,20 +79,20 @@ class Decision:
     """What one attempt decided.
 
     Args:
-        verdicts: for these clips; all other clips of the batch go back untouched.
-        pause: nothing is sent for now; None to go on.
-        batch_bytes: from now on no request may carry more; None for no change.
+        verdicts: by clip; all other clips of the batch go back to the queue unchanged.
+        backoff: nothing is sent for now; None to go on.
+        batch_bytes: from now on no batch may be larger; None for no change.
     """
 
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
-    pause: Backoff | None = None
+    backoff: Backoff | None = None
     batch_bytes: int | None = None
 
 
 def decide_results(
     batch: Sequence[Upload], results: Mapping[int, FileResult], policy: Policy, rng: random.Random
 ) -> Decision:
-    """The request was answered: each clip gets what the answer says of it."""
+    """The request succeeded: each clip gets what the response says about it."""
     return Decision({upload.id: _verdict(upload, results.get(upload.id), policy, rng) for upload in batch})
 
 
@@ -100,7 +100,7 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
     batch: Sequence[Upload],
     error: DeliveryError,
     *,
-    api_answers: bool,
+    api_responds: bool,
     peers_succeed: bool = False,
     failures: int,
     policy: Policy,
@@ -109,111 +109,120 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
     """The request failed.
 
     Args:
-        api_answers: whether the API answered another, small request right after the failure.
-        others_pass: whether uploads of other clips pass meanwhile: only then it is the clip's fault and not the link's.
-        failures: how many requests in a row have failed, this one included.
+        api_responds: whether the API responded to another, small request right after the failure.
+        peers_succeed: whether uploads of other clips succeed meanwhile; only then is it the clip's fault.
+        failures: requests that failed in a row, this one included.
     """
     match error:
         case ClipUnreadable():
             return Decision({u.id: _unreadable(u, error, policy, rng) for u in batch if u.file == error.file})
         case DeliveryBlocked():
-            return Decision(pause=Backoff(Cause.HELD, BLOCKED_RETRY_SECONDS, str(error)))
+            return Decision(backoff=Backoff(Cause.HELD, BLOCKED_RETRY_SECONDS, str(error)))
         case RateLimited():
             seconds = rate_limit_delay(error.retry_after_seconds, failures, rng)
-            return Decision(pause=Backoff(Cause.RATE, seconds, str(error)))
+            return Decision(backoff=Backoff(Cause.RATE, seconds, str(error)))
         case TooLarge():
             return _too_large(batch, error)
         case RequestRejected():
             return _rejected(batch, error, policy, rng)
         case LinkDown():
-            if api_answers:
-                pause = Backoff(Cause.LINK, weak_link_delay(failures, rng), str(error))
-                return Decision(_split_or_retry_alone(batch, error, peers_succeed, policy, rng), pause)
+            if api_responds:
+                backoff = Backoff(Cause.LINK, weak_link_delay(failures, rng), str(error))
+                return Decision(_split_or_retry_alone(batch, error, peers_succeed, policy, rng), backoff)
             seconds = link_delay(failures, rng, steady_seconds=policy.link_retry_seconds)
-            return Decision(pause=Backoff(Cause.LINK, seconds, str(error)))
+            return Decision(backoff=Backoff(Cause.LINK, seconds, str(error)))
         case _:
             return Decision()
 
 
+def vehicles_to_hold(batch: Sequence[Upload], verdicts: Mapping[int, Verdict]) -> dict[tuple[str, int], Verdict]:
+    """The registrations and cameras of which the API rejected a clip and accepted none, each with the verdict."""
+    held: dict[tuple[str, int], Verdict] = {}
+    accepted: set[tuple[str, int]] = set()
+    for upload in batch:
+        verdict, vehicle = verdicts.get(upload.id), (upload.key.registration, upload.key.camera)
+        if verdict is not None and verdict.state is State.HELD:
+            held[vehicle] = verdict
+        elif verdict is not None and verdict.state in (State.DELIVERED, State.ACCEPTED):
+            accepted.add(vehicle)
+    return {vehicle: verdict for vehicle, verdict in held.items() if vehicle not in accepted}
+
+
 def failed_attempt(upload: Upload | Record, reason: str, policy: Policy, rng: random.Random) -> Verdict:
-    """One more failure that is the clip's own: it waits, or is refused when its attempts are used up."""
+    """The clip failed through its own fault: it is retried later, or refused if its attempts are used up."""
     attempts = upload.attempts + 1
-    kept = Verdict(
+    verdict = replace(_again(upload, reason), attempts=attempts)
+    if attempts >= policy.attempts:
+        return replace(verdict, state=State.REFUSED, reason=f"gave up after {attempts} attempts: {reason}")
+    return replace(verdict, retry_in_seconds=clip_delay(attempts, rng))
+
+
+def _again(upload: Upload | Record, reason: str = "") -> Verdict:
+    """The clip is sent again; what is known about it stays."""
+    return Verdict(
         State.WAITING,
         reason,
-        attempts=attempts,
+        attempts=upload.attempts,
         batch_failures=upload.batch_failures,
         max_batch_clips=upload.max_batch_clips,
     )
-    if attempts >= policy.attempts:
-        return replace(kept, state=State.REFUSED, reason=f"gave up after {attempts} attempts: {reason}")
-    return replace(kept, retry_in_seconds=clip_delay(attempts, rng))
 
 
 def _verdict(upload: Upload, result: FileResult | None, policy: Policy, rng: random.Random) -> Verdict:
-    kept = Verdict(State.WAITING, attempts=upload.attempts)
+    kept = Verdict(State.DELIVERED, attempts=upload.attempts)
     if result is None:
         if policy.confirm == "answer":
-            return replace(kept, state=State.DELIVERED, reason="the answer named no error (upload.confirm = answer)")
-        return _accepted(kept, "taken without a result of its own")
+            return replace(kept, reason="the response named no error (upload.confirm = answer)")
+        return _accepted(kept, "accepted without a result for this clip")
     if result.errors:
-        return per_file_error(upload, "; ".join(result.errors), policy, rng)
-    if policy.confirm == "poll":
-        return _accepted(replace(kept, request_id=result.request_id), "taken; to be confirmed (upload.confirm = poll)")
-    return replace(kept, state=State.DELIVERED, request_id=result.request_id)
+        return _per_file_error(upload, "; ".join(result.errors), policy, rng)
+    kept = replace(kept, request_id=result.request_id)
+    return _accepted(kept, "accepted, to be confirmed (upload.confirm = poll)") if policy.confirm == "poll" else kept
 
 
 def _accepted(verdict: Verdict, reason: str) -> Verdict:
     return replace(verdict, state=State.ACCEPTED, reason=reason, retry_in_seconds=CONFIRM_TIMEOUT_SECONDS)
 
 
-def _held(upload: Upload, words: str) -> Verdict:
-    """The vehicle is not taken. Looked at again alone: one clip is enough to ask with."""
-    reason = f"the API does not take {upload.key.registration}: {words}"
+def _held(upload: Upload, message: str) -> Verdict:
+    """The API rejects the vehicle. One clip is enough to ask with later, so it is sent alone."""
+    reason = f"the API does not accept {upload.key.registration}: {message}"
     return Verdict(
         State.HELD, reason, retry_in_seconds=REGISTRATION_RETRY_SECONDS, attempts=upload.attempts, max_batch_clips=1
     )
 
 
-def per_file_error(upload: Upload, words: str, policy: Policy, rng: random.Random) -> Verdict:
-    """The API's words about one clip: retrying cannot help a file, but a contract can be activated."""
-    match classify(words):
+def _per_file_error(upload: Upload, message: str, policy: Policy, rng: random.Random) -> Verdict:
+    """Retrying cannot help a bad file, but a contract can be activated."""
+    match classify(message):
         case ErrorClass.FILE:
-            return Verdict(State.REFUSED, f"the API refuses the file: {words}", attempts=upload.attempts + 1)
+            return Verdict(State.REFUSED, f"the API rejects the file: {message}", attempts=upload.attempts + 1)
         case ErrorClass.REGISTRATION:
-            return _held(upload, words)
+            return _held(upload, message)
         case ErrorClass.UNKNOWN:
-            return failed_attempt(upload, f"the API said: {words}", policy, rng)
+            return failed_attempt(upload, f"the API said: {message}", policy, rng)
 
 
 def _split_or_retry_alone(
     batch: Sequence[Upload], error: LinkDown, peers_succeed: bool, policy: Policy, rng: random.Random
 ) -> dict[int, Verdict]:
-    """The batch fails though the API answers: some clip in it may be to blame. Dividing the batch finds which."""
+    """The batch fails although the API responds: one of its clips may be poison. Splitting the batch isolates it."""
     if len(batch) > 1:
         part = -(-len(batch) // SPLIT_FACTOR)
-        return {
-            u.id: Verdict(State.WAITING, attempts=u.attempts, batch_failures=u.batch_failures + 1, max_batch_clips=part)
-            for u in batch
-        }
+        parts = [replace(u, batch_failures=u.batch_failures + 1, max_batch_clips=part) for u in batch]
+        return {upload.id: _again(upload) for upload in parts}
     alone = replace(batch[0], batch_failures=batch[0].batch_failures + 1, max_batch_clips=1)
     if peers_succeed:
-        return {alone.id: failed_attempt(alone, f"sent alone, while other clips pass: {error}", policy, rng)}
-    again = alone.batch_failures - QUICK_RETRIES
-    verdict = Verdict(
-        State.WAITING,
-        f"sent alone, and no other clip has passed since, so the link may be to blame: {error}",
-        retry_in_seconds=clip_delay(again, rng) if again > 0 else 0.0,
-        attempts=alone.attempts,
-        batch_failures=alone.batch_failures,
-        max_batch_clips=1,
-    )
-    return {alone.id: verdict}
+        return {alone.id: failed_attempt(alone, f"fails alone while other clips succeed: {error}", policy, rng)}
+    reason = f"fails alone, but no other clip has succeeded since, so the link may be to blame: {error}"
+    retries = alone.batch_failures - QUICK_RETRIES
+    delay_seconds = clip_delay(retries, rng) if retries > 0 else 0.0
+    return {alone.id: replace(_again(alone, reason), retry_in_seconds=delay_seconds)}
 
 
 def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
     if error.is_transient:
-        # From now on it spoils no request but its own.
+        # Send it alone from now on, so that it cannot fail other clips.
         return failed_attempt(replace(upload, max_batch_clips=1), f"its stored file {error.reason}", policy, rng)
     return Verdict(State.LOST, f"its stored file {error.reason}", attempts=upload.attempts)
 
@@ -225,22 +234,17 @@ def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:
 
 
 def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, rng: random.Random) -> Decision:
-    named = {batch[index].id: words for index, words in error.items.items() if 0 <= index < len(batch)}
+    named = {batch[index].id: message for index, message in error.items.items() if 0 <= index < len(batch)}
     if named:
-        return Decision({u.id: item_error(u, named[u.id]) for u in batch if u.id in named})
+        return Decision({u.id: _item_error(u, named[u.id]) for u in batch if u.id in named})
     if len(batch) == 1 and batch[0].max_batch_clips == 1:
-        return Decision({batch[0].id: per_file_error(batch[0], str(error), policy, rng)})
-    # The single upload, whose answer is about one file, will tell: a clip that must travel alone goes there.
-    return Decision(
-        {
-            u.id: Verdict(State.WAITING, attempts=u.attempts, batch_failures=u.batch_failures, max_batch_clips=1)
-            for u in batch
-        }
-    )
+        return Decision({batch[0].id: _per_file_error(batch[0], str(error), policy, rng)})
+    # Clips that must be sent alone go through the single upload, whose response is about one file: it will tell which.
+    return Decision({u.id: _again(replace(u, max_batch_clips=1)) for u in batch})
 
 
-def item_error(upload: Upload, words: str) -> Verdict:
+def _item_error(upload: Upload, message: str) -> Verdict:
     """A validation error that names the clip: its fields are wrong and stay wrong, unless it is about the vehicle."""
-    if classify(words) is ErrorClass.REGISTRATION:
-        return _held(upload, words)
-    return Verdict(State.REFUSED, f"the API refuses the clip: {words}", attempts=upload.attempts + 1)
+    if classify(message) is ErrorClass.REGISTRATION:
+        return _held(upload, message)
+    return Verdict(State.REFUSED, f"the API rejects the clip: {message}", attempts=upload.attempts + 1)

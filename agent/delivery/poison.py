@@ -1,7 +1,7 @@
-"""Who is to blame when an upload fails though the API answers other requests: the clip, or the way that uploads go.
+"""Decides whether a failing upload is the clip's fault (poison) or the link's.
 
-Some links pass every small request and break every upload (a wrong MTU, a filter, a quota). Then no clip may be
-refused for it. Only the uploads of other clips can tell: while they pass, the link is well.
+Some links pass every small request and break every upload (a wrong MTU, a filter, a quota). No clip may be refused for
+that. Only uploads of other clips can tell: while they succeed, the link works.
 """
 
 from __future__ import annotations
@@ -10,39 +10,42 @@ from collections.abc import Iterable
 
 from agent.model import Upload
 
-# What passed longer ago says nothing about the link of now.
+# An upload that succeeded longer ago says nothing about the link now.
 FRESH_SECONDS = 3600.0
 
 
 class PoisonDetector:
-    """Remembers which uploads passed and failed in this run. After a restart it knows nothing and blames no one."""
+    """Remembers which uploads succeeded and failed in this run; after a restart it suspects no clip.
+
+    All instants (`at`) are monotonic seconds. Used by the delivery thread only.
+    """
 
     def __init__(self) -> None:
-        self._passed_at: float | None = None
-        self._failed_first: dict[int, float] = {}
+        self._last_success: float | None = None
+        self._first_failure: dict[int, float] = {}
 
     def record_success(self, batch: Iterable[Upload], at: float) -> None:
-        """An upload was answered. `at`: monotonic seconds, here and below."""
-        self._passed_at = at
-        for upload in batch:
-            self._failed_first.pop(upload.id, None)
+        """The API responded to an upload, whatever it said about the clips."""
+        self._last_success = at
+        self.forget(upload.id for upload in batch)
 
     def record_failure(self, batch: Iterable[Upload], at: float) -> None:
-        """An upload failed though the API answered a small request right after it."""
+        """An upload failed although the API responded to a small request right after it."""
         for upload in batch:
-            self._failed_first.setdefault(upload.id, at)
+            self._first_failure.setdefault(upload.id, at)
             if upload.batch_failures == 0:
-                # A clip that nothing speaks against fails too: what passed before proves no more that uploads pass.
-                self._passed_at = None
+                # A clip without earlier failures fails too: the last success no longer proves that uploads work.
+                self._last_success = None
 
     def forget(self, ids: Iterable[int]) -> None:
-        """These clips are settled: nothing more is to be known of them."""
+        """These clips are settled."""
         for id in ids:
-            self._failed_first.pop(id, None)
+            self._first_failure.pop(id, None)
 
     def peers_succeed(self, upload: Upload, at: float) -> bool:
-        """Whether others have passed since this clip failed first, lately, and no unsuspected one has failed since."""
-        failed_first = self._failed_first.get(upload.id)
-        if failed_first is None or self._passed_at is None:
+        """Whether other clips succeeded after this one first failed, recently, and none without earlier failures failed
+        since."""
+        first_failure = self._first_failure.get(upload.id)
+        if first_failure is None or self._last_success is None:
             return False
-        return self._passed_at >= failed_first and at - self._passed_at < FRESH_SECONDS
+        return self._last_success >= first_failure and at - self._last_success < FRESH_SECONDS

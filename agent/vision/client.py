@@ -55,7 +55,7 @@ from agent.vision.transport import HttpResponse, Transport
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["BulkResponse", "FileResult", "RequestPage", "VideoRequest", "VisionClient"]
+__all__ = ["FileResult", "RequestPage", "UploadResponse", "VideoRequest", "VisionClient"]
 
 PAGE_ITEMS = 100
 
@@ -99,7 +99,7 @@ _QUERY_NAMES = {
 
 
 @dataclass(frozen=True, slots=True)
-class BulkResponse:
+class UploadResponse:
     """The answer to a bulk upload.
 
     Args:
@@ -140,7 +140,7 @@ class VisionClient:
         encoding: Literal["json", "multipart"],
         webhook_url: str | None = None,
         progress: ProgressCallback = no_progress,
-    ) -> BulkResponse:
+    ) -> UploadResponse:
         """POST /vision/video/bulk-upload.
 
         Args:
@@ -156,7 +156,7 @@ class VisionClient:
         body = kind(uploads, self.timezone, webhook_url, progress=progress, stopping=self._stopping)
         payload = self._require_success(self._transport.exchange("POST", "/vision/video/bulk-upload", body=body))
         results = match_results(parse_results(payload, self.timezone), uploads, self.timezone)
-        return BulkResponse(results, count_errors(payload) <= sum(bool(result.errors) for result in results.values()))
+        return UploadResponse(results, count_errors(payload) <= sum(bool(result.errors) for result in results.values()))
 
     def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
         """POST /vision/video/upload: the answer is about this clip.

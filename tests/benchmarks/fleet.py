@@ -20,7 +20,7 @@ from agent.delivery.dispatcher import Dispatcher
 from agent.errors import LinkDown, RateLimited
 from agent.model import Upload
 from agent.vision.bodies import ProgressCallback, no_progress
-from agent.vision.client import BulkResponse
+from agent.vision.client import UploadResponse
 from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_least, at_most
 from tests.benchmarks.links import BASE64, taken
@@ -117,9 +117,9 @@ class FleetClient:
         encoding: str = "json",
         webhook_url: str | None = None,
         progress: ProgressCallback = no_progress,
-    ) -> BulkResponse:
+    ) -> UploadResponse:
         self._upload(uploads, BASE64 if encoding == "json" else 1.0)
-        return BulkResponse({upload.id: taken(upload) for upload in uploads})
+        return UploadResponse({upload.id: taken(upload) for upload in uploads})
 
     def _upload(self, uploads: Sequence[Upload], inflation: float) -> None:
         self._account.request(self._clock.seconds)

@@ -15,7 +15,7 @@ from agent.config import UploadSettings
 from agent.errors import LinkDown
 from agent.model import Upload
 from agent.vision.bodies import ProgressCallback, no_progress
-from agent.vision.client import BulkResponse
+from agent.vision.client import UploadResponse
 from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_most
 from tests.benchmarks.roads import ROADS, Road, Stretch
@@ -59,8 +59,8 @@ class RoadClient:
         encoding: str = "json",
         webhook_url: str | None = None,
         progress: ProgressCallback = no_progress,
-    ) -> BulkResponse:
-        return BulkResponse(self._upload(uploads, BASE64 if encoding == "json" else 1.0, progress))
+    ) -> UploadResponse:
+        return UploadResponse(self._upload(uploads, BASE64 if encoding == "json" else 1.0, progress))
 
     def _upload(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> dict[int, FileResult]:
         size_bytes = float(sum(upload.size_bytes for upload in uploads))

@@ -129,7 +129,7 @@ def test_a_clip_that_failed_after_it_was_taken_is_sent_again_but_not_without_end
         device.go_on_until(lambda: device.record(first).state is State.ACCEPTED)
         assert device.record(first).attempts == 1
         device.go_on_until(lambda: device.record(first).state is State.REFUSED, most_steps=2000)
-        assert f"gave up after 5 attempts: the API lists it as «{words}»" in device.record(first).reason
+        assert f'gave up after 5 attempts: the API lists it as "{words}"' in device.record(first).reason
         assert server.uploads_begun == 1 + 4
         assert len(list((tmp_path / "spool" / "clips").iterdir())) == 1, "its bytes are kept"
         figure("faults survived: failed after it was accepted", 1)

@@ -52,7 +52,7 @@ def test_one_poisonous_clip_among_fifty_is_refused_and_costs_little(
         device.go_on_until(lambda: device.states() == {State.DELIVERED: GOOD, State.REFUSED: 1})
         refused = device.record(ids[position])
         assert refused.state is State.REFUSED
-        assert "gave up after 5 attempts: sent alone, while other clips pass" in refused.reason
+        assert "gave up after 5 attempts: fails alone while other clips succeed" in refused.reason
         assert len(simulator.received) == GOOD
         assert sum(video.updates for video in simulator.received) == 0
         times = sent_bytes(simulator) / ((GOOD + 1) * SIZE_BYTES)

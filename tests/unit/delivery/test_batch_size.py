@@ -45,10 +45,10 @@ def test_requests_are_short_on_a_link_that_breaks_every_three_minutes_and_long_a
         for _ in range(9):
             sizer.record_success(20_000_000, 20.0)
         sizer.record_failure(10_000_000, 10.0)
-    assert 15.0 < sizer.seconds < 25.0
+    assert 15.0 < sizer.target_seconds < 25.0
     for _ in range(60):
         sizer.record_success(60_000_000, 60.0)
-    assert sizer.seconds == 60.0
+    assert sizer.target_seconds == 60.0
 
 
 def test_requests_are_never_aimed_below_ten_seconds_or_what_was_asked_for() -> None:
@@ -56,7 +56,7 @@ def test_requests_are_never_aimed_below_ten_seconds_or_what_was_asked_for() -> N
         sizer = BatchSizer(most)
         for _ in range(200):
             sizer.record_failure(1000, 1.0)
-        assert sizer.seconds == least
+        assert sizer.target_seconds == least
 
 
 def test_a_link_that_carries_nothing_still_lets_one_clip_be_tried() -> None:

@@ -123,10 +123,10 @@ def test_patience_is_counted_from_the_acceptance_and_not_by_the_wall_clock() -> 
     waiting = WaitTimes()
     waiting.start(1, 100.0)
     clip = record(1, due=5000.0)
-    waiting.asked([clip], 150.0)
+    waiting.track([clip], 150.0)
     assert waiting.overdue([clip], 100.0 + CONFIRM_TIMEOUT_SECONDS - 1, now=1e12) == set()
     assert waiting.overdue([clip], 100.0 + CONFIRM_TIMEOUT_SECONDS, now=0.0) == {1}
-    waiting.forget([1])
+    waiting.forget(1)
     assert waiting.overdue([clip], 1e9, now=1e12) == set(), "accepted anew, it is waited for anew"
 
 
@@ -137,6 +137,6 @@ def test_patience_is_counted_from_the_acceptance_and_not_by_the_wall_clock() -> 
 def test_what_a_run_before_accepted_is_asked_for_a_while_even_if_it_seems_overdue(now: float, limit: float) -> None:
     waiting = WaitTimes()
     clip = record(1, due=5000.0)
-    waiting.asked([clip], 0.0)
+    waiting.track([clip], 0.0)
     assert waiting.overdue([clip], limit - 1, now) == set()
     assert waiting.overdue([clip], limit, now) == {1}

@@ -44,12 +44,12 @@ def result(of: Upload, *errors: str, request_id: str | None = None) -> FileResul
 
 
 def fail(
-    error: DeliveryError, *batch: Upload, api_answers: bool = False, peers_succeed: bool = False, failures: int = 1
+    error: DeliveryError, *batch: Upload, api_responds: bool = False, peers_succeed: bool = False, failures: int = 1
 ) -> Decision:
     return decide_failure(
         batch,
         error,
-        api_answers=api_answers,
+        api_responds=api_responds,
         peers_succeed=peers_succeed,
         failures=failures,
         policy=POLICY,
@@ -64,14 +64,14 @@ def answered(of: Upload, found: FileResult | None, confirm: Literal["auto", "pol
 def test_a_link_that_is_down_gives_the_batch_back_untouched_and_waits() -> None:
     decision = fail(LinkDown("no route"), upload(1), upload(2))
     assert decision.verdicts == {}
-    assert decision.pause is not None
-    assert (decision.pause.cause, decision.pause.reason) == (Cause.LINK, "no route")
-    assert 0 <= decision.pause.seconds <= 1
+    assert decision.backoff is not None
+    assert (decision.backoff.cause, decision.backoff.reason) == (Cause.LINK, "no route")
+    assert 0 <= decision.backoff.seconds <= 1
 
 
 @pytest.mark.parametrize(("clips", "part"), [(2, 1), (8, 1), (9, 2), (20, 3), (100, 13)])
-def test_a_batch_that_fails_while_the_api_answers_is_divided(clips: int, part: int) -> None:
-    verdicts = fail(LinkDown("500"), *(upload(id) for id in range(clips)), api_answers=True).verdicts
+def test_a_batch_that_fails_while_the_api_responds_is_divided(clips: int, part: int) -> None:
+    verdicts = fail(LinkDown("500"), *(upload(id) for id in range(clips)), api_responds=True).verdicts
     assert len(verdicts) == clips
     assert {
         (v.state, v.batch_failures, v.max_batch_clips, v.attempts, v.retry_in_seconds) for v in verdicts.values()
@@ -80,19 +80,19 @@ def test_a_batch_that_fails_while_the_api_answers_is_divided(clips: int, part: i
 
 def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_refused() -> None:
     first = fail(
-        LinkDown("500"), upload(1, batch_failures=5, max_batch_clips=1), api_answers=True, peers_succeed=True
+        LinkDown("500"), upload(1, batch_failures=5, max_batch_clips=1), api_responds=True, peers_succeed=True
     ).verdicts[1]
     assert (first.state, first.attempts, first.max_batch_clips) == (State.WAITING, 1, 1)
     assert first.retry_in_seconds > 0
     suspect = upload(1, batch_failures=7, max_batch_clips=1, attempts=2)
-    last = fail(LinkDown("500"), suspect, api_answers=True, peers_succeed=True).verdicts[1]
+    last = fail(LinkDown("500"), suspect, api_responds=True, peers_succeed=True).verdicts[1]
     assert last.state is State.REFUSED
     assert "gave up after 3 attempts" in last.reason
 
 
 def test_a_clip_that_fails_alone_while_no_other_passes_waits_longer_and_longer_and_loses_no_attempt() -> None:
     verdicts = [
-        fail(LinkDown("reset"), upload(1, batch_failures=batch_failures, attempts=2), api_answers=True).verdicts[1]
+        fail(LinkDown("reset"), upload(1, batch_failures=batch_failures, attempts=2), api_responds=True).verdicts[1]
         for batch_failures in range(14)
     ]
     assert {(v.state, v.attempts, v.max_batch_clips) for v in verdicts} == {(State.WAITING, 2, 1)}
@@ -107,8 +107,8 @@ def test_a_clip_that_fails_alone_while_no_other_passes_waits_longer_and_longer_a
 def test_what_a_person_must_mend_holds_all_delivery_for_five_minutes(error: DeliveryError) -> None:
     decision = fail(error, upload(1))
     assert decision.verdicts == {}
-    assert decision.pause is not None
-    assert (decision.pause.cause, decision.pause.seconds, decision.pause.reason) == (Cause.HELD, 300, str(error))
+    assert decision.backoff is not None
+    assert (decision.backoff.cause, decision.backoff.seconds, decision.backoff.reason) == (Cause.HELD, 300, str(error))
 
 
 def test_a_body_that_is_too_large_halves_the_byte_limit() -> None:
@@ -146,9 +146,9 @@ def test_a_rejection_of_a_single_upload_is_about_its_file() -> None:
 def test_a_rate_limit_waits_what_the_server_says_and_a_little_more() -> None:
     decision = fail(RateLimited("429", 20.0), upload(1))
     assert decision.verdicts == {}
-    assert decision.pause is not None
-    assert decision.pause.cause is Cause.RATE
-    assert 20 <= decision.pause.seconds <= 23
+    assert decision.backoff is not None
+    assert decision.backoff.cause is Cause.RATE
+    assert 20 <= decision.backoff.seconds <= 23
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_confirm_answer_takes_silence_for_success_and_confirm_poll_takes_nothing
 def test_a_stored_file_that_vanished_is_lost_and_the_others_go_on() -> None:
     decision = fail(ClipUnreadable(Path("/spool/2.mp4"), "gone"), upload(1), upload(2))
     assert {id: verdict.state for id, verdict in decision.verdicts.items()} == {2: State.LOST}
-    assert decision.pause is None
+    assert decision.backoff is None
 
 
 def test_a_stored_file_that_cannot_be_read_now_is_kept_and_tried_again() -> None:

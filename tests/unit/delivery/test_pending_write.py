@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.config import Api, Secret, SpoolSettings, UploadSettings
-from agent.delivery.dispatcher import FULL_SECONDS, Dispatcher
+from agent.delivery.dispatcher import DISK_FULL_SECONDS, Dispatcher
 from agent.errors import SpoolFull
 from agent.model import State, Verdict
 from agent.spool import Spool
@@ -51,7 +51,7 @@ def test_a_verdict_that_cannot_be_written_is_written_later_and_its_clip_is_not_s
             dispatcher.step()
             assert dispatcher.activity.doing == "disk full"
             assert "nothing is sent" in dispatcher.activity.reason
-            monotonic.seconds += FULL_SECONDS
+            monotonic.seconds += DISK_FULL_SECONDS
         assert len(simulator.received) in ((2,) if failing in ("settle", "release") else (0,))
         monkeypatch.undo()
         dispatcher.step()
