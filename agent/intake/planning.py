@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TypeAlias
 
 import structlog
 
@@ -15,7 +16,7 @@ from agent.errors import FootageRefused, printable
 from agent.intake.identify.recording import MP4, Media, Recording
 from agent.media import damage
 from agent.media.ffmpeg import CancelToken, InputFile, is_installed, needs_ffmpeg, probe_file
-from agent.media.segments import MARGIN, Segment, plan_segments, segment_times
+from agent.media.segments import MARGIN, Segment, plan_segments, round_seconds, segment_times
 from agent.media.transcode import read_gops
 from agent.model import Clip, ClipKey
 
@@ -33,6 +34,11 @@ _H264_CODECS = frozenset(("avc1", "avc3"))
 _HEVC_CODECS = frozenset(("hvc1", "hev1", "dvh1", "dvhe"))
 
 
+log = structlog.get_logger()
+
+ZEROS = "a part of it holds zeros where pictures should be: power was lost before they were on the card"
+
+
 @dataclass(frozen=True, slots=True)
 class ConformJob:
     """A recording that does not fit as it is.
@@ -44,6 +50,174 @@ class ConformJob:
 
     recording: Recording
     is_whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """What a plan depends on besides the recording.
+
+    Args:
+        limits: what one clip may have at most.
+        conform: whether footage may be cut, repacked, saved from damage, and encoded again.
+        has_ffmpeg: whether ffmpeg is installed; asked only where the plan needs it.
+    """
+
+    limits: Limits
+    conform: Conform
+    has_ffmpeg: Callable[[], bool] = is_installed
+
+
+@dataclass(frozen=True, slots=True)
+class AsIs:
+    """The API takes the file as it is.
+
+    Args:
+        clip: what it is delivered as.
+        doubt: why it may be damaged, where ffmpeg is missing to find out; empty if there is no doubt.
+    """
+
+    clip: Clip
+    doubt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """It cannot be delivered.
+
+    Args:
+        reason: what to change, for the technician.
+        retry_after_seconds: when to look at it again; None if only a new file or new settings can help.
+    """
+
+    reason: str
+    retry_after_seconds: float | None = None
+
+    @property
+    def error(self) -> FootageRefused:
+        return FootageRefused(self.reason, self.retry_after_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """It is over a limit: it is cut at key frames, without encoding. Args: reason: which limit."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repack:
+    """Its container is not MP4: its packets go into one unchanged. Args: reason: which container."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reencode:
+    """Its codec is not H.264, and the configuration allows encoding. Args: reason: for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """It is damaged, or seems to be: its good part is saved.
+
+    Args:
+        reason: what the damage is.
+        if_intact: what to do if reading it all finds no damage; None if it is known to be damaged.
+    """
+
+    reason: str
+    if_intact: AsIs | Reject | None = None
+
+
+Work: TypeAlias = "Cut | Repack | Reencode | Salvage"
+Plan: TypeAlias = "AsIs | Reject | Work"
+
+
+def plan(recording: Recording, settings: PlanSettings) -> Plan:
+    """What is to be done to a recording so that the API takes it. Pure, but for the question whether ffmpeg is there.
+
+    A limit is compared with the whole seconds that the API will see.
+    """
+    conform = settings.conform
+    chosen = _plan_codec(recording.media.codec, conform) or _plan_h264(recording, settings.limits, conform)
+    if isinstance(chosen, AsIs | Reject) or settings.has_ffmpeg():
+        return chosen
+    if isinstance(chosen, Salvage) and chosen.if_intact is not None:
+        # Footage is too precious to be held back for a doubt that only ffmpeg could settle.
+        intact = chosen.if_intact
+        return replace(intact, doubt=chosen.reason) if isinstance(intact, AsIs) else intact
+    return Reject(needs_ffmpeg(chosen.reason), RETRY_REFUSED_SECONDS)
+
+
+def _plan_codec(codec: str | None, conform: Conform) -> Reencode | Reject | None:
+    """What the codec alone decides; None if it is H.264."""
+    if codec is None:
+        return Reject("it has no video track")
+    if is_h264(codec):
+        return None
+    if conform.enabled and conform.reencode:
+        return Reencode("its video is to be encoded again (conform.reencode)")
+    return Reject(unsupported_codec_reason(codec))
+
+
+def _plan_h264(recording: Recording, limits: Limits, conform: Conform) -> Plan:
+    media = recording.media
+    if conform.enabled:
+        if not media.is_whole:
+            return Salvage(damage.CUT)
+        excess = _excess(recording, limits)
+        if media.container != MP4:
+            reason = f"it is {media.container}"
+            return Cut(reason) if excess else Repack(reason)
+        if excess:
+            return Cut(excess)
+    unchanged = _plan_unchanged(recording, limits)
+    return Salvage(ZEROS, unchanged) if conform.enabled and media.may_hold_zeros else unchanged
+
+
+def _excess(recording: Recording, limits: Limits) -> str:
+    """Which limit the whole recording exceeds; empty if none."""
+    size_bytes, seconds = recording.footage.size_bytes, round_seconds(recording.media.duration_seconds)
+    if size_bytes > limits.max_bytes:
+        return f"it has {size_bytes:,} bytes, more than limits.max_bytes"
+    if seconds > limits.max_seconds:
+        return f"it lasts {seconds:,} s, more than limits.max_seconds"
+    return ""
+
+
+def _plan_unchanged(recording: Recording, limits: Limits) -> AsIs | Reject:
+    """What becomes of H.264 video that must stay as it is."""
+    media, size_bytes = recording.media, recording.footage.size_bytes
+    if not media.is_whole:
+        return Reject(f"{damage.CUT}: with conform.enabled = true its good part can be saved")
+    if media.container != MP4:
+        return Reject(f"its container is {media.container}, not MP4: switch the camera from {media.container} to MP4")
+    if media.duration_seconds <= 0:
+        return Reject("its headers give it no duration: nothing was recorded, or the file is damaged")
+    # The API's timestamps have whole seconds, and a clip must end after it starts.
+    seconds = max(1, round_seconds(media.duration_seconds))
+    if size_bytes > limits.max_bytes:
+        return Reject(
+            f"it has {size_bytes:,} bytes and the limit is {limits.max_bytes:,} (limits.max_bytes): "
+            "set a shorter loop or a lower bitrate in the camera"
+        )
+    if seconds > limits.max_seconds:
+        return Reject(
+            f"it lasts {seconds:,} s and the limit is {limits.max_seconds:,} s (limits.max_seconds): "
+            "set a shorter loop in the camera"
+        )
+    end = recording.start + timedelta(seconds=seconds)
+    return AsIs(
+        Clip(
+            recording.footage,
+            ClipKey(recording.registration, recording.camera, recording.start, end),
+            priority=recording.priority,
+            comments=recording.comments,
+            sources={**recording.sources, "end": "start and the duration in the file's headers"},
+        )
+    )
 
 
 def passthrough(recording: Recording, limits: Limits) -> Clip:
@@ -117,11 +291,6 @@ def _check_limits(size_bytes: int, seconds: int, limits: Limits) -> None:
         )
 
 
-log = structlog.get_logger()
-
-_ZEROS = "a part of it holds zeros where pictures should be: power was lost before they were on the card"
-
-
 def needs_work(job: ConformJob, limits: Limits, conform: Conform) -> bool:
     """Whether something is to be done to a recording; if not, it is taken, or refused, as it is.
 
@@ -132,7 +301,7 @@ def needs_work(job: ConformJob, limits: Limits, conform: Conform) -> bool:
     why = _why(job, limits, conform)
     if why is None or is_installed():
         return why is not None
-    if why != _ZEROS:
+    if why != ZEROS:
         raise FootageRefused(needs_ffmpeg(why), RETRY_REFUSED_SECONDS)
     log.warning("footage_doubtful", footage=str(job.recording.footage.path), reason=why)
     return False
@@ -184,7 +353,7 @@ def _misfit(recording: Recording, limits: Limits) -> str | None:
     if round(recording.media.duration_seconds) > limits.max_seconds:
         return f"it lasts {recording.media.duration_seconds:,.0f} s, more than limits.max_seconds"
     with open_regular_file(recording.footage.path) as file:
-        return _ZEROS if damage.holds_zeros(file) else None
+        return ZEROS if damage.holds_zeros(file) else None
 
 
 def clips_of(recording: Recording, pieces: Sequence[Segment], how: str, notes: Sequence[str]) -> list[Clip]:

@@ -145,8 +145,8 @@ def segment_times(pieces: Sequence[Segment]) -> list[tuple[int, int]]:
     times: list[tuple[int, int]] = []
     earliest = 0
     for piece in pieces:
-        start = max(earliest, _rounded(piece.start_seconds))
-        earliest = max(start + 1, _rounded(piece.end_seconds))
+        start = max(earliest, round_seconds(piece.start_seconds))
+        earliest = max(start + 1, round_seconds(piece.end_seconds))
         times.append((start, earliest))
     return times
 
@@ -194,5 +194,6 @@ def _check(group: Segment, limits: SizeLimits) -> None:
         )
 
 
-def _rounded(seconds: float) -> int:
+def round_seconds(seconds: float) -> int:
+    """Half a second rounds up, always: `round` takes 2.5 to 2 and 3.5 to 4."""
     return math.floor(seconds + 0.5)

@@ -22,12 +22,16 @@ class Media:
             is no video at all.
         duration_seconds: of the first video track; 0.0 if the headers give none.
         created: the container's own date, aware UTC as written, whatever the camera meant by it; None if unset.
+        is_whole: False for an MP4 that ends early and that nobody will finish: its good part can be saved.
+        may_hold_zeros: a few probes found zeros where frames should be; only reading it all tells whether it is so.
     """
 
     container: str
     codec: str | None
     duration_seconds: float
     created: datetime | None = None
+    is_whole: bool = True
+    may_hold_zeros: bool = False
 
 
 @dataclass(frozen=True, slots=True)
