@@ -59,6 +59,9 @@ lock: $(READY)  ## update the locked dependencies of development and of the pack
 	$(BIN)/uv pip compile --python-version 3.10 --generate-hashes --no-emit-index-url --no-header \
 		pyproject.toml -o requirements/package.txt
 
+reference: $(READY)  ## write the commented configuration and the documentation's table of its keys
+	$(BIN)/python packaging/reference.py
+
 clean:  ## remove everything that is generated
 	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
@@ -68,4 +71,4 @@ $(READY): requirements/dev.txt pyproject.toml packaging/make-venv
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test check test-daemon test-slow test-system test-lowest bench deb lock clean
+.PHONY: help demo test check test-daemon test-slow test-system test-lowest bench deb lock reference clean

@@ -1,5 +1,5 @@
 """Manual pages and completion, made from what the program itself says: they cannot tell anything else than `--help`,
-the commented configuration and the unit do.
+the declarations of the configuration's keys and the unit do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+
+import reference
 
 from agent import __version__
 from agent.cli import build_parser
@@ -127,22 +129,18 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _configuration_page() -> Iterator[str]:
-    text = (ROOT / "config" / "vision-ingest.toml").read_text(encoding="utf-8")
     yield from _header("vision-ingest.toml", 5, "the configuration of vision-ingest")
     yield ".SH DESCRIPTION"
-    for block in text.strip().split("\n\n"):
-        lines = [line.removeprefix("#").removeprefix(" ") for line in block.splitlines()]
-        name = next((line for line in lines if re.fullmatch(r"\[+\w+\]+|[a-z_]+ = .*", line)), None)
-        words = [line for line in lines if line != name]
-        if name is None:
-            yield from _paragraphs("\n".join(words))
-        elif name.startswith("["):
-            yield f".SH {_escaped(name)}"
-            yield from _paragraphs("\n".join(words))
-        else:
+    yield from _paragraphs(reference.INTRODUCTION)
+    for section in reference.sections():
+        yield f".SH {_escaped(section.header)}"
+        yield from _paragraphs(section.explanation)
+        for key in section.keys:
             yield ".TP"
-            yield f".B {_escaped(name)}"
-            yield from map(_escaped, words)
+            yield f".B {_escaped(key.line)}"
+            yield _escaped(key.explanation)
+            if key.is_example:
+                yield "No default; the value is an example."
     yield from _see_also("vision-ingest(1)", "vision-ingest.service(8)")
 
 
@@ -188,6 +186,6 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text as roff takes it literally: no line is a request, no character an escape, a hyphen is a hyphen."""
-    plain = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace("%%", "%")
+    """Text as roff takes it literally: no line is a request, no quote or character an escape, a hyphen is a hyphen."""
+    plain = " ".join(text.split()).replace("\\", "\\e").replace('"', "\\(dq").replace("-", "\\-").replace("%%", "%")
     return f"\\&{plain}" if plain[:1] in {".", "'"} else plain

@@ -23,14 +23,8 @@ from zoneinfo import ZoneInfo
 from agent.config import (
     Api,
     Config,
-    Conform,
     FootageFolder,
-    Limits,
-    LogSettings,
     Secret,
-    SpoolSettings,
-    UploadSettings,
-    Vehicle,
     default_file,
 )
 from agent.config.values import WrongValueError, one_of, zone
@@ -152,17 +146,7 @@ def _configuration(args: argparse.Namespace) -> Config:
     from agent.daemon import read_config
 
     if args.config == default_file(os.environ) and not args.config.exists():
-        return Config(
-            file=args.config,
-            api=Api("", "", Secret("")),
-            vehicle=Vehicle(),
-            footage=(),
-            limits=Limits(),
-            conform=Conform(),
-            spool=SpoolSettings(),
-            upload=UploadSettings(),
-            log=LogSettings(),
-        )
+        return Config(file=args.config, api=Api("", "", Secret("")), footage=())
     return read_config(args.config, with_password=False)
 
 

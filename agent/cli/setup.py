@@ -25,8 +25,7 @@ from agent import cli
 from agent.config.environment import SERVICE_USER
 from agent.config.loading import SYSTEM_FILE, read_document
 from agent.config.password import CREDENTIAL, VARIABLE
-from agent.config.regions import BASE_URLS
-from agent.config.schema import Schema, schema
+from agent.config.settings import BASE_URLS, Schema, schema
 from agent.config.values import WrongValueError
 from agent.device.durable import replace_file
 from agent.errors import ConfigError, VisionIngestError
@@ -95,7 +94,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     folder = args.config.absolute().parent
     answers_file = args.config.with_suffix(".d") / ANSWERS
-    keys = schema(folder, (AUTO, *PRESETS))
+    keys = schema((AUTO, *PRESETS))
     answers = _answers(args, keys, _earlier(answers_file))
     password_file = folder / CREDENTIAL
     password = _password(args, password_file)

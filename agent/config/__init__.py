@@ -1,4 +1,4 @@
-"""The configuration: TOML to frozen types, once, at the start."""
+"""The configuration: TOML files become frozen values, once per start or reload."""
 
 from __future__ import annotations
 

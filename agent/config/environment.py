@@ -1,4 +1,4 @@
-"""What the configuration asks of this device, and what of it is not there right now."""
+"""Checks the configuration against this device: folders, permissions and certificates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVICE_USER = "vision-ingest"
 
 
 def current_user() -> str:
-    """The name of the user that this process acts as, or its number if it has no name."""
+    """The name of the effective user of this process, or its number if it has no name."""
     number = os.geteuid()
     try:
         return pwd.getpwuid(number).pw_name
@@ -27,9 +27,9 @@ def current_user() -> str:
 
 
 def check(config: Config) -> list[Problem]:
-    """What is wrong on this device at this moment, for the user that asks.
+    """What is missing on this device now, for the current user.
 
-    None of it makes the configuration wrong: a card may be mounted later, and a permission be repaired while the
+    None of it makes the configuration invalid: a card may be mounted later, and a permission corrected while the
     service runs.
     """
     errors = ErrorCollector(config.file)
@@ -48,37 +48,39 @@ def _check_footage(folder: FootageFolder) -> None:
     path = folder.path
     status = _status(path, "mount the card, or correct the path")
     if not stat.S_ISDIR(status.st_mode):
-        raise WrongValueError(f"{path} is not a directory", "name the folder that the camera writes into")
-    if not _may(path, os.R_OK | os.X_OK):
-        raise WrongValueError(f"{path} may not be read by the user {current_user()}", _let_in(path, status, "rx"))
-    if folder.after_delivery == "delete" and not _may(path, os.W_OK):
+        raise WrongValueError(f"{path} is not a directory", "name the folder that the camera writes to")
+    if not _has_access(path, os.R_OK | os.X_OK):
         raise WrongValueError(
-            f'{path} may not be changed by the user {current_user()}: after_delivery = "delete" cannot delete there',
-            _let_in(path, status, "rwx"),
+            f"{path} cannot be read by the user {current_user()}", _command_that_allows(path, status, "rx")
+        )
+    if folder.after_delivery == "delete" and not _has_access(path, os.W_OK):
+        raise WrongValueError(
+            f'{path} cannot be changed by the user {current_user()}, which after_delivery = "delete" needs',
+            _command_that_allows(path, status, "rwx"),
         )
 
 
 def _check_spool(directory: Path) -> None:
-    """The service creates the directory itself if it may."""
+    """The directory need not exist if the service can create it."""
     user, quoted = current_user(), shlex.quote(str(directory))
-    exists = _may(directory, os.F_OK)
+    exists = _has_access(directory, os.F_OK)
     place = directory if exists else directory.parent
     create = f"create it: sudo install -d -m 750 -o {user} {quoted}"
     status = _status(place, create)
     if not stat.S_ISDIR(status.st_mode):
-        raise WrongValueError(f"{place} is not a directory", "name a directory that the service may keep for itself")
-    if not _may(place, os.R_OK | os.W_OK | os.X_OK):
-        repair = f"give it to that user: sudo chown -R {user} {quoted}" if exists else create
-        raise WrongValueError(f"{place} may not be written by the user {user}", repair)
+        raise WrongValueError(f"{place} is not a directory", "name a directory that only the service uses")
+    if not _has_access(place, os.R_OK | os.W_OK | os.X_OK):
+        repair = f"make that user its owner: sudo chown -R {user} {quoted}" if exists else create
+        raise WrongValueError(f"{place} cannot be written by the user {user}", repair)
 
 
 def _check_certificates(file: Path) -> None:
-    status = _status(file, "correct the path, or remove the line to trust the usual certificates")
+    status = _status(file, "correct the path, or remove the line to use the certificates of the system")
     if not stat.S_ISREG(status.st_mode):
-        raise WrongValueError(f"{file} is not a regular file", "name a file of certificates in PEM format")
-    if not _may(file, os.R_OK):
+        raise WrongValueError(f"{file} is not a regular file", "name a file with certificates in PEM format")
+    if not _has_access(file, os.R_OK):
         raise WrongValueError(
-            f"{file} may not be read by the user {current_user()}", f"allow it: sudo chmod a+r {shlex.quote(str(file))}"
+            f"{file} cannot be read by the user {current_user()}", f"allow it: sudo chmod a+r {shlex.quote(str(file))}"
         )
 
 
@@ -89,19 +91,19 @@ def _status(path: Path, repair: str) -> os.stat_result:
         raise WrongValueError(f"{path} does not exist", repair) from error
     except PermissionError as error:
         raise WrongValueError(
-            f"{path} may not be reached by the user {current_user()}",
+            f"{path} cannot be reached by the user {current_user()}",
             "allow it with sudo chmod a+x on each folder above it",
         ) from error
     except OSError as error:
-        raise WrongValueError(f"{path} cannot be looked at: {error.strerror}", "check the card and the path") from error
+        raise WrongValueError(f"{path} cannot be accessed: {error.strerror}", "check the card and the path") from error
 
 
-def _may(path: Path, mode: int) -> bool:
+def _has_access(path: Path, mode: int) -> bool:
     return os.access(path, mode, effective_ids=True)
 
 
-def _let_in(path: Path, status: os.stat_result, permissions: str) -> str:
-    """The command that lets this user in: by joining the folder's group where the group may already."""
+def _command_that_allows(path: Path, status: os.stat_result, permissions: str) -> str:
+    """The command that gives this user access: joining the folder's group if the group has access already."""
     needed = sum({"r": stat.S_IRGRP, "w": stat.S_IWGRP, "x": stat.S_IXGRP}[letter] for letter in permissions)
     if status.st_mode & needed == needed:
         return f"join its group and restart the service: sudo usermod -aG {_group(status.st_gid)} {current_user()}"

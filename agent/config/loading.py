@@ -1,4 +1,4 @@
-"""The configuration file becomes the frozen Config, or one error that names every mistake in it."""
+"""Loads the configuration: TOML files to one frozen Config, or one error that lists every mistake in them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ import tomli
 
 from agent.config.environment import current_user
 from agent.config.password import read_password
-from agent.config.regions import BASE_URLS
-from agent.config.schema import Schema, schema
-from agent.config.sections import ErrorCollector, check_sections, read_section, section, sections
+from agent.config.sections import ErrorCollector, SectionReader
 from agent.config.settings import (
+    BASE_URLS,
+    SECTIONS,
     Api,
-    ClockSettings,
     Config,
-    Conform,
     FootageFolder,
     Limits,
-    LogSettings,
     Secret,
     SpoolSettings,
     UploadSettings,
-    Vehicle,
+    schema,
 )
+from agent.config.values import WrongValueError
 from agent.errors import ConfigError, Problem
 
+SYSTEM_FILE = Path("/etc/vision-ingest/config.toml")
 EXAMPLE = Path("/usr/share/doc/vision-ingest/examples/vision-ingest.toml")
+MAX_FOLDERS = 100  # each is compared with each
 
-# A long one has a few kilobytes; what is larger is some other file, such as a recording or a device.
+# A configuration has a few kilobytes; a larger file is something else, such as a recording or a device.
 MAX_BYTES = 256 * 1024
 
 _PLACE = re.compile(r"(?P<wrong>.*) \(at (?P<place>[^()]*)\)", re.DOTALL)
@@ -43,29 +43,73 @@ _PLACE = re.compile(r"(?P<wrong>.*) \(at (?P<place>[^()]*)\)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the files say together.
+    """The configuration file and its drop-ins, merged.
 
     Args:
-        tables: the sections; a key of a later file goes before that of an earlier one, and each [[footage]] of any
-            file is one more folder.
-        origins: which file a section or key comes from, such as "api.username" or "footage[1]".
+        tables: the sections; a key in a later file overrides an earlier one, and the [[footage]] of all files are kept.
+        origins: the file of each section and key, such as "api.username" or "footage[1]".
     """
 
     tables: dict[str, Any] = field(default_factory=dict)
     origins: Mapping[str, Path] = field(default_factory=dict)
 
 
-def drop_ins(file: Path) -> list[Path]:
-    """The further files of a configuration, in their order: for config.toml, those of config.d/ that end in .toml.
+def default_file(environ: Mapping[str, str] = os.environ, *, system_file: Path = SYSTEM_FILE) -> Path:
+    """The configuration file if none is given: $VISION_INGEST_CONFIG if there is none in /etc, else the one in /etc."""
+    if not os.access(system_file, os.F_OK) and environ.get("VISION_INGEST_CONFIG"):
+        return Path(environ["VISION_INGEST_CONFIG"])
+    return system_file
 
-    The package's file stays as it was installed, and an upgrade has nothing to ask; what a fleet has in common and
-    what is one vehicle's own can come from different hands.
+
+def load(
+    file: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    with_password: bool = True,
+    presets: Collection[str] = ("auto",),
+) -> Config:
+    """Load the configuration.
+
+    Args:
+        file: the TOML file. Its drop-ins are read too (see `drop_ins`); relative paths start at its folder.
+        environ: the environment that may contain the password, or name systemd's credentials.
+        with_password: False leaves the password empty, for commands of users who must not read it.
+        presets: the allowed values of `footage.preset`.
+
+    Raises:
+        ConfigError: with every mistake. A footage folder that does not exist is none: a card may be mounted later.
+    """
+    file = file.absolute()
+    document = read_documents(file)
+    errors = ErrorCollector(file, document.origins)
+    reader = SectionReader(document.tables, schema(presets), file.parent, errors)
+    reader.check_names()
+    api = _read_api(reader, errors, environ if with_password else None)
+    plain: dict[str, Any] = {
+        name: section(**reader.values(reader.section(name), name))
+        for name, section in SECTIONS.items()
+        if name not in ("api", "footage")
+    }
+    if not document.tables.get("footage", []):
+        errors.add("footage", "is missing", 'add [[footage]] and below it path = "..." with the folder to watch')
+    footage = _read_footage(reader, errors)
+    _check_sizes(plain["limits"], plain["spool"], plain["upload"], errors)
+    _check_folders(footage, plain["spool"], errors)
+    errors.raise_any()
+    return Config(file=file, api=Api(**api), footage=tuple(footage.values()), **plain)
+
+
+def drop_ins(file: Path) -> list[Path]:
+    """The further files of a configuration, in the order in which they are read: for config.toml, config.d/*.toml.
+
+    They leave the packaged file unchanged, so that an upgrade need not ask about it, and keep the settings of a fleet
+    apart from those of one vehicle.
     """
     return sorted(file.with_suffix(".d").glob("[!.]*.toml"))
 
 
 def read_documents(file: Path) -> Document:
-    """Read and parse the file and its drop-ins.
+    """Read, parse and merge the file and its drop-ins.
 
     Raises:
         ConfigError: as for `read_document`, for the first file that cannot be read.
@@ -92,196 +136,120 @@ def read_document(file: Path) -> dict[str, Any]:
     """Read and parse one file.
 
     Raises:
-        ConfigError: the file is missing, may not be read, or is not TOML; says which command or place repairs it.
+        ConfigError: the file is missing, unreadable or not TOML; says what to do, or which line to correct.
     """
-    text = _text(file)
+    place = "the file"
     try:
-        return tomli.loads(text)
+        return tomli.loads(_read_text(file))
+    except WrongValueError as error:
+        problem = Problem(str(file), place, error.wrong, error.allowed)
     except tomli.TOMLDecodeError as error:
         found = _PLACE.fullmatch(str(error))
-        wrong, place = (found["wrong"], found["place"]) if found else (str(error), "the file")
-        raise _problem(file, place, wrong, "correct it there: text stands in quotes, a section in brackets") from error
+        wrong, place = (found["wrong"], found["place"]) if found else (str(error), place)
+        problem = Problem(
+            str(file), place, wrong, "correct it there: text needs quotes, the name of a section needs brackets"
+        )
     except (ValueError, RecursionError) as error:
-        raise _problem(file, "the file", str(error), "write it simpler") from error
+        problem = Problem(str(file), place, str(error), "write it simpler")
+    raise ConfigError([problem])
 
 
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     quoted = shlex.quote(str(file))
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
-            raise _problem(file, "the file", f"is larger than {MAX_BYTES:,} bytes", "name the configuration's own file")
-        return content.decode("utf-8-sig")  # a byte order mark is what some editors leave
+            raise WrongValueError(f"is larger than {MAX_BYTES:,} bytes", "name the configuration file itself")
+        return content.decode("utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError as error:
         create = f"sudo install -D -m 644 {EXAMPLE} {quoted}"
-        raise _problem(
-            file, "the file", "does not exist", f"create it from the example and edit it: {create}"
-        ) from error
+        raise WrongValueError("does not exist", f"create it from the example and edit it: {create}") from error
     except PermissionError as error:
-        raise _problem(
-            file, "the file", f"may not be read by the user {current_user()}", f"allow it: sudo chmod a+r {quoted}"
+        raise WrongValueError(
+            f"cannot be read by the user {current_user()}", f"allow it: sudo chmod a+r {quoted}"
         ) from error
     except IsADirectoryError as error:
-        raise _problem(file, "the file", "is a directory", "name the file in it: --config FILE") from error
+        raise WrongValueError("is a directory", "name the file in it: --config FILE") from error
     except UnicodeDecodeError as error:
-        raise _problem(
-            file, "the file", f"is not UTF-8 text (byte {error.start + 1})", "save it as UTF-8 in the editor"
-        ) from error
+        raise WrongValueError(f"is not UTF-8 text (byte {error.start + 1})", "save it as UTF-8") from error
     except OSError as error:
-        raise _problem(file, "the file", f"cannot be read: {error.strerror}", "check the path and the disk") from error
+        raise WrongValueError(f"cannot be read: {error.strerror}", "check the path and the disk") from error
 
 
-def _problem(file: Path, place: str, wrong: str, allowed: str) -> ConfigError:
-    return ConfigError([Problem(str(file), place, wrong, allowed)])
-
-
-SYSTEM_FILE = Path("/etc/vision-ingest/config.toml")
-MOST_FOLDERS = 100  # each is compared with each
-
-
-def default_file(environ: Mapping[str, str] = os.environ, *, system_file: Path = SYSTEM_FILE) -> Path:
-    """The configuration file when none is named: the one in /etc, else $VISION_INGEST_CONFIG, else the one in /etc."""
-    if not os.access(system_file, os.F_OK) and environ.get("VISION_INGEST_CONFIG"):
-        return Path(environ["VISION_INGEST_CONFIG"])
-    return system_file
-
-
-def load(
-    file: Path,
-    *,
-    environ: Mapping[str, str] = os.environ,
-    with_password: bool = True,
-    presets: Collection[str] = ("auto",),
-) -> Config:
-    """Read the configuration.
-
-    Args:
-        file: the TOML file; its drop-ins (see `drop_ins`) are read too, and relative paths start at its folder.
-        environ: where the password is looked up, beside the file that the configuration names.
-        with_password: False leaves the password empty: for commands of users who may not read it.
-        presets: the names that `footage.preset` may have.
-
-    Raises:
-        ConfigError: with every mistake that was found. Footage folders need not exist: a card may be mounted later.
-    """
-    file = file.absolute()
-    read = read_documents(file)
-    document = read.tables
-    keys = schema(file.parent, presets)
-    errors = ErrorCollector(file, read.origins)
-    check_sections(document, keys, errors)
-
-    def values(name: str) -> dict[str, Any]:
-        return read_section(section(document, name, errors), name, keys, errors)
-
-    api = _read_api(document, keys, errors, environ if with_password else None)
-    vehicle = Vehicle(**values("vehicle"))
-    limits = Limits(**values("limits"))
-    conform = Conform(**values("conform"))
-    spool = SpoolSettings(**values("spool"))
-    upload = UploadSettings(**values("upload"))
-    clock = ClockSettings(**values("clock"))
-    log = LogSettings(**values("log"))
-    footage = _read_footage(document, keys, errors)
-    check_sizes(limits, spool, upload, errors)
-    check_folders(footage, spool, errors)
-    errors.raise_any()
-    return Config(
-        file=file,
-        api=Api(**api),
-        vehicle=vehicle,
-        footage=tuple(footage.values()),
-        limits=limits,
-        conform=conform,
-        spool=spool,
-        upload=upload,
-        log=log,
-        clock=clock,
-    )
-
-
-def _read_api(
-    document: dict[str, Any], keys: Schema, errors: ErrorCollector, environ: Mapping[str, str] | None
-) -> dict[str, Any]:
-    """The fields of Api, as far as they are good; without `environ` the password stays empty."""
-    written = section(document, "api", errors)
-    values = read_section(written, "api", keys, errors)
-    refused = written.keys() - values.keys()
+def _read_api(reader: SectionReader, errors: ErrorCollector, environ: Mapping[str, str] | None) -> dict[str, Any]:
+    """The valid fields of Api; without `environ` the password is empty."""
+    written = reader.section("api")
+    values = reader.values(written, "api")
     if "username" not in written:
-        errors.add("api.username", "is missing", "give the username of the Fleet API account")
+        errors.add("api.username", "is missing", "set it to the username of the Fleet API account")
     if "region" not in written and "base_url" not in written:
-        errors.add("api.region", "is missing", f"give the country of the account: {', '.join(BASE_URLS)}")
+        errors.add("api.region", "is missing", f"set it to the country of the account: {', '.join(BASE_URLS)}")
     if "region" in written and "base_url" in written:
-        errors.add("api.base_url", "stands beside region, which means an address too", "remove one of the two")
+        errors.add("api.base_url", "cannot be combined with region, which sets the URL too", "remove one of the two")
     if "region" in values:
-        values["base_url"] = BASE_URLS[values.pop("region")]
+        values["base_url"] = BASE_URLS[values["region"]]
     values["password"] = Secret("")
-    password_file = values.pop("password_file", None)
-    if environ is not None and not refused & {"password", "password_file"}:
+    refused = written.keys() - values.keys()
+    if environ is not None and "password" not in written and "password_file" not in refused:
         with errors.collect("api.password_file"):
-            values["password"] = read_password(password_file, environ)
+            values["password"] = read_password(values.get("password_file"), environ)
     return values
 
 
-def _read_footage(document: dict[str, Any], keys: Schema, errors: ErrorCollector) -> dict[int, FootageFolder]:
-    """The folders by their place in the file; one without a usable path is reported and left out."""
-    if not document.get("footage", []):
-        errors.add("footage", "is missing", 'add [[footage]] and below it path = "..." with the folder to watch')
-    folders = {}
-    listed = sections(document, "footage", errors)
-    if len(listed) > MOST_FOLDERS:
-        errors.add("footage", f"stands there {len(listed):,} times", f"allowed are {MOST_FOLDERS} folders")
-    for index, written in enumerate(listed[:MOST_FOLDERS]):
+def _read_footage(reader: SectionReader, errors: ErrorCollector) -> dict[int, FootageFolder]:
+    """The folders by their index in the files; one without a valid path is reported and left out."""
+    written = reader.sections("footage")
+    if len(written) > MAX_FOLDERS:
+        errors.add("footage", f"appears {len(written):,} times", f"allowed: at most {MAX_FOLDERS} folders")
+    folders: dict[int, FootageFolder] = {}
+    for index, section in enumerate(written[:MAX_FOLDERS]):
         label = f"footage[{index}]"
-        values = read_section(written, "footage", keys, errors, label=label)
-        if "path" not in written:
-            errors.add(f"{label}.path", "is missing", "give the folder that the camera writes into")
-        if "preset" in written and "pattern" in written:
-            errors.add(f"{label}.pattern", "stands beside preset, which is a pattern too", "remove one of the two")
+        values = reader.values(section, "footage", label)
+        if "path" not in section:
+            errors.add(f"{label}.path", "is missing", "set it to the folder that the camera writes to")
+        if "preset" in section and "pattern" in section:
+            errors.add(f"{label}.pattern", "cannot be combined with preset", "remove one of the two")
         if "path" in values:
             folders[index] = FootageFolder(**values)
     return folders
 
 
-def check_sizes(limits: Limits, spool: SpoolSettings, upload: UploadSettings, errors: ErrorCollector) -> None:
+def _check_sizes(limits: Limits, spool: SpoolSettings, upload: UploadSettings, errors: ErrorCollector) -> None:
     """The largest clip must fit into a batch and into the spool: otherwise it would wait forever."""
     for key, max_bytes in (("upload.batch_bytes", upload.batch_bytes), ("spool.max_bytes", spool.max_bytes)):
         if max_bytes < limits.max_bytes:
             errors.add(
                 key,
-                f"{max_bytes} is less than one clip may have",
-                f"allowed is at least limits.max_bytes, {limits.max_bytes}",
+                f"{max_bytes} is less than the largest clip",
+                f"allowed: at least limits.max_bytes, {limits.max_bytes}",
             )
 
 
-def check_folders(folders: Mapping[int, FootageFolder], spool: SpoolSettings, errors: ErrorCollector) -> None:
-    """No file may be taken twice, and no clip may be taken from the spool again.
+def _check_folders(folders: Mapping[int, FootageFolder], spool: SpoolSettings, errors: ErrorCollector) -> None:
+    """No file may be taken twice, and the spool's clips may not be taken as footage.
 
     Args:
-        folders: the footage folders by their place in the file.
+        folders: the footage folders by their index in the files.
     """
     for (first, outer), (second, inner) in combinations(folders.items(), 2):
         if _real(outer.path) == _real(inner.path):
-            errors.add(
-                f"footage[{second}].path", f"is the same folder as that of footage[{first}]", "remove one of the two"
-            )
-        elif _takes(outer, inner.path):
+            errors.add(f"footage[{second}].path", f"is the same folder as footage[{first}]", "remove one of the two")
+        elif _contains(outer, inner.path):
             _report_nested(second, first, outer, errors)
-        elif _takes(inner, outer.path):
+        elif _contains(inner, outer.path):
             _report_nested(first, second, inner, errors)
     for index, folder in folders.items():
-        if _takes(folder, spool.directory):
+        if _contains(folder, spool.directory):
             errors.add(
                 "spool.directory",
-                f"{spool.directory} lies inside footage[{index}] ({folder.path}): its clips would be taken again "
-                "without end",
-                "choose a directory outside of all footage",
+                f"{spool.directory} is inside footage[{index}] ({folder.path}): its clips would be taken again",
+                "choose a directory outside of all footage folders",
             )
         elif _real(spool.directory) in _real(folder.path).parents:
             errors.add(
                 f"footage[{index}].path",
-                f"{folder.path} lies inside the spool ({spool.directory}), which the service keeps for itself",
+                f"{folder.path} is inside the spool ({spool.directory}), which is only for the service itself",
                 "choose a folder outside of the spool",
             )
 
@@ -289,16 +257,16 @@ def check_folders(folders: Mapping[int, FootageFolder], spool: SpoolSettings, er
 def _report_nested(inner: int, outer: int, folder: FootageFolder, errors: ErrorCollector) -> None:
     errors.add(
         f"footage[{inner}].path",
-        f"lies inside footage[{outer}] ({folder.path}): its files would be taken twice",
+        f"is inside footage[{outer}] ({folder.path}): its files would be taken twice",
         f"remove one of the two, or set recursive = false in footage[{outer}]",
     )
 
 
-def _takes(folder: FootageFolder, path: Path) -> bool:
+def _contains(folder: FootageFolder, path: Path) -> bool:
     outer, inner = _real(folder.path), _real(path)
     return outer == inner or (folder.recursive and outer in inner.parents)
 
 
 def _real(path: Path) -> Path:
-    """The path without symbolic links, as far as it exists (Path.resolve raises on a loop of links, this does not)."""
+    """The path without symbolic links, as far as it exists; unlike Path.resolve it accepts a loop of links."""
     return Path(os.path.realpath(path))

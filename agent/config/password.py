@@ -1,4 +1,4 @@
-"""Where the password comes from, and what else no log may show."""
+"""Finds the password, and lists what no log may show."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from agent.config.values import WrongValueError
 CREDENTIAL = "api-password"
 VARIABLE = "VISION_INGEST_PASSWORD"
 
-_ALLOWED = "allowed is the password in one line and nothing else"
+_ALLOWED = "allowed: the password in one line and nothing else"
 
 
 def read_password(file: Path | None, environ: Mapping[str, str]) -> Secret:
-    """The password: the service manager's credential, else `file`, else the environment.
+    """The password: systemd's credential, else `file`, else the environment.
 
     Args:
-        file: what `api.password_file` names; None if it names nothing.
-        environ: where CREDENTIALS_DIRECTORY (LoadCredential= in systemd.exec(5)) and the password itself may stand.
+        file: the file that `api.password_file` names, if any.
+        environ: may contain CREDENTIALS_DIRECTORY (LoadCredential= in systemd.exec(5)) and the password itself.
 
     Raises:
-        WrongValueError: there is none, or the first place that has one cannot be used; says which command repairs it.
+        WrongValueError: there is no password, or the first place that has one cannot be used; says what to do.
     """
     if "CREDENTIALS_DIRECTORY" in environ:
         credential = Path(environ["CREDENTIALS_DIRECTORY"], CREDENTIAL)
-        # The package makes an empty file, so that the service manager always has one to hand over.
+        # The package creates an empty file, so that systemd always has one to load.
         if os.access(credential, os.F_OK) and credential.stat().st_size:
             return _password(_read(credential), str(credential))
     if file is not None:
-        _check_only_the_owner_may_read(file)
+        _check_file_is_private(file)
         return _password(_read(file), str(file))
     if VARIABLE in environ:
         return _password(environ[VARIABLE], f"${VARIABLE}")
     raise WrongValueError(
-        "no password is given",
+        "there is no password",
         f"write it into a file and name that file here: {_create(Path('/etc/vision-ingest/api-password'))}",
     )
 
 
 def secrets_of(config: Config) -> tuple[Secret, ...]:
-    """Everything that must not appear in a log: the passwords, and the headers that are made of them."""
+    """Everything that must not appear in a log: the passwords, and the HTTP headers made of them."""
     hidden = _credentials(config.api.username, config.api.password.reveal())
     if config.api.proxy is not None:
         proxy = urlsplit(config.api.proxy)
@@ -56,7 +56,7 @@ def secrets_of(config: Config) -> tuple[Secret, ...]:
 
 
 def _credentials(username: str, password: str) -> set[str]:
-    """The password, and what HTTP Basic makes of it (RFC 7617 leaves the encoding open: UTF-8 or Latin-1)."""
+    """The password, and its HTTP Basic credentials (RFC 7617 leaves the encoding open: UTF-8 or Latin-1)."""
     if not password:
         return set()
     pair = f"{username}:{password}"
@@ -64,7 +64,7 @@ def _credentials(username: str, password: str) -> set[str]:
     return {password, *(base64.b64encode(value).decode() for value in encoded)}
 
 
-def _check_only_the_owner_may_read(file: Path) -> None:
+def _check_file_is_private(file: Path) -> None:
     quoted = shlex.quote(str(file))
     try:
         status = file.stat()
@@ -73,12 +73,12 @@ def _check_only_the_owner_may_read(file: Path) -> None:
     except OSError as error:
         raise _unreadable(file, error) from error
     if stat.S_ISDIR(status.st_mode):
-        raise WrongValueError(f"{file} is a directory", "name the file in it that holds the password")
+        raise WrongValueError(f"{file} is a directory", "name the file in it that contains the password")
     if not stat.S_ISREG(status.st_mode):
-        raise WrongValueError(f"{file} is not a regular file", "name a file that holds the password")
+        raise WrongValueError(f"{file} is not a regular file", "name a file that contains the password")
     if status.st_mode & 0o077:
         mode = stat.S_IMODE(status.st_mode)
-        raise WrongValueError(f"{file} is open to other users (mode {mode:o})", f"close it: sudo chmod 600 {quoted}")
+        raise WrongValueError(f"other users can access {file} (mode {mode:o})", f"restrict it: sudo chmod 600 {quoted}")
 
 
 def _read(file: Path) -> str:
@@ -93,8 +93,8 @@ def _read(file: Path) -> str:
 def _unreadable(file: Path, error: OSError) -> WrongValueError:
     if isinstance(error, PermissionError):
         return WrongValueError(
-            f"{file} may not be read by the user {current_user()}",
-            f"run this command with sudo, or give the file to the service: sudo chown {SERVICE_USER} "
+            f"{file} cannot be read by the user {current_user()}",
+            f"run this command with sudo, or make the service its owner: sudo chown {SERVICE_USER} "
             f"{shlex.quote(str(file))}",
         )
     return WrongValueError(f"{file} cannot be read: {error.strerror}", "check the path and the disk")
@@ -105,7 +105,7 @@ def _password(written: str, place: str) -> Secret:
     if not value:
         raise WrongValueError(f"{place} is empty", _ALLOWED)
     if "\n" in value or "\r" in value or "\0" in value:
-        raise WrongValueError(f"{place} holds more than one line", _ALLOWED)
+        raise WrongValueError(f"{place} has more than one line", _ALLOWED)
     return Secret(value)
 
 

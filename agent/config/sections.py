@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agent.config.schema import Schema
+from agent.config.settings import Schema
 from agent.config.values import WrongValueError, as_toml, closest_match
 from agent.errors import ConfigError, Problem
 
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
 
 class ErrorCollector:
-    """Collects every mistake, so that one run shows them all.
+    """Collects all mistakes of a configuration, so that one run reports every one.
 
     Args:
-        file: where a mistake stands if `origins` names no other file.
+        file: the file of a mistake, unless `origins` names another one.
         origins: the file of a section or key, such as "api.username" or "footage[1]".
     """
 
@@ -34,7 +36,7 @@ class ErrorCollector:
 
     @contextmanager
     def collect(self, key: str) -> Iterator[None]:
-        """A WrongValueError of the block becomes a mistake of this key."""
+        """Catch a WrongValueError of the block and add it as a mistake of this key."""
         try:
             yield
         except WrongValueError as error:
@@ -46,82 +48,87 @@ class ErrorCollector:
             raise ConfigError(self.problems)
 
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def check_sections(document: dict[str, Any], schema: Schema, errors: ErrorCollector) -> None:
-    """Report whatever stands at the top of the file and is no section."""
-    for name, value in document.items():
-        if name in schema:
-            continue
-        if not isinstance(value, (dict, list)):
-            errors.add(_written(name), "stands outside of every section", _where_it_belongs(name, schema))
-            continue
-        near = closest_match(name, schema)
-        meant = f"did you mean [{near}]? " if near else ""
-        sections = ", ".join(f"[{section}]" for section in schema)
-        errors.add(_written(name), f"there is no section [{_written(name)}]", f"{meant}allowed: {sections}")
-
-
-def section(document: dict[str, Any], name: str, errors: ErrorCollector) -> dict[str, Any]:
-    """The section `name` as it was written; empty if there is none."""
-    value = document.get(name, {})
-    if isinstance(value, dict):
-        return value
-    errors.add(name, "is not a section", f"write [{name}] in a line of its own, with single brackets")
-    return value[0] if value and _are_tables(value) else {}
-
-
-def sections(document: dict[str, Any], name: str, errors: ErrorCollector) -> list[dict[str, Any]]:
-    """All sections [[name]], which may stand in the file several times."""
-    value = document.get(name, [])
-    if _are_tables(value):
-        return list(value)
-    errors.add(name, "is not a list of sections", f"write [[{name}]] in a line of its own, with double brackets")
-    return [value] if isinstance(value, dict) else []
-
-
-def read_section(
-    written: dict[str, Any], name: str, schema: Schema, errors: ErrorCollector, *, label: str | None = None
-) -> dict[str, Any]:
-    """Read every key that can be read and report the others.
+class SectionReader:
+    """Reads the sections of a configuration, and reports what is wrong with them.
 
     Args:
-        written: the section as TOML holds it.
-        name: the section's name in the schema.
-        label: how messages call the section, such as "footage[0]"; None means like its name.
-
-    Returns:
-        The values of the good keys only: what is missing gets the default of its type.
+        tables: the sections as TOML holds them.
+        schema: the readers of all keys.
+        folder: where relative paths start.
     """
-    values = {}
-    for key, value in written.items():
-        place = f"{label or name}.{_written(key)}"
-        read = schema[name].get(key)
-        if read is None:
-            errors.add(place, "there is no such key", _meant(key, name, schema))
-            continue
-        with errors.collect(place):
-            values[key] = read(value)
-    return values
 
+    def __init__(self, tables: Mapping[str, Any], schema: Schema, folder: Path, errors: ErrorCollector) -> None:
+        self._tables = tables
+        self._schema = schema
+        self._folder = folder
+        self._errors = errors
 
-def _meant(key: str, name: str, schema: Schema) -> str:
-    allowed = [known for known in schema[name] if known != "password"]  # that key is there only to be refused
-    near = closest_match(key, allowed)
-    if near is None and any(key in keys for keys in schema.values()):
-        return _where_it_belongs(key, schema)
-    meant = f'did you mean "{near}"? ' if near else ""
-    return f"{meant}allowed: {', '.join(allowed)}"
+    def check_names(self) -> None:
+        """Report everything at the top level of the file that is not a known section."""
+        for name, value in self._tables.items():
+            if name in self._schema:
+                continue
+            if not isinstance(value, (dict, list)):
+                self._errors.add(_quoted(name), "is not in a section", self._right_section(name))
+                continue
+            near = closest_match(name, self._schema)
+            meant = f"did you mean [{near}]? " if near else ""
+            allowed = ", ".join(f"[{section}]" for section in self._schema)
+            self._errors.add(_quoted(name), f"there is no section [{_quoted(name)}]", f"{meant}allowed: {allowed}")
 
+    def section(self, name: str) -> dict[str, Any]:
+        """The section [name] as TOML holds it; empty if there is none."""
+        value = self._tables.get(name, {})
+        if isinstance(value, dict):
+            return value
+        self._errors.add(name, "is not a section", f"write [{name}] on a line of its own, with single brackets")
+        return value[0] if value and _are_tables(value) else {}
 
-def _where_it_belongs(key: str, schema: Schema) -> str:
-    if key == "password":
-        return "a password never stands in this file: api.password_file names the file that holds it"
-    homes = [_header(name) for name, keys in schema.items() if key in keys]
-    if not homes:
-        return f"remove it, or move it below the section that it belongs to: {', '.join(map(_header, schema))}"
-    return f"move it below {' or '.join(homes)}"
+    def sections(self, name: str) -> list[dict[str, Any]]:
+        """All sections [[name]] as TOML holds them."""
+        value = self._tables.get(name, [])
+        if _are_tables(value):
+            return list(value)
+        self._errors.add(
+            name, "is not a list of sections", f"write [[{name}]] on a line of its own, with double brackets"
+        )
+        return [value] if isinstance(value, dict) else []
+
+    def values(self, written: Mapping[str, Any], name: str, label: str | None = None) -> dict[str, Any]:
+        """The values of the valid keys only: the section's class has the defaults of the others.
+
+        Args:
+            written: the section as TOML holds it.
+            name: the section's name in the schema.
+            label: the section's name in messages, such as "footage[0]"; None if it is the same.
+        """
+        values = {}
+        for key, value in written.items():
+            place = f"{label or name}.{_quoted(key)}"
+            read = self._schema[name].get(key)
+            if read is None:
+                self._errors.add(place, "there is no such key", self._suggested_key(key, name))
+                continue
+            with self._errors.collect(place):
+                result = read(value)
+                values[key] = self._folder / result if isinstance(result, Path) else result
+        return values
+
+    def _suggested_key(self, key: str, name: str) -> str:
+        allowed = [known for known in self._schema[name] if known != "password"]  # a key only in order to be refused
+        near = closest_match(key, allowed)
+        if near is None and any(key in keys for keys in self._schema.values()):
+            return self._right_section(key)
+        meant = f'did you mean "{near}"? ' if near else ""
+        return f"{meant}allowed: {', '.join(allowed)}"
+
+    def _right_section(self, key: str) -> str:
+        if key == "password":
+            return "the password must not be in this file: api.password_file names the file that contains it"
+        found = [_header(name) for name, keys in self._schema.items() if key in keys]
+        if not found:
+            return f"remove it, or move it below the right section: {', '.join(map(_header, self._schema))}"
+        return f"move it below {' or '.join(found)}"
 
 
 def _header(name: str) -> str:
@@ -132,5 +139,5 @@ def _are_tables(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _written(key: str) -> str:
+def _quoted(key: str) -> str:
     return key if _BARE_KEY.fullmatch(key) else as_toml(key)

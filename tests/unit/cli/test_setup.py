@@ -100,9 +100,9 @@ def test_what_is_missing_is_named_when_nobody_can_be_asked(
     "wrong",
     [
         ("--timezone", "Africa/Joburg", "did you mean"),
-        ("--camera", "999", "too large"),
+        ("--camera", "999", "out of range"),
         ("--username", "a:b", "colon"),
-        ("--preset", "viofoo", "not known here"),
+        ("--preset", "viofoo", "is unknown"),
     ],
     ids=lambda wrong: wrong[0],
 )

@@ -29,7 +29,7 @@ def message(file: Path | None, **environ: str) -> str:
     return f"{caught.value.wrong}; {caught.value.allowed}"
 
 
-def test_the_credential_of_the_service_manager_comes_first(tmp_path: Path) -> None:
+def test_the_systemd_credential_comes_first(tmp_path: Path) -> None:
     (tmp_path / "credentials").mkdir()
     password_file(tmp_path / "credentials", b"from systemd\n", mode=0o440)
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials"), "VISION_INGEST_PASSWORD": "from environ"}
@@ -52,19 +52,19 @@ def test_the_password_file_comes_before_the_environment(tmp_path: Path) -> None:
         ("pässwörd\n".encode(), "pässwörd"),
     ],
 )
-def test_one_line_end_is_no_part_of_the_password_and_all_else_is(tmp_path: Path, content: bytes, password: str) -> None:
+def test_only_the_final_line_end_is_not_part_of_the_password(tmp_path: Path, content: bytes, password: str) -> None:
     assert read_password(password_file(tmp_path, content), {}).reveal() == password
 
 
-def test_without_any_password_the_command_that_stores_one_is_told() -> None:
+def test_a_missing_password_is_reported_with_the_command_that_stores_one() -> None:
     assert message(None) == (
-        "no password is given; write it into a file and name that file here: "
+        "there is no password; write it into a file and name that file here: "
         "sudo install -D -m 600 -o vision-ingest /dev/stdin /etc/vision-ingest/api-password "
         "(then type the password, Enter and Ctrl-D)"
     )
 
 
-def test_a_missing_password_file_is_told_with_the_command_that_creates_it(tmp_path: Path) -> None:
+def test_a_missing_password_file_is_reported_with_the_command_that_creates_it(tmp_path: Path) -> None:
     file = tmp_path / "my password"
     assert message(file) == (
         f"{file} does not exist; create it: sudo install -D -m 600 -o vision-ingest /dev/stdin '{file}' "
@@ -73,48 +73,46 @@ def test_a_missing_password_file_is_told_with_the_command_that_creates_it(tmp_pa
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])
-def test_a_password_file_that_is_open_to_others_is_refused_with_the_command_that_closes_it(
-    tmp_path: Path, mode: int
-) -> None:
+def test_a_password_file_that_others_can_access_is_refused(tmp_path: Path, mode: int) -> None:
     file = password_file(tmp_path, mode=mode)
-    assert message(file) == f"{file} is open to other users (mode {mode:o}); close it: sudo chmod 600 {file}"
+    assert message(file) == f"other users can access {file} (mode {mode:o}); restrict it: sudo chmod 600 {file}"
 
 
-def test_a_directory_is_no_password_file(tmp_path: Path) -> None:
-    assert message(tmp_path) == f"{tmp_path} is a directory; name the file in it that holds the password"
+def test_a_directory_is_not_a_password_file(tmp_path: Path) -> None:
+    assert message(tmp_path) == f"{tmp_path} is a directory; name the file in it that contains the password"
 
 
-def test_a_pipe_is_no_password_file_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_as_a_password_file_without_waiting_for_it(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe, 0o600)
-    assert message(pipe) == f"{pipe} is not a regular file; name a file that holds the password"
+    assert message(pipe) == f"{pipe} is not a regular file; name a file that contains the password"
 
 
-def test_a_password_file_of_another_user_is_told_with_the_command_that_hands_it_over(
+def test_a_password_file_of_another_user_is_reported_with_what_to_do(
     open_folder: Path, ordinary_user: OrdinaryUser
 ) -> None:
     file = password_file(open_folder, mode=0o600 if os.geteuid() == 0 else 0)
     with ordinary_user():
         user = current_user()
-        told = message(file)
-    assert told == (
-        f"{file} may not be read by the user {user}; run this command with sudo, or give the file to the service: "
+        reported = message(file)
+    assert reported == (
+        f"{file} cannot be read by the user {user}; run this command with sudo, or make the service its owner: "
         f"sudo chown vision-ingest {file}"
     )
 
 
-def test_a_folder_that_hides_the_password_file_is_told_in_the_same_way(
+def test_a_password_file_in_an_inaccessible_folder_is_reported_the_same_way(
     open_folder: Path, ordinary_user: OrdinaryUser
 ) -> None:
     file = password_file(open_folder)
     open_folder.chmod(0o600 if os.geteuid() == 0 else 0)
     with ordinary_user():
-        told = message(file)
+        reported = message(file)
     open_folder.chmod(0o755)
-    assert told.startswith(f"{file} may not be read by the user ")
+    assert reported.startswith(f"{file} cannot be read by the user ")
 
 
-def test_a_path_that_no_file_can_have_is_told_in_the_words_of_the_system(tmp_path: Path) -> None:
+def test_an_impossible_password_file_is_reported_with_the_error_of_the_system(tmp_path: Path) -> None:
     file = tmp_path / ("x" * 300)
     assert message(file) == f"{file} cannot be read: File name too long; check the path and the disk"
 
@@ -124,36 +122,36 @@ def test_a_path_that_no_file_can_have_is_told_in_the_words_of_the_system(tmp_pat
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"fleet\nhunter2\n", "holds more than one line"),
-        (b"hunter2\n\n", "holds more than one line"),
-        (b"hun\0ter2", "holds more than one line"),
+        (b"fleet\nhunter2\n", "has more than one line"),
+        (b"hunter2\n\n", "has more than one line"),
+        (b"hun\0ter2", "has more than one line"),
         (b"hunter\xff", "is not UTF-8 text"),
     ],
 )
-def test_a_password_file_that_holds_no_password_is_refused(tmp_path: Path, content: bytes, wrong: str) -> None:
+def test_a_password_file_without_a_password_is_refused(tmp_path: Path, content: bytes, wrong: str) -> None:
     file = password_file(tmp_path, content)
-    assert message(file) == f"{file} {wrong}; allowed is the password in one line and nothing else"
+    assert message(file) == f"{file} {wrong}; allowed: the password in one line and nothing else"
 
 
-def test_an_empty_variable_is_no_password() -> None:
+def test_an_empty_variable_is_not_a_password() -> None:
     assert message(None, VISION_INGEST_PASSWORD="") == (
-        "$VISION_INGEST_PASSWORD is empty; allowed is the password in one line and nothing else"
+        "$VISION_INGEST_PASSWORD is empty; allowed: the password in one line and nothing else"
     )
 
 
 def test_an_empty_credential_does_not_fall_back_to_another_password(tmp_path: Path) -> None:
     credential = password_file(tmp_path, b"\n")
     assert message(None, CREDENTIALS_DIRECTORY=str(tmp_path), VISION_INGEST_PASSWORD="hunter2") == (
-        f"{credential} is empty; allowed is the password in one line and nothing else"
+        f"{credential} is empty; allowed: the password in one line and nothing else"
     )
 
 
-def test_a_user_without_a_name_is_called_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_is_shown_as_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_001)
     assert current_user() == "4000001"
 
 
-def test_the_secrets_of_a_configuration_are_the_passwords_and_the_headers_made_of_them(
+def test_the_secrets_are_the_passwords_and_the_headers_made_of_them(
     read: Callable[..., Config],
 ) -> None:
     config = read(
@@ -176,7 +174,7 @@ def test_the_secrets_of_a_configuration_are_the_passwords_and_the_headers_made_o
     }
 
 
-def test_a_configuration_that_was_read_without_the_password_has_no_secrets(read: Callable[..., Config]) -> None:
+def test_a_configuration_loaded_without_the_password_has_no_secrets(read: Callable[..., Config]) -> None:
     config = read(
         """
         [api]

@@ -9,13 +9,8 @@ import pytest
 from agent.config import (
     Api,
     Config,
-    Conform,
     FootageFolder,
-    Limits,
-    LogSettings,
     Secret,
-    SpoolSettings,
-    UploadSettings,
     Vehicle,
 )
 from agent.intake import planning
@@ -27,17 +22,8 @@ NAME = "DCIM/Movie/2026_0728_141441_001F.MP4"
 
 
 def configuration(*folders: FootageFolder, vehicle: Vehicle = Vehicle()) -> Config:  # noqa: B008 - frozen
-    return Config(
-        Path("config.toml"),
-        Api("https://localhost", "user", Secret("")),
-        vehicle,
-        folders,
-        Limits(),
-        Conform(),
-        SpoolSettings(),
-        UploadSettings(),
-        LogSettings(),
-    )
+    api = Api("https://localhost", "user", Secret(""))
+    return Config(file=Path("config.toml"), api=api, vehicle=vehicle, footage=folders)
 
 
 @pytest.fixture

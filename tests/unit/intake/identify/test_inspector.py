@@ -20,10 +20,7 @@ from agent.config import (
     Conform,
     FootageFolder,
     Limits,
-    LogSettings,
     Secret,
-    SpoolSettings,
-    UploadSettings,
     Vehicle,
 )
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
@@ -44,17 +41,8 @@ TIMED = re.compile(r"(?P<start>\d{8}_\d{6})")
 
 
 def configuration(vehicle: Vehicle, limits: Limits) -> Config:
-    return Config(
-        Path("config.toml"),
-        Api("https://localhost", "user", Secret("password")),
-        vehicle,
-        (),
-        limits,
-        Conform(),
-        SpoolSettings(),
-        UploadSettings(),
-        LogSettings(),
-    )
+    api = Api("https://localhost", "user", Secret("password"))
+    return Config(file=Path("config.toml"), api=api, vehicle=vehicle, footage=(), limits=limits)
 
 
 class Card:
