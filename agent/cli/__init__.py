@@ -1,4 +1,4 @@
-"""The command line: one module a command, each with HELP, `arguments` and `run`."""
+"""The command line. Each command is one module, with HELP, `arguments` and `run`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.errors import ConfigError, VisionIngestError
 
 DONE, FAILED, USAGE = 0, 1, 2
 
-# In the order in which a user meets them.
+# In the order in which a new user needs them.
 COMMANDS = (
     "inspect",
     "setup",
@@ -29,19 +29,19 @@ COMMANDS = (
     "requests",
     "livestream",
 )
-# Entry points of this group are further commands: modules of the same form, with `is_installed` besides.
+# Entry points of this group add commands: modules with the same functions, and `is_installed`.
 PLUGIN_GROUP = "vision_ingest.commands"
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or configuration
 
-`vision-ingest inspect FOLDER` shows what would be made of a camera's footage. Start with `sudo vision-ingest setup`: it
-asks for what is needed. `vision-ingest check` says what is missing."""
+Start with `sudo vision-ingest setup`, which asks for the required settings. `vision-ingest check` shows what is
+missing, and `vision-ingest inspect FOLDER` how a camera's footage would be read."""
 
 
 def plugins(asked_for: str = "") -> dict[str, ModuleType]:
-    """The commands of other installed packages, by name.
+    """Commands that other installed packages add, by name.
 
     Args:
-        asked_for: include this command even if it cannot run here: it says itself what it lacks.
+        asked_for: include this command even if it cannot run here: it reports itself what is missing.
     """
     from importlib.metadata import entry_points
 
@@ -52,10 +52,10 @@ def plugins(asked_for: str = "") -> dict[str, ModuleType]:
 def build_parser(
     names: Sequence[str] = COMMANDS, plugins: Mapping[str, ModuleType] = MappingProxyType({})
 ) -> argparse.ArgumentParser:
-    """Build the command line parser; the manual pages and the completion are generated from it too.
+    """Build the parser, from which the manual pages and the shell completion are generated too.
 
     Args:
-        names: the built-in commands to include; each of them is imported.
+        names: built-in commands to include; only these are imported.
         plugins: further commands, by name.
     """
     modules = {name: importlib.import_module(f"agent.cli.{name}") for name in names} | dict(plugins)
@@ -71,7 +71,7 @@ def build_parser(
         "--config",
         type=Path,
         metavar="FILE",
-        # Not None: an action of `requests` would put back what was given before its name.
+        # With a default, a subcommand of `requests` would overwrite the value given before its name.
         default=argparse.SUPPRESS,
         help="configuration file (default: /etc/vision-ingest/config.toml, else $VISION_INGEST_CONFIG)",
     )
@@ -90,14 +90,14 @@ def build_parser(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
+    """Run one command.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 usage or configuration.
+        The exit code: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
     """
     given = sys.argv[1:] if arguments is None else arguments
     command = given[0] if given else ""
-    # Import only the one command: the daemon runs for months and must not carry what only other commands need.
+    # Import only this command: the daemon should not keep in memory what only other commands need.
     parser = build_parser([command]) if command in COMMANDS else build_parser(plugins=plugins(command))
     args = parser.parse_args(given)
     if "config" not in args:
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except ConfigError as exc:
         print(exc, file=sys.stderr)
-        print("`sudo vision-ingest setup` asks for what is needed.", file=sys.stderr)
+        print("`sudo vision-ingest setup` asks for the required settings.", file=sys.stderr)
         return USAGE
     except VisionIngestError as exc:
         print(f"vision-ingest {args.command}: {exc}", file=sys.stderr)
@@ -116,6 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, EOFError):
         return 130
     except BrokenPipeError:
-        # The reader (`| head`) has had enough; Python would complain when it flushes at exit.
+        # The reader (`| head`) closed the pipe. Without this, Python prints an error when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

@@ -1,4 +1,4 @@
-"""`python -m agent.cli`: the command without its installed script."""
+"""`python -m agent.cli` runs the command line without the installed script."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How commands get at the spool: reading beside the daemon, changing it through the daemon, or alone without one."""
+"""Access to the spool for commands: which user to act as, reading beside the daemon, and finding a clip."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from agent.spool.records import Record
 
 
 def act_as_service_user(config: Path) -> None:
-    """Root that looks at the service's configuration sees with the eyes of the service's user, groups included."""
+    """If run as root on the service's configuration, switch to the service's user and groups, to see its permissions.
+
+    Args:
+        config: the configuration file in use.
+    """
     if os.geteuid() != 0 or config != SYSTEM_FILE:
         return
     try:
@@ -34,7 +38,7 @@ def act_as_service_user(config: Path) -> None:
 
 @contextmanager
 def ledger_of(args: argparse.Namespace) -> Iterator[tuple[Config, Ledger]]:
-    """The configuration (without the password, which an ordinary user may not read) and the spool's rows."""
+    """Open the ledger for reading; yields the configuration (without the password, which needs root) and the ledger."""
     config = read_config(args.config, with_password=False)
     act_as_owner(config.spool.directory)
     with open_ledger(config.spool.directory) as ledger:
@@ -42,7 +46,7 @@ def ledger_of(args: argparse.Namespace) -> Iterator[tuple[Config, Ledger]]:
 
 
 def act_as_owner(directory: Path) -> None:
-    """Root becomes the spool's owner, so that no file is left there that the daemon could not open."""
+    """If run as root, switch to the owner of the spool, so that no file is created that the daemon cannot open."""
     if os.geteuid() != 0 or not directory.exists():
         return
     owner = directory.stat()
@@ -53,10 +57,10 @@ def act_as_owner(directory: Path) -> None:
 
 
 def find_clip(ledger: Ledger, words: str) -> Record:
-    """The clip that the user means: its number, or its footage's path or name, the newest if there are several.
+    """Find a clip by its number, or by the path or name of its footage; the newest if several match.
 
     Raises:
-        VisionIngestError: there is none.
+        VisionIngestError: no clip matches.
     """
     if words.isdigit():
         record = ledger.record(int(words))
@@ -66,7 +70,7 @@ def find_clip(ledger: Ledger, words: str) -> Record:
     found = [r for r in ledger.records() if words == r.footage.path.name or wanted == str(r.footage.path)]
     if not found:
         raise VisionIngestError(
-            f"no clip «{sanitize(words)}» is known. `vision-ingest clips` lists all; footage that was just written "
-            "appears there when it has stood still for settle_seconds."
+            f'no clip matches "{sanitize(words)}". `vision-ingest clips` lists all clips; new footage appears there '
+            "once it has not changed for settle_seconds."
         )
     return found[-1]

@@ -1,7 +1,7 @@
-"""Checks everything that delivery needs, and says for each thing that is not in order what to do about it.
+"""Checks everything that delivery needs, and tells for each problem how to fix it.
 
-Configuration, permissions, disk and clock of this device; then the API: reachable, credentials right, Vision API
-option active. Sends no footage.
+On this device: configuration, permissions, disk, ffmpeg and clock. Then the API: reachable, credentials accepted,
+Vision API option active. Sends no footage.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from agent.config import Config
 from agent.device.clock import NOT_TRUSTED, Clock
 from agent.errors import ConfigError, DeliveryError
 
-HELP = "is everything in order? says what to do if not"
+HELP = "find problems, and how to fix them"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--offline", action="store_true", help="leave out what needs the network")
+    parser.add_argument("--offline", action="store_true", help="skip the checks that need the network")
     parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     act_as_service_user(args.config)
     device = list(_device(config))
     api = [] if args.offline else [_api(config)]
-    _show([Finding("configuration", True, f"{args.config} is in order"), *device, *api], as_json=args.json)
+    _show([Finding("configuration", True, f"{args.config} is valid"), *device, *api], as_json=args.json)
     if not all(finding.ok for finding in device):
         return USAGE
     return DONE if all(finding.ok for finding in api) else FAILED
@@ -77,19 +77,19 @@ def _disk(config: Config) -> Finding:
     free = shutil.disk_usage(place).free
     floor = config.spool.min_free_bytes
     if free < floor:
-        words = f"{free:,} bytes free at {place}, spool.min_free_bytes is {floor:,}: make room, or lower it"
+        words = f"{free:,} bytes free at {place}, but spool.min_free_bytes is {floor:,}: free space, or lower it"
         return Finding("disk", False, words)
     return Finding("disk", True, f"{free:,} bytes free at {place}")
 
 
 def _tools(config: Config) -> Finding:
-    """Not having ffmpeg is in order: footage that fits as it is needs none."""
+    """A missing ffmpeg is no problem: footage within the limits does not need it."""
     from agent.media.ffmpeg import is_installed
 
     if not config.conform.enabled:
         return Finding("ffmpeg", True, "not used: conform.enabled is false")
     if is_installed():
-        return Finding("ffmpeg", True, "installed: footage that does not fit is cut or repacked")
+        return Finding("ffmpeg", True, "installed: footage that exceeds the limits is cut or repacked")
     return Finding(
         "ffmpeg", True, "not installed: footage over the limits, or not MP4, is refused (sudo apt install ffmpeg)"
     )

@@ -15,7 +15,7 @@ HELP = "list clips, by state"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     states = [state.value for state in State]
-    parser.add_argument("--state", action="append", choices=states, help="only this state; may be given several times")
+    parser.add_argument("--state", action="append", choices=states, help="only this state; may be repeated")
     parser.add_argument("--last", type=int, metavar="N", default=50, help="only the newest N; 0 for all (default: 50)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for other programs")
 

@@ -1,6 +1,6 @@
-"""Delivers what waits in the spool, with a progress bar, then exits: before a device is taken out, for instance.
+"""Delivers the clips that wait in the spool, shows progress, then exits: for example before a device is removed.
 
-Takes in no new footage. If the daemon runs, it is the one that delivers, and this shows its progress.
+Takes in no new footage. If the daemon is running, it does the delivery, and this command shows its progress.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from agent.spool.queries import Ledger, open_ledger
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-HELP = "deliver what waits, then exit"
+HELP = "deliver all waiting clips, then exit"
 OPEN = (State.WAITING, State.SENDING, State.ACCEPTED)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", default=0.0, help="give up after this long (default: never)"
+        "--timeout", type=float, metavar="SECONDS", default=0.0, help="give up after this time (default: never)"
     )
 
 
@@ -84,7 +84,7 @@ def _deliver(config: Config, spool: Spool, deadline: float) -> int:
 
 def _follow_daemon(config: Config, deadline: float) -> int:
     directory = config.spool.directory
-    console().print("The daemon is running and delivers; this shows its progress. Ctrl-C leaves it running.")
+    console().print("The daemon is running and delivers the clips. Ctrl-C ends this display, not the daemon.")
 
     def activity() -> Activity:
         try:
@@ -97,7 +97,7 @@ def _follow_daemon(config: Config, deadline: float) -> int:
 
 
 def _watch(ledger: Ledger, activity: Callable[[], Activity], stopped: Callable[[], bool], deadline: float) -> int:
-    """Shows progress until nothing is left to deliver, a person must act, or time is up."""
+    """Show progress until nothing is left to deliver, delivery is blocked, or the deadline has passed."""
     from agent.cli import DONE, FAILED
 
     with _progress() as progress:
@@ -113,9 +113,9 @@ def _watch(ledger: Ledger, activity: Callable[[], Activity], stopped: Callable[[
             time.sleep(0.2)
         progress.update(bar, completed=total - left, description="done" if left == 0 else "not done")
     if left == 0:
-        print("Nothing waits any more.")
+        print("No clip is waiting any more.")
         return DONE
-    print(f"{left} clips still wait: {now.reason or now.doing}")
+    print(f"Clips still waiting: {left} ({now.reason or now.doing})")
     return FAILED
 
 

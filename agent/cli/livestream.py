@@ -1,4 +1,4 @@
-"""Shows the links to a vehicle's live cameras. They are short-lived: open them at once, do not keep them."""
+"""Shows links to the live streams of a vehicle's cameras. The links expire soon: open them at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import closing
 from agent.device.logs import sanitize
 from agent.errors import CameraOffline
 
-HELP = "links to a vehicle's live cameras"
+HELP = "show links to a vehicle's live streams"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("registration", metavar="REGISTRATION", help="the vehicle, as the account knows it")
+    parser.add_argument("registration", metavar="REGISTRATION", help="of the vehicle, as in the account")
     parser.add_argument(
-        "--camera", type=int, action="append", metavar="N", help="channel; may be given several times (default: 1)"
+        "--camera", type=int, action="append", metavar="N", help="channel; may be repeated (default: 1)"
     )
     parser.add_argument("--json", action="store_true", help="as JSON, for other programs")
 
@@ -37,5 +37,5 @@ def run(args: argparse.Namespace) -> int:
     for link in () if args.json else links:
         print(sanitize(link))
     if not links:
-        print(f"The API gave no link for {sanitize(args.registration)}.", file=sys.stderr)
+        print(f"The API returned no link for {sanitize(args.registration)}.", file=sys.stderr)
     return DONE if links else FAILED

@@ -1,4 +1,4 @@
-"""How commands show clips: one way for all of them. The table library is imported only by those that show one."""
+"""Shared output of the commands: clips as a table or JSON, sizes. `rich` is imported only where a table is shown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def console() -> Console:
 
 
 def clip_table(records: Iterable[Record]) -> Table:
-    """One line a clip."""
+    """A table with one row for each clip."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -62,7 +62,7 @@ def clip_table(records: Iterable[Record]) -> Table:
 
 
 def as_json(record: Record) -> dict[str, Any]:
-    """A clip as other programs read it; instants are UTC in ISO 8601."""
+    """A clip for `--json`; times are UTC in ISO 8601."""
     video = record.key
     return {
         "id": record.id,
@@ -84,7 +84,7 @@ def as_json(record: Record) -> dict[str, Any]:
 
 
 def size(size_bytes: int) -> str:
-    """Bytes as a person reads them, in decimal units like the API's limit."""
+    """A size in decimal units, like the API's limit."""
     value = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

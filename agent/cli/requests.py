@@ -1,4 +1,4 @@
-"""The account's videos and requests for footage: list them, ask a vehicle for footage, wait until it is there."""
+"""Requests for footage: list those of the account, request footage from a vehicle, wait until it is available."""
 
 from __future__ import annotations
 
@@ -21,46 +21,50 @@ from agent.vision.assumptions import STATUSES
 if TYPE_CHECKING:
     from agent.vision.client import VideoRequest, VisionClient
 
-HELP = "list, create or wait for requests for footage"
+HELP = "list, create or await requests for footage"
 
-# The API asks not to be polled faster.
+# The API's documentation asks for no faster polling.
 POLL_SECONDS = 30.0
 
 # A new request may take a moment to be listed; a mistyped number never is.
-MOST_POLLS_UNLISTED = 3
+MAX_POLLS_UNLISTED = 3
 
 UTC = ZoneInfo("UTC")
 
 
 def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
-    """Each action takes the common options too: users put them last."""
+    """Every action accepts the common options too, since users put them last."""
     actions = parser.add_subparsers(dest="action", metavar="list|create|wait", required=True)
-    listing = actions.add_parser("list", parents=[common], help="the newest entries of the account's list")
+    listing = actions.add_parser("list", parents=[common], help="list the newest requests of the account")
     listing.add_argument("--registration", metavar="REGISTRATION", help="only this vehicle")
     listing.add_argument("--camera", type=int, metavar="N", help="only this channel")
     statuses = ", ".join(f"{number} {words}" for number, words in STATUSES.items())
     listing.add_argument(
         "--status", type=int, choices=STATUSES, metavar="N", help=f"only this status, by number: {statuses}"
     )
-    listing.add_argument("--from", dest="start_from", type=_time, metavar="TIME", help="only what starts then or later")
-    listing.add_argument("--to", dest="start_to", type=_time, metavar="TIME", help="only what starts then or earlier")
+    listing.add_argument(
+        "--from", dest="start_from", type=_time, metavar="TIME", help="only starting at this time or later"
+    )
+    listing.add_argument(
+        "--to", dest="start_to", type=_time, metavar="TIME", help="only starting at this time or earlier"
+    )
     listing.add_argument("--page", type=_positive, default=1, metavar="N", help="page of the list (default: 1)")
     listing.add_argument("--json", action="store_true", help="as JSON, for other programs")
-    create = actions.add_parser("create", parents=[common], help="ask a vehicle's camera for footage")
-    create.add_argument("registration", metavar="REGISTRATION", help="the vehicle, as the account knows it")
+    create = actions.add_parser("create", parents=[common], help="request footage from a vehicle's camera")
+    create.add_argument("registration", metavar="REGISTRATION", help="of the vehicle, as in the account")
     create.add_argument("start", type=_time, metavar="START", help="e.g. 2026-07-28T14:14:41, or …+02:00")
-    create.add_argument("seconds", type=_positive, metavar="SECONDS", help="how much footage")
+    create.add_argument("seconds", type=_positive, metavar="SECONDS", help="duration of the footage")
     create.add_argument(
-        "--camera", type=int, action="append", metavar="N", help="channel; may be given several times (default: 1)"
+        "--camera", type=int, action="append", metavar="N", help="channel; may be repeated (default: 1)"
     )
     create.add_argument(
         "--timezone",
         type=_zone,
         default=UTC,
         metavar="ZONE",
-        help="of a START without an offset, e.g. Africa/Johannesburg (default: UTC)",
+        help="of START, if it has no offset, e.g. Africa/Johannesburg (default: UTC)",
     )
-    create.add_argument("--comments", default="", metavar="TEXT", help="free text that goes with it")
+    create.add_argument("--comments", default="", metavar="TEXT", help="free text stored with the request")
     wait = actions.add_parser("wait", parents=[common], help="wait until requests are complete or have failed")
     wait.add_argument("ids", nargs="+", metavar="ID", help="number of the request")
 
@@ -79,10 +83,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wait_for(client: VisionClient, ids: Sequence[str], pause: Callable[[float], Any]) -> int:
-    """Polls until every request is in a final state; trouble of the link is waited out.
+    """Poll until every request is in a final state; while the link is down, keep trying.
 
     Args:
-        pause: waits so many seconds; called between two polls.
+        ids: numbers of the requests.
+        pause: waits this many seconds; called between two polls.
 
     Returns:
         The exit code: 0 if all are complete.
@@ -95,7 +100,7 @@ def wait_for(client: VisionClient, ids: Sequence[str], pause: Callable[[float], 
     seen: dict[str, VideoRequest] = {}
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("asking", total=None)
+        bar = progress.add_task("polling", total=None)
         polls = 0
         while True:
             seconds = POLL_SECONDS
@@ -122,7 +127,7 @@ def _listed(client: VisionClient, ids: Sequence[str]) -> Mapping[str, VideoReque
 
 
 def _is_decided(item: VideoRequest | None, polls: int) -> bool:
-    return polls >= MOST_POLLS_UNLISTED if item is None else item.is_final
+    return polls >= MAX_POLLS_UNLISTED if item is None else item.is_final
 
 
 def _outcome(id: str, item: VideoRequest | None) -> str:
@@ -171,9 +176,9 @@ def _create(client: VisionClient, args: argparse.Namespace) -> int:
     for id in ids:
         print(id)
     if ids:
-        print(f"Wait for it with: vision-ingest requests wait {' '.join(ids)}", file=sys.stderr)
+        print(f"To wait for it: vision-ingest requests wait {' '.join(ids)}", file=sys.stderr)
     else:
-        print("Asked; the answer names no number: see vision-ingest requests list", file=sys.stderr)
+        print("Requested, but the response contains no number: see vision-ingest requests list", file=sys.stderr)
     return DONE
 
 
@@ -185,7 +190,7 @@ def _time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError as exc:
-        raise argparse.ArgumentTypeError(f"«{text}» is no time such as 2026-07-28T14:14:41") from exc
+        raise argparse.ArgumentTypeError(f'"{text}" is not a time such as 2026-07-28T14:14:41') from exc
 
 
 def _instant(time: datetime, zone: ZoneInfo) -> datetime:
@@ -196,10 +201,10 @@ def _zone(text: str) -> ZoneInfo:
     try:
         return ZoneInfo(text)
     except (KeyError, OSError, ValueError) as exc:
-        raise argparse.ArgumentTypeError(f"«{text}» is no time zone such as Africa/Johannesburg") from exc
+        raise argparse.ArgumentTypeError(f'"{text}" is not a time zone such as Africa/Johannesburg') from exc
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"«{text}» is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f'"{text}" is not a whole number of at least 1')
     return int(text)

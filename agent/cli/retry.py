@@ -1,7 +1,7 @@
-"""Makes refused or held clips ready to be sent again, with all their attempts.
+"""Sends refused or held clips again, with the full number of attempts.
 
-Footage that was refused before it became a clip is inspected anew. With a running daemon this takes effect at once,
-without one when it starts.
+Footage that was refused before it became a clip is inspected again. Takes effect at once if the daemon is running, else
+when it starts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HELP = "send refused or held clips again"
 def arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("clips", nargs="*", default=[], metavar="CLIP", help="number, or path or name of the footage")
-    which.add_argument("--all-refused", action="store_true", help="all that are refused")
+    which.add_argument("--all-refused", action="store_true", help="all refused clips")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(changed)} of {len(ids)} will be tried again.")
     unchanged = sorted(set(ids) - set(changed))
     if unchanged:
-        print(f"Not changed, as they are neither refused, held nor waiting: {', '.join(map(str, unchanged))}")
+        print(f"Not changed, since they are neither refused, held nor waiting: {', '.join(map(str, unchanged))}")
     return DONE if changed or not ids else FAILED
 
 
@@ -54,7 +54,7 @@ def _without_daemon(settings: SpoolSettings, ids: Sequence[int]) -> list[int]:
     try:
         spool = Spool(settings, time.time)
     except SpoolError as exc:
-        raise SpoolError(f"the daemon does not answer, and the spool cannot be changed without it: {exc}") from exc
+        raise SpoolError(f"the daemon does not respond, and the spool cannot be changed without it: {exc}") from exc
     try:
         return [record.id for record in spool.retry(ids)]
     finally:

@@ -1,7 +1,7 @@
 """Watches the footage folders and delivers clips until it is stopped. This is what the service runs.
 
-SIGTERM stops it within five seconds; what was being sent goes back to the queue. SIGHUP reads the configuration anew.
-As a service with a configuration that cannot be used it says so and waits until that is changed.
+SIGTERM stops it within five seconds; clips in flight go back to the queue. SIGHUP reloads the configuration. If the
+configuration is invalid, the service reports that and waits until it is changed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from agent.errors import ConfigError
 
-# When each file of a configuration was last changed, in nanoseconds, and its size.
+# Change time in nanoseconds and size of each file of a configuration.
 State = Mapping[Path, tuple[int, int]]
 
 HELP = "watch and deliver until stopped (what the service runs)"
 
-# How often the files of a configuration that cannot be used are looked at; it feeds the service manager's watchdog too.
-LOOK_SECONDS = 5.0
+# How often an invalid configuration is checked for changes, and the service manager's watchdog pinged meanwhile.
+POLL_SECONDS = 5.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from agent.device.memory import import_with_stubs, limit_malloc_arenas
 
-    # Together a third of the memory: tracebacks in colours, which the log never shows; guesses at encodings and tables
-    # of odd host names, which are not needed; and a way of working on many things at once that is not ours.
+    # rich, charset detection, IDNA tables, asyncio and zipfile make up a third of our memory and are never used.
     limit_malloc_arenas()
     import_with_stubs(
         absent=["rich", "charset_normalizer", "chardet"],
@@ -54,22 +53,24 @@ def run(args: argparse.Namespace) -> int:
             raise
         return wait_for_change(args.config, before, exc)
     logs.configure(config.log, secrets=secrets_of(config))
-    # A traceback goes through the log too: there it cannot show the password or forge a line.
+    # Tracebacks go through the log too, where passwords are redacted and lines cannot be forged.
     log = structlog.get_logger()
     sys.excepthook = lambda _kind, error, _trace: log.critical("crashed", exc_info=error)
     return Daemon(args.config, config).run()
 
 
 def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
-    """Waits quietly, as a service that runs, until the configuration is another one or a signal comes.
+    """Wait as a running service until the configuration changes or a signal arrives.
 
-    A restart is what brings a new password in: the service manager hands it over when it starts the process.
+    The process must exit for a new password to take effect: the service manager passes it in at start.
 
     Args:
-        before: its state before it was read: what changes while it is read is a change too.
+        file: the configuration file.
+        before: the state of its files from before it was read, so that a change during the read counts.
+        error: what is wrong with it.
 
     Returns:
-        0: the service manager then starts the service anew, if it was not asked to stop it.
+        0; the service manager then restarts the service, unless it was asked to stop it.
     """
     import structlog
 
@@ -88,7 +89,7 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     while _state_of(file) == before:
         manager.watchdog_ping()
-        if signal.sigtimedwait(signals, LOOK_SECONDS) is not None:
+        if signal.sigtimedwait(signals, POLL_SECONDS) is not None:
             break
     else:
         log.info("configuration_changed")
@@ -97,7 +98,7 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
 
 
 def _state_of(file: Path) -> State:
-    """Which files make up the configuration, password included, and when each was changed."""
+    """The files of the configuration, including the password, with change time and size."""
     from agent.config.loading import drop_ins
     from agent.config.password import CREDENTIAL
 
@@ -110,5 +111,5 @@ def _times(files: Iterable[Path]) -> Iterable[tuple[Path, tuple[int, int]]]:
             found = file.stat()
         except OSError:
             continue
-        # Not the time of writing: a mended permission counts too.
+        # Not the modification time: a change of permissions counts too.
         yield file, (found.st_ctime_ns, found.st_size)

@@ -1,8 +1,8 @@
-"""Asks the few things that differ from vehicle to vehicle, writes them down, checks them, and starts the service.
+"""Asks for the settings that differ from vehicle to vehicle, saves and checks them, and starts the service.
 
-What is given as an option is not asked for; with all that is required given, nothing is asked: for provisioning many
-devices. Run again, it offers the earlier answers. It writes config.d/setup.toml beside the configuration file, which it
-leaves as it is, and the password into a file that only root may read.
+Settings given as options are not asked for: with all required ones given, it runs without questions, to provision many
+devices. Run again, it offers the previous answers. It writes config.d/setup.toml beside the configuration file, which
+stays unchanged, and the password into a file that only root may read.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from agent.device.durable import replace_file
 from agent.errors import ConfigError, VisionIngestError
 from agent.intake.identify.presets import AUTO, PRESETS
 
-HELP = "ask for what is needed, write the configuration, start the service"
+HELP = "ask for the settings, write the configuration, start the service"
 
 UNIT = "vision-ingest.service"
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
 ANSWERS = "setup.toml"
-EXPLAINED = "# The answers of `vision-ingest setup` stand in config.d; vision-ingest.toml(5) explains every key.\n"
-HEADER = "# Written by `vision-ingest setup`, which replaces this file when it is run again.\n"
+EXPLAINED = "# The answers of `vision-ingest setup` are in config.d; vision-ingest.toml(5) explains every key.\n"
+HEADER = "# Written by `vision-ingest setup`, which replaces this file each time it runs.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One thing to ask for.
+    """One setting to ask for.
 
     Args:
-        option: the command line's word for it.
-        section, key: where the answer stands in the configuration.
+        option: name of the command line option.
+        section, key: of the answer in the configuration.
         words: the question.
-        required: whether an empty answer is asked for again.
-        fallback: what is offered when there is no earlier answer.
-        asked: whether it is asked for at a terminal, and not only taken as an option.
+        required: an empty answer is not accepted.
+        fallback: offered if there is no previous answer.
+        asked: ask at a terminal; otherwise only the option sets it.
     """
 
     option: str
@@ -71,9 +71,9 @@ def _zone_of_this_device() -> str:
 QUESTIONS = (
     Question("region", "api", "region", f"Country of the account ({' '.join(BASE_URLS)})", required=True),
     Question("username", "api", "username", "Username of the account", required=True),
-    Question("registration", "vehicle", "registration", "Registration of the vehicle, as the account knows it"),
-    Question("camera", "vehicle", "camera", "Channel of the camera, where file names do not tell it", fallback="1"),
-    Question("footage", "footage", "path", "Folder that the camera writes into", required=True),
+    Question("registration", "vehicle", "registration", "Registration of the vehicle, as in the account"),
+    Question("camera", "vehicle", "camera", "Channel of the camera, if file names do not contain it", fallback="1"),
+    Question("footage", "footage", "path", "Folder that the camera writes to", required=True),
     Question("preset", "footage", "preset", "Kind of camera", fallback=AUTO),
     Question("timezone", "footage", "timezone", "Time zone of the camera's clock", fallback=_zone_of_this_device()),
     Question("vehicles", "upload", "vehicles", "How many vehicles share the account, if over 1000", asked=False),
@@ -84,11 +84,13 @@ NUMBERS = ("camera", "vehicles")
 def arguments(parser: argparse.ArgumentParser) -> None:
     for question in QUESTIONS:
         parser.add_argument(f"--{question.option}", metavar=question.option.upper(), help=question.words)
-    parser.add_argument("--base-url", metavar="URL", help="address of the API, instead of the region")
+    parser.add_argument("--base-url", metavar="URL", help="URL of the API, instead of the region")
     parser.add_argument(
-        "--password-file", metavar="FILE", help=f"file that holds the password, - for standard input (else ${VARIABLE})"
+        "--password-file",
+        metavar="FILE",
+        help=f"file that contains the password, - for standard input (default: ${VARIABLE})",
     )
-    parser.add_argument("--no-restart", action="store_true", help="leave the service as it is")
+    parser.add_argument("--no-restart", action="store_true", help="do not start or restart the service")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     password_file = folder / CREDENTIAL
     password = _password(args, password_file)
     if password is not None and not password.strip():
-        raise VisionIngestError("the password is empty: the earlier one was left as it is")
+        raise VisionIngestError("the password is empty: the previous one was kept")
     try:
         if password is not None:
             replace_file(password_file, password + "\n", 0o600)
@@ -115,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         print(words, flush=True)
     checked = _in_child(lambda: cli.main(["check", "--config", str(args.config)]))
     if not args.no_restart and not _is_usable(args.config):
-        print("The service was left as it is: put right what stands above, then run setup again.")
+        print("The service was not restarted: fix the problems above, then run setup again.")
     elif not args.no_restart:
         for words in _restart(args.config):
             print(words, flush=True)
@@ -146,7 +148,7 @@ def _answers(args: argparse.Namespace, keys: Schema, earlier: Mapping[str, Any])
     """All answers by section and key, in the order of the questions.
 
     Raises:
-        VisionIngestError: an option is wrong, or a required answer is missing and nobody is there to be asked.
+        VisionIngestError: an option is invalid, or a required answer is missing and there is no terminal to ask at.
     """
     answers: dict[str, dict[str, Any]] = {"api": {}, "vehicle": {}, "upload": {}, "footage": {}}
     earlier_url = earlier.get("api", {}).get("base_url")
@@ -185,10 +187,10 @@ def _ask(question: Question, keys: Schema, offered: str) -> Any:
 
 
 def _valid(said: str, keys: Schema, section: str, key: str) -> Any:
-    """The answer as the configuration will hold it, if it may.
+    """Convert an answer to the value of its configuration key.
 
     Raises:
-        VisionIngestError: what is wrong with it, and what is allowed.
+        VisionIngestError: it is not valid; the message tells what is allowed.
     """
     value: Any = os.path.abspath(said) if (section, key) == ("footage", "path") and said else said  # noqa: PTH100
     if key in NUMBERS and said.isdecimal():
@@ -201,10 +203,10 @@ def _valid(said: str, keys: Schema, section: str, key: str) -> Any:
 
 
 def _password(args: argparse.Namespace, kept: Path) -> str | None:
-    """The password to write; None to leave the earlier one.
+    """The password to write; None to keep the previous one.
 
     Raises:
-        VisionIngestError: none is given, and there is no earlier one or nobody to ask.
+        VisionIngestError: none is given, there is no previous one, and there is no terminal to ask at.
     """
     if args.password_file == "-":  # noqa: S105  # standard input, not a password
         return sys.stdin.readline().rstrip("\r\n")
@@ -219,7 +221,7 @@ def _password(args: argparse.Namespace, kept: Path) -> str | None:
     if sys.stdin.isatty():
         import getpass
 
-        said = getpass.getpass(f"Password of the account{' [as before]' if has_one else ''}: ")
+        said = getpass.getpass(f"Password of the account{' [unchanged]' if has_one else ''}: ")
         if said or has_one:
             return said or None
         raise VisionIngestError("no password was given")
@@ -236,13 +238,13 @@ def _sections(answers: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for section, values in answers.items():
         if values:
             yield f"\n[[{section}]]" if section == "footage" else f"\n[{section}]"
-            # A TOML string is written like one of JSON, but for the control characters, which no value may hold.
+            # TOML and JSON strings differ only in control characters, which no value may contain.
             yield from (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
     yield ""
 
 
 def _grant_group_access(folder: Path) -> Iterator[str]:
-    """Adds the service's user to the group that may read a footage folder, where that is all that it takes.
+    """Add the service's user to the group of a footage folder, if that makes the folder readable.
 
     Yields:
         What was done, for the technician.
@@ -260,14 +262,14 @@ def _grant_group_access(folder: Path) -> Iterator[str]:
     is_in = group.gr_gid == user.pw_gid or SERVICE_USER in group.gr_mem
     if group.gr_gid == 0 or is_in or found.st_mode & others == others or found.st_mode & needed != needed:
         return
-    # After `su` without a dash /usr/sbin is not on the path.
+    # After `su` without "-", /usr/sbin is not in PATH.
     usermod = shutil.which("usermod") or "/usr/sbin/usermod"
     if subprocess.run([usermod, "-aG", group.gr_name, SERVICE_USER], check=False).returncode == 0:
         yield f"Added the user {SERVICE_USER} to the group {group.gr_name}, which may read {folder}"
 
 
 def _restart(config: Path) -> Iterator[str]:
-    """Starts the service anew if it is the one that uses this configuration.
+    """Restart the service if it uses this configuration.
 
     Yields:
         What was done, or what to do.
@@ -277,16 +279,16 @@ def _restart(config: Path) -> Iterator[str]:
         return
     for command in (["systemctl", "enable", "--quiet", UNIT], ["systemctl", "restart", UNIT]):
         if subprocess.run(command, check=False).returncode != 0:
-            yield f"The service did not start: sudo {' '.join(command)}"
+            yield f"The service did not start. This failed: {' '.join(command)}"
             return
-    yield "The service runs. What it does: vision-ingest status"
+    yield "The service is running. To see its state: vision-ingest status"
 
 
 def _in_child(work: Callable[[], int]) -> int:
-    """Runs something in a process of its own, which may give up being root.
+    """Run a function in a child process, which may drop root privileges.
 
     Returns:
-        Its exit code.
+        The exit code of the child.
     """
     sys.stdout.flush()
     child = os.fork()
@@ -301,7 +303,7 @@ def _in_child(work: Callable[[], int]) -> int:
 
 
 def _holds_something(file: Path) -> bool:
-    """Whether a file is there and not empty."""
+    """Whether a file exists and is not empty."""
     try:
         return file.stat().st_size > 0
     except OSError:

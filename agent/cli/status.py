@@ -1,7 +1,7 @@
-"""Shows what the daemon does now, how many clips are in each state, and what a person must do, if anything.
+"""Shows what the daemon is doing, how many clips are in each state, and what needs attention.
 
-A clip is `waiting`, `sending`, `accepted` (taken by the API, not confirmed yet), `delivered`, `refused` (it cannot be
-delivered as it is), `held` (someone must put something right) or `lost`.
+A clip is `waiting`, `sending`, `accepted` (by the API, not confirmed yet), `delivered`, `refused` (cannot be delivered
+as it is), `held` (a person must fix something) or `lost`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.model import State
 from agent.spool import STORED_STATES
 from agent.spool.rebuild import set_aside
 
-HELP = "what the daemon does and how many clips are in each state"
+HELP = "show what the daemon is doing and the number of clips in each state"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
     if daemon is None:
         screen.print("[red]The daemon is not running.[/] Start it: sudo systemctl start vision-ingest")
-        screen.print("If it runs, it waits to be configured: sudo vision-ingest check")
+        screen.print("If systemd shows it running, it is waiting for a valid configuration: sudo vision-ingest check")
     else:
         screen.print(f"[green]Running[/] (process {daemon['pid']}, version {daemon['version']})")
         screen.print(sanitize(daemon["sentence"]), markup=False)
@@ -60,15 +60,15 @@ def run(args: argparse.Namespace) -> int:
             screen.print(f"[{COLOURS[state]}]{state.value:>10}[/]  {count.clips:>7,}  {size(count.size_bytes):>10}")
     screen.print(
         f"\nThe spool holds {size(held_bytes)} of at most {size(config.spool.max_bytes)}; its disk has "
-        f"{size(free_bytes)} free, and {size(config.spool.min_free_bytes)} are to be left free."
+        f"{size(free_bytes)} free, of which {size(config.spool.min_free_bytes)} must stay free."
     )
     if free_bytes < config.spool.min_free_bytes:
-        screen.print("[red]Less than that is free:[/] clips that wait are given up for space.")
+        screen.print("[red]Free space is below that minimum:[/] waiting clips are given up to make room.")
     for name in damaged:
         screen.print(
-            f"[yellow]The queue was damaged and made anew.[/] The damaged one is kept as {name}; delete it when nobody "
-            f"wants to look at it."
+            f"[yellow]The queue was damaged and was rebuilt.[/] The damaged one is kept as {name}; delete it if nobody "
+            f"needs to examine it."
         )
     if counts[State.REFUSED].clips or counts[State.HELD].clips or counts[State.LOST].clips:
-        screen.print("\nWhy: vision-ingest clips --state refused --state held --state lost")
+        screen.print("\nTo see why: vision-ingest clips --state refused --state held --state lost")
     return DONE if daemon else FAILED

@@ -1,4 +1,4 @@
-"""Tells the story of one clip: what it is, where each value came from, what happened, and what to do now.
+"""Shows the history of one clip: what it is, where each value came from, what happened, and what to do now.
 
 CLIP is its number (`vision-ingest clips` shows it), or the path or name of its footage.
 """
@@ -14,17 +14,17 @@ from agent.cli.render import COLOURS, as_json, console, size
 from agent.device.logs import sanitize
 from agent.model import State
 
-HELP = "the story of one clip, and what to do"
+HELP = "show the history of one clip, and what to do"
 
-HELD_FOR_THE_CLOCK = "To deliver it with the time as it stands: vision-ingest retry CLIP"
+HELD_FOR_THE_CLOCK = "To deliver it with its current times: vision-ingest retry CLIP"
 ADVICE = {
     State.WAITING: "Nothing to do: it is sent as soon as the link allows.",
     State.SENDING: "Nothing to do: it is being sent.",
-    State.ACCEPTED: "Nothing to do: the API took it, and is asked every 30 to 60 s whether it is complete.",
+    State.ACCEPTED: "Nothing to do: the API took it, and is polled every 30 to 60 s until it confirms the clip.",
     State.DELIVERED: "Nothing to do: the API has it.",
-    State.REFUSED: "Put right what the reason says, then: vision-ingest retry CLIP",
-    State.HELD: "A person must put right what the reason says; it is looked at again every hour by itself.",
-    State.LOST: "Nothing can be done for this clip; the reason says what to change so that it does not happen again.",
+    State.REFUSED: "Fix the cause given as the reason, then: vision-ingest retry CLIP",
+    State.HELD: "Fix the cause given as the reason; the clip is then tried again by itself within an hour.",
+    State.LOST: "Nothing can be done for this clip; the reason tells how to prevent this for others.",
 }
 
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if record.reason:
         line("because", record.reason)
     if record.due and record.state in (State.WAITING, State.HELD):
-        line("next look", f"{datetime.fromtimestamp(record.due, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
+        line("next try", f"{datetime.fromtimestamp(record.due, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC")
     line("footage", f"{record.footage.path} ({size(record.footage.size_bytes)})")
     if record.key is not None:
         line("vehicle", record.key.registration)
@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
         line("end", f"{record.key.end:%Y-%m-%d %H:%M:%S} UTC ({record.key.duration_seconds} s)")
     if record.clock is not None:
         booted = datetime.fromtimestamp(record.clock.boot_began, tz=timezone.utc)
-        line("clock", f"not trusted when it was recorded; it had the device booted at {booted:%Y-%m-%d %H:%M:%S} UTC")
+        line(
+            "clock",
+            f"not trusted at the time of recording; it says the device booted at {booted:%Y-%m-%d %H:%M:%S} UTC",
+        )
     for value, source in record.sources.items():
         line(f"{value} from", source)
     if record.request_id:

@@ -84,7 +84,7 @@ def run(config: Path, *words: str) -> int:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main([command, "--help"])
     assert exit.value.code == 0
@@ -94,17 +94,17 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert "--config FILE" in shown
 
 
-def test_the_overview_lists_every_command_with_a_line() -> None:
+def test_the_overview_describes_every_command() -> None:
     overview = build_parser().format_help()
     assert [command for command in COMMANDS if not re.search(rf"^    {command}\s+\w", overview, re.MULTILINE)] == []
 
 
-def test_a_configuration_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path / "none.toml", "run") == 2
     assert "none.toml" in capsys.readouterr().err
 
 
-def test_status_tells_that_the_daemon_is_not_running(
+def test_status_reports_that_the_daemon_is_not_running(
     spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take(spool, config, 1)
@@ -116,7 +116,7 @@ def test_status_tells_that_the_daemon_is_not_running(
     assert json.loads(capsys.readouterr().out)["clips"]["waiting"]["clips"] == 1
 
 
-def test_status_points_to_what_a_person_must_look_at(
+def test_status_points_to_clips_that_need_attention(
     spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take(spool, config, 1)
@@ -125,7 +125,7 @@ def test_status_points_to_what_a_person_must_look_at(
     assert "vision-ingest clips --state refused --state held" in capsys.readouterr().out
 
 
-def test_commands_on_a_spool_that_never_was_say_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_report_a_spool_that_does_not_exist_yet(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config, "clips") == 1
     assert "never run" in capsys.readouterr().err
 
@@ -145,7 +145,7 @@ def test_clips_are_listed_by_state(spool: Spool, config: Path, capsys: pytest.Ca
     assert capsys.readouterr().out == "No clips that are lost.\n"
 
 
-def test_a_file_name_cannot_forge_what_is_shown(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_name_cannot_forge_output(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     take(spool, config, 1, "evil\x1b[31m\n[red]x.mp4")
     run(config, "clips")
     run(config, "why", "1")
@@ -155,22 +155,22 @@ def test_a_file_name_cannot_forge_what_is_shown(spool: Spool, config: Path, caps
     assert "evil\\x1b[31m\\n" in shown
 
 
-def test_why_tells_the_story_and_what_to_do(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_shows_the_history_and_what_to_do(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     take(spool, config, 1)
     settle(spool, Verdict(State.WAITING, "the API said: try again", retry_in_seconds=60, attempts=1))
     assert run(config, "why", "clip-1.mp4") == 0
     shown = capsys.readouterr().out
     assert "start from  file name" in shown
     assert "the API said: try again" in shown
-    assert "next look" in shown
+    assert "next try" in shown
     assert "Nothing to do" in shown
     assert run(config, "why", "1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["attempts"] == 1
     assert run(config, "why", "nothing.mp4") == 1
-    assert "«nothing.mp4»" in capsys.readouterr().err
+    assert '"nothing.mp4"' in capsys.readouterr().err
 
 
-def test_retry_without_a_daemon_changes_the_queue_itself(
+def test_retry_changes_the_queue_itself_without_a_daemon(
     spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take(spool, config, 1)
@@ -184,7 +184,7 @@ def test_retry_without_a_daemon_changes_the_queue_itself(
     assert "clip-1.mp4" in capsys.readouterr().out
 
 
-def test_retry_of_a_delivered_clip_changes_nothing_and_says_so(
+def test_retry_reports_that_a_delivered_clip_is_unchanged(
     spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take(spool, config, 1)
@@ -194,35 +194,35 @@ def test_retry_of_a_delivered_clip_changes_nothing_and_says_so(
     assert "Not changed" in capsys.readouterr().out
 
 
-def test_drain_delivers_what_waits(
+def test_drain_delivers_all_waiting_clips(
     spool: Spool, config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     numbers = [take(spool, config, number) for number in range(3)]
     spool.close()
     before = len(simulator.received)
     assert run(config, "drain") == 0
-    assert "Nothing waits any more." in capsys.readouterr().out
+    assert "No clip is waiting any more." in capsys.readouterr().out
     assert len(simulator.received) - before == len(numbers)
 
 
-def test_drain_ends_when_a_person_must_act(
+def test_drain_ends_when_delivery_is_blocked(
     spool: Spool, config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take(spool, config, 50)
     spool.close()
     simulator.settings = replace(simulator.settings, option_active=False)
     assert run(config, "drain") == 1
-    assert "1 clips still wait" in capsys.readouterr().out
+    assert "Clips still waiting: 1 (" in capsys.readouterr().out
 
 
-def test_check_is_content_when_all_is_in_order(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_succeeds_without_problems(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(config, "check") == 0
     assert "FIX" not in capsys.readouterr().out
     assert run(config, "check", "--json", "--offline") == 0
     assert {finding["ok"] for finding in json.loads(capsys.readouterr().out)} == {True}
 
 
-def test_check_shows_every_mistake_at_once(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_shows_all_mistakes_at_once(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text() + 'levl = "info"\n[uplod]\n')
     assert run(config, "check") == 2
     shown = capsys.readouterr().out
@@ -230,7 +230,7 @@ def test_check_shows_every_mistake_at_once(config: Path, capsys: pytest.CaptureF
     assert shown.count("FIX") == 2
 
 
-def test_check_misses_a_folder_and_an_option(
+def test_check_reports_a_missing_folder_and_an_inactive_option(
     config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     simulator.settings = replace(simulator.settings, option_active=False)
@@ -242,7 +242,7 @@ def test_check_misses_a_folder_and_an_option(
 
 
 @pytest.mark.parametrize("synchronised", [True, False])
-def test_check_says_what_the_clock_is_worth(
+def test_check_reports_whether_the_clock_is_trusted(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, synchronised: bool
 ) -> None:
     monkeypatch.setattr(SystemClocks, "kernel_synchronised", lambda _: synchronised)
@@ -255,9 +255,7 @@ def test_check_says_what_the_clock_is_worth(
     assert ("time server (NTP)" in shown) is not synchronised
 
 
-def test_why_tells_of_a_clip_that_waits_for_the_clock(
-    spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_why_explains_a_clip_held_for_the_clock(spool: Spool, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = config.parent / "footage" / "clip.mp4"
     path.write_bytes(recording(1.0))
     start = datetime(2026, 1, 1, 0, 1, tzinfo=timezone.utc)
@@ -272,7 +270,7 @@ def test_why_tells_of_a_clip_that_waits_for_the_clock(
     assert "every hour" not in shown
 
 
-def test_requests_are_created_listed_and_waited_for(
+def test_requests_can_be_created_listed_and_awaited(
     config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     simulator.settings = replace(simulator.settings, request_timeline=StatusTimeline(0.0))
@@ -299,7 +297,7 @@ def test_requests_are_created_listed_and_waited_for(
     assert f"{id}: complete https://" in capsys.readouterr().out
 
 
-def test_wait_polls_every_30_seconds_until_the_end_and_fails_with_the_request(
+def test_wait_polls_every_30_seconds_and_fails_with_the_request(
     config: Path, simulator: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     simulator.settings = replace(simulator.settings, request_timeline=StatusTimeline(3600.0, Status.DOES_NOT_EXIST))
@@ -318,7 +316,7 @@ def test_wait_polls_every_30_seconds_until_the_end_and_fails_with_the_request(
     client.close()
 
 
-def test_an_instant_that_is_none_is_refused_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_time_is_rejected_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["requests", "create", "REQ1", "yesterday", "60"])
     assert "2026-07-28T14:14:41" in capsys.readouterr().err
@@ -338,22 +336,22 @@ def test_livestream_shows_links_or_that_the_camera_is_offline(
     assert len(simulator.requests) == asked + 1
 
 
-def test_an_unknown_command_is_wrong_usage() -> None:
+def test_an_unknown_command_is_a_usage_error() -> None:
     with pytest.raises(SystemExit) as exit:
         main(["fly"])
     assert exit.value.code == 2
     assert isinstance(build_parser(), argparse.ArgumentParser)
 
 
-def test_what_was_asked_for_cannot_steer_the_terminal(
+def test_an_argument_cannot_inject_escape_sequences(
     config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["why", "--config", str(config), "\x1b[2J\nevil.mp4"]) == 1
     error = capsys.readouterr().err
-    assert "«\\x1b[2J\\nevil.mp4»" in error
+    assert '"\\x1b[2J\\nevil.mp4"' in error
 
 
-def test_a_name_is_shown_as_it_is_and_not_as_pictures(
+def test_markup_and_emoji_codes_in_a_name_are_shown_verbatim(
     config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     take(spool, config, 1, ":bomb:[red]x.mp4")
@@ -361,7 +359,7 @@ def test_a_name_is_shown_as_it_is_and_not_as_pictures(
     assert ":bomb:[red]x.mp4" in capsys.readouterr().out
 
 
-def test_words_of_a_server_cannot_steer_the_terminal_through_the_status(
+def test_server_text_in_the_status_cannot_inject_escape_sequences(
     config: Path, spool: Spool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sentence = "0 waiting, idle, link down: \x1b[2J\n:bomb:"

@@ -34,32 +34,28 @@ def livestream(folder: Path, status: int, payload: object, *arguments: str) -> i
         return code
 
 
-def test_the_links_are_printed_one_a_line_and_steer_no_terminal(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_links_are_printed_one_per_line_and_sanitized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert livestream(tmp_path, 200, {"data": LINKS}, "--camera", "1", "--camera", "2") == 0
     assert capsys.readouterr().out == "https://live.example/1\nhttps://live.example/\\x1b[31m2\n"
 
 
-def test_the_links_as_json_are_as_they_came(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_links_as_json_are_unchanged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert livestream(tmp_path, 200, {"data": LINKS}, "--json") == 0
     assert json.loads(capsys.readouterr().out) == LINKS
 
 
-def test_a_camera_that_is_offline_is_named_and_not_asked_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_offline_camera_is_reported_without_a_retry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert livestream(tmp_path, 503, OFFLINE) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == "The camera is offline: ABC 1 (Digital Video Recorder is not online)\n"
 
 
-def test_an_answer_without_links_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_response_without_links_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert livestream(tmp_path, 200, {"data": []}) == 1
     assert "no link for ABC 1" in capsys.readouterr().err
 
 
-def test_a_link_that_is_down_is_told_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_link_that_is_down_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert livestream(tmp_path, 503, "<html>busy</html>") == 1
     assert "the server is in trouble: HTTP 503" in capsys.readouterr().err

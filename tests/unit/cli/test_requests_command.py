@@ -77,14 +77,14 @@ def test_list_shows_a_table(command: Callable[[ScriptedServer], Command], capsys
     assert target.endswith("filter%5Bregistration%5D=ABC1234X&filter%5Bstatus_id%5D=3&page=2&limit=15")
 
 
-def test_list_takes_a_span_of_time(command: Callable[[ScriptedServer], Command]) -> None:
+def test_list_accepts_a_time_range(command: Callable[[ScriptedServer], Command]) -> None:
     with scripted_server(answering(200, {"data": []})) as server:
         assert command(server)("list", "--from", "2026-07-28", "--to", "2026-07-28T23:59:59+02:00", "--json") == 0
         assert "from%5D=2026-07-28+00%3A00%3A00" in server.requests[0].target
         assert "to%5D=2026-07-28+21%3A59%3A59" in server.requests[0].target
 
 
-def test_create_takes_a_local_time_with_its_zone(
+def test_create_accepts_a_local_time_with_a_time_zone(
     command: Callable[[ScriptedServer], Command], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with scripted_server(answering(200, {"data": [{"request_id": 7}, {"request_id": 8}]})) as server:
@@ -97,7 +97,7 @@ def test_create_takes_a_local_time_with_its_zone(
     assert "requests wait 7 8" in captured.err
 
 
-def test_create_says_where_to_look_if_the_answer_names_no_number(
+def test_create_tells_where_to_look_if_the_response_has_no_number(
     command: Callable[[ScriptedServer], Command], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with scripted_server(answering(200, {"data": {}})) as server:
@@ -110,14 +110,14 @@ def test_create_says_where_to_look_if_the_answer_names_no_number(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("create", "A", "yesterday", "60"), "«yesterday» is no time such as 2026-07-28T14:14:41"),
-        (("create", "A", "2026-07-28", "0"), "«0» is no whole number from 1 on"),
-        (("create", "A", "2026-07-28", "60", "--timezone", "Mars"), "«Mars» is no time zone"),
-        (("create", "A", "2026-07-28", "60", "--timezone", "../etc"), "«../etc» is no time zone"),
-        (("list", "--page", "-1"), "«-1» is no whole number from 1 on"),
+        (("create", "A", "yesterday", "60"), '"yesterday" is not a time such as 2026-07-28T14:14:41'),
+        (("create", "A", "2026-07-28", "0"), '"0" is not a whole number of at least 1'),
+        (("create", "A", "2026-07-28", "60", "--timezone", "Mars"), '"Mars" is not a time zone'),
+        (("create", "A", "2026-07-28", "60", "--timezone", "../etc"), '"../etc" is not a time zone'),
+        (("list", "--page", "-1"), '"-1" is not a whole number of at least 1'),
     ],
 )
-def test_arguments_that_cannot_be_meant_are_refused(
+def test_invalid_arguments_are_rejected(
     arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -126,7 +126,7 @@ def test_arguments_that_cannot_be_meant_are_refused(
     assert said in capsys.readouterr().err
 
 
-def test_wait_prints_the_link_when_the_footage_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wait_prints_the_link_once_the_footage_is_available(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pauses: list[float] = []
     with polled(tmp_path, found(ITEM), found(DONE)) as client:
         assert wait_for(client, ["7"], pauses.append) == 0
@@ -149,7 +149,7 @@ def test_wait_gives_up_on_a_number_that_is_never_listed(tmp_path: Path, capsys: 
     assert capsys.readouterr().out == "70: not listed\n"
 
 
-def test_wait_outlasts_a_link_that_is_down_and_a_rate_limit(tmp_path: Path) -> None:
+def test_wait_survives_a_link_that_is_down_and_a_rate_limit(tmp_path: Path) -> None:
     pauses: list[float] = []
     limited = (429, API_ERROR, {"Retry-After": "90"})
     with polled(tmp_path, (502, "<html>", {}), limited, found(DONE)) as client:

@@ -55,7 +55,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
-def test_without_a_configuration_it_is_ready_and_says_what_to_do(service: Service) -> None:
+def test_without_a_configuration_it_is_ready_and_tells_what_to_do(service: Service) -> None:
     service.told("READY=1")
     assert "sudo vision-ingest setup" in service.told("STATUS=")
     service.told("WATCHDOG=1")
@@ -67,7 +67,7 @@ def test_without_a_configuration_it_is_ready_and_says_what_to_do(service: Servic
     assert "api.username" in log
 
 
-def test_when_the_configuration_changes_it_ends_so_that_the_manager_starts_it_anew(service: Service) -> None:
+def test_it_exits_when_the_configuration_changes(service: Service) -> None:
     service.told("WATCHDOG=1")
     drop_ins = service.config.with_suffix(".d")
     drop_ins.mkdir()
@@ -100,7 +100,7 @@ def test_a_change_while_the_configuration_is_read_is_not_missed(tmp_path: Path) 
         assert service.process.wait(timeout=PATIENCE_SECONDS) == 0
 
 
-def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: Service) -> None:
+def test_started_by_hand_it_exits_with_the_code_for_configuration(service: Service) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "agent.cli", "run", "--config", str(service.config)],
         env={key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"},
@@ -114,7 +114,7 @@ def test_by_hand_a_wrong_configuration_ends_it_with_the_code_for_that(service: S
     assert "sudo vision-ingest setup" in ended.stderr
 
 
-def test_a_permission_that_is_mended_counts_as_a_change(service: Service) -> None:
+def test_a_changed_permission_counts_as_a_change(service: Service) -> None:
     service.told("WATCHDOG=1")
     service.config.chmod(0o640)
     service.told("STOPPING=1")

@@ -45,7 +45,7 @@ def answers(tmp_path: Path, simulator: Simulator, password: Path) -> list[str]:
     ]
 
 
-def test_given_everything_it_asks_nothing_and_writes_what_load_reads(
+def test_with_all_options_it_asks_nothing_and_writes_a_valid_config(
     tmp_path: Path, simulator: Simulator, password: Path
 ) -> None:
     (tmp_path / "etc").mkdir()
@@ -63,9 +63,7 @@ def test_given_everything_it_asks_nothing_and_writes_what_load_reads(
     assert config.upload.vehicles == 2500
 
 
-def test_the_password_lies_in_a_file_of_its_own_that_only_the_owner_may_read(
-    tmp_path: Path, simulator: Simulator, password: Path
-) -> None:
+def test_the_password_file_is_readable_only_by_its_owner(tmp_path: Path, simulator: Simulator, password: Path) -> None:
     main(answers(tmp_path, simulator, password))
     kept = tmp_path / "etc" / "api-password"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
@@ -86,7 +84,7 @@ def test_run_again_with_one_option_it_keeps_the_other_answers(
 
 
 @pytest.mark.parametrize("option", ["--username", "--footage", "--password-file"])
-def test_what_is_missing_is_named_when_nobody_can_be_asked(
+def test_a_missing_option_is_named_without_a_terminal(
     tmp_path: Path, simulator: Simulator, password: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = answers(tmp_path, simulator, password)
@@ -106,7 +104,7 @@ def test_what_is_missing_is_named_when_nobody_can_be_asked(
     ],
     ids=lambda wrong: wrong[0],
 )
-def test_a_wrong_answer_writes_nothing_and_says_what_is_allowed(
+def test_an_invalid_answer_writes_nothing_and_tells_what_is_allowed(
     tmp_path: Path,
     simulator: Simulator,
     password: Path,
@@ -124,7 +122,7 @@ def test_the_exit_code_is_that_of_the_check(tmp_path: Path, simulator: Simulator
     assert main(answers(tmp_path, simulator, password)) != 0
 
 
-def test_at_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(
+def test_at_a_terminal_it_asks_again_after_an_invalid_answer(
     tmp_path: Path, simulator: Simulator, password: Path
 ) -> None:
     import pty
@@ -157,7 +155,7 @@ def test_at_a_terminal_it_asks_and_asks_again_after_a_wrong_answer(
     assert str(load(tmp_path / "etc" / "config.toml").footage[0].timezone) == "Europe/Berlin"
 
 
-def test_an_empty_password_leaves_the_earlier_one(
+def test_an_empty_password_keeps_the_previous_one(
     tmp_path: Path, simulator: Simulator, password: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(answers(tmp_path, simulator, password))
@@ -167,11 +165,11 @@ def test_an_empty_password_leaves_the_earlier_one(
     assert (tmp_path / "etc" / "api-password").read_text() == "bench\n"
 
 
-def test_a_service_is_not_started_anew_with_a_configuration_that_cannot_be_used(
+def test_the_service_is_not_restarted_with_an_invalid_configuration(
     tmp_path: Path, simulator: Simulator, password: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "config.toml").write_text(f'[[footage]]\npath = "{tmp_path}/footage"\n')
     given = [word for word in answers(tmp_path, simulator, password) if word != "--no-restart"]
     assert main(given) == 2
-    assert "The service was left as it is" in capsys.readouterr().out
+    assert "The service was not restarted" in capsys.readouterr().out
