@@ -1,4 +1,4 @@
-"""What stays true from scan to scan is news once, and news again when it had ended and came back."""
+"""Deduplicates warnings: each is logged once until its cause clears."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ log = structlog.get_logger()
 
 
 class WarnOnce:
-    """Warnings that are told once for as long as their cause lasts."""
+    """Remembers which warnings were logged. Not thread-safe: each instance belongs to one thread."""
 
     def __init__(self) -> None:
-        self._lasting: set[tuple[str, Path]] = set()
+        self._active: set[tuple[str, Path]] = set()
 
     def warn(self, event: str, path: Path, reason: str, **fields: str) -> None:
-        """Logs a warning, unless it was told already and is not over; a new reason alone makes it no news."""
-        if (event, path) not in self._lasting:
-            self._lasting.add((event, path))
+        """Logs a warning, unless the same event is active for this path already, for whatever reason."""
+        if (event, path) not in self._active:
+            self._active.add((event, path))
             log.warning(event, path=str(path), reason=reason, **fields)
 
     def clear(self, event: str, path: Path) -> bool:
-        """What was told is no longer true.
+        """The cause is gone: the next warning is logged again.
 
         Returns:
-            Whether it had been told.
+            Whether the warning was active.
         """
-        was_told = (event, path) in self._lasting
-        self._lasting.discard((event, path))
-        return was_told
+        was_active = (event, path) in self._active
+        self._active.discard((event, path))
+        return was_active
 
     def clear_except(self, event: str, paths: set[Path], below: Path) -> None:
-        """Of all that was told under this name below a folder, only these paths still have it."""
-        self._lasting -= {
-            (told, path)
-            for told, path in self._lasting
-            if told == event and path not in paths and path.is_relative_to(below)
+        """Clears this event for all paths below a folder but these, which still have the cause."""
+        self._active -= {
+            (warned, path)
+            for warned, path in self._active
+            if warned == event and path not in paths and path.is_relative_to(below)
         }

@@ -9,7 +9,7 @@ from agent.device.warn_once import WarnOnce
 CARD = Path("/card")
 
 
-def test_what_stays_true_is_told_once_and_again_when_it_had_ended_and_came_back() -> None:
+def test_a_warning_is_logged_once_until_its_cause_clears() -> None:
     warnings = WarnOnce()
     with capture_logs() as logged:
         for _ in range(3):
@@ -21,7 +21,7 @@ def test_what_stays_true_is_told_once_and_again_when_it_had_ended_and_came_back(
     assert logged[0]["remedy"] == "put it in"
 
 
-def test_what_a_scan_no_longer_finds_can_be_news_again() -> None:
+def test_warnings_that_a_scan_no_longer_finds_are_cleared() -> None:
     warnings = WarnOnce()
     with capture_logs() as logged:
         for path in (CARD / "a.mp4", CARD / "b.mp4", Path("/other/c.mp4")):
