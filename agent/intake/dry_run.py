@@ -16,7 +16,7 @@ from agent.intake.identify.inspector import Inspector, read_mp4
 from agent.intake.identify.reader import MediaReader
 from agent.intake.identify.recording import Media, Recording
 from agent.intake.planning import ConformJob, forecast, needs_work, passthrough
-from agent.intake.scanner import NotFootage, matches_filters, scan, stat_footage
+from agent.intake.scanner import NotFootage, matches_filters, stat_footage, walk
 from agent.media.ffmpeg import CancelToken
 from agent.model import Clip, Footage
 
@@ -69,7 +69,7 @@ class DryRun:
         Raises:
             OSError: the directory cannot be read.
         """
-        return sorted(found.path for found in scan(replace(self._folder, path=directory)))
+        return sorted(found.path for found in walk(replace(self._folder, path=directory)))
 
     def others(self, directory: Path) -> Counter[str]:
         """What lies beside the footage: how many smaller copies, and how many files of each other kind."""

@@ -180,7 +180,7 @@ class Intake:
         scanner = self._scanners[folder]
         for footage in scanner.scan(alive, self._stop.is_set):
             self._observe(folder, footage, closed=False)
-        if scanner.is_there and self._watcher.check(folder, scanner.directories):
+        if scanner.is_readable and self._watcher.check(folder, scanner.directories):
             self._scan_soon(folder)
 
     def _scan_soon(self, folder: FootageFolder) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from agent.config import FootageFolder, SpoolSettings
 from agent.device.safe_open import OpenFootage
 from agent.device.warn_once import WarnOnce
-from agent.intake.scanner import FolderScanner, NotFootage, SeenCache, is_in_scope, matches_filters, scan, stat_footage
+from agent.intake.scanner import FolderScanner, NotFootage, SeenCache, is_in_scope, matches_filters, stat_footage, walk
 from agent.model import Footage
 from agent.spool import Spool
 from tests.unit.intake.test_intake import Bench
@@ -25,7 +25,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def ordinary_folder() -> Iterator[Path]:
-    """A folder of an ordinary user, who is not above permissions, as this test then is."""
+    """A folder of an ordinary user, whose permissions count; the test runs as that user."""
     place = Path(tempfile.mkdtemp())
     user = os.geteuid()
     if user == 0:
@@ -39,11 +39,11 @@ def ordinary_folder() -> Iterator[Path]:
 
 
 def footage_names(folder: FootageFolder) -> set[str]:
-    return {found.path.relative_to(folder.path).as_posix() for found in scan(folder) if isinstance(found, Footage)}
+    return {found.path.relative_to(folder.path).as_posix() for found in walk(folder) if isinstance(found, Footage)}
 
 
-def skipped(folder: FootageFolder) -> dict[str, str]:
-    return {found.path.name: found.reason for found in scan(folder) if isinstance(found, NotFootage)}
+def not_footage(folder: FootageFolder) -> dict[str, str]:
+    return {found.path.name: found.reason for found in walk(folder) if isinstance(found, NotFootage)}
 
 
 def write(path: Path, content: bytes = b"footage") -> Path:
@@ -52,25 +52,25 @@ def write(path: Path, content: bytes = b"footage") -> Path:
     return path
 
 
-def test_footage_is_found_at_every_depth_with_its_size_and_time(tmp_path: Path) -> None:
+def test_footage_at_every_depth_is_found_with_its_size_and_time(tmp_path: Path) -> None:
     path = write(tmp_path / "2026" / "07" / "a.mp4")
-    assert list(scan(FootageFolder(tmp_path))) == [Footage(path, 7, path.stat().st_mtime_ns)]
+    assert list(walk(FootageFolder(tmp_path))) == [Footage(path, 7, path.stat().st_mtime_ns)]
 
 
-def test_a_folder_that_is_not_recursive_stays_at_the_top(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_recursive_is_not_searched_below_its_top(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4")
     write(tmp_path / "below" / "b.mp4")
     assert footage_names(FootageFolder(tmp_path, recursive=False)) == {"a.mp4"}
 
 
-def test_hidden_folders_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_folders_and_files_are_left_out(tmp_path: Path) -> None:
     for name in ("a.mp4", ".b.mp4", ".Trash-1000/files/c.mp4", "DCIM/.cache/d.mp4"):
         write(tmp_path / name)
     assert footage_names(FootageFolder(tmp_path)) == {"a.mp4"}
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "A.MP4", "line\nbreak.mp4", "star*.mp4", "zürich.mp4", "\udcff\udc80.mp4"])
-def test_names_of_any_bytes_are_footage(tmp_path: Path, name: str) -> None:
+def test_footage_may_have_a_name_of_any_bytes(tmp_path: Path, name: str) -> None:
     write(tmp_path / name)
     assert footage_names(FootageFolder(tmp_path)) == {name}
 
@@ -78,18 +78,18 @@ def test_names_of_any_bytes_are_footage(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["a.jpg", "mp4", "a.mp4.tmp", "a.mp4_", ".a.mp4", "a~2.mp4", "fsck0001.rec", "a.mp4\n"]
 )
-def test_what_is_not_included_or_is_excluded_is_no_footage(name: str) -> None:
+def test_files_that_are_not_included_or_are_excluded_are_not_footage(name: str) -> None:
     assert not matches_filters(FootageFolder(Path("/card")), name)
 
 
-def test_include_and_exclude_are_the_users_to_choose(tmp_path: Path) -> None:
+def test_include_and_exclude_are_configurable(tmp_path: Path) -> None:
     for name in ("front.ts", "front.MKV", "rear.ts", "front.mp4"):
         write(tmp_path / name)
     folder = FootageFolder(tmp_path, include=("*.TS", "*.mkv"), exclude=("REAR*",))
     assert footage_names(folder) == {"front.ts", "front.MKV"}
 
 
-def test_links_to_files_and_folders_are_not_followed(tmp_path: Path) -> None:
+def test_symbolic_links_to_files_and_folders_are_not_followed(tmp_path: Path) -> None:
     elsewhere = write(tmp_path / "elsewhere" / "a.mp4")
     card = tmp_path / "card"
     card.mkdir()
@@ -97,16 +97,16 @@ def test_links_to_files_and_folders_are_not_followed(tmp_path: Path) -> None:
     (card / "dangling.mp4").symlink_to("nowhere")
     (card / "folder").symlink_to(elsewhere.parent)
     (card / "loop").symlink_to(card)
-    found = skipped(FootageFolder(card))
+    found = not_footage(FootageFolder(card))
     assert footage_names(FootageFolder(card)) == set()
     assert found.keys() == {"linked.mp4", "dangling.mp4"}
     assert "a symbolic link" in found["linked.mp4"]
 
 
-def test_a_folder_that_is_itself_reached_by_a_link_is_scanned_under_the_name_it_was_given(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_symbolic_link_is_scanned_under_its_configured_path(tmp_path: Path) -> None:
     write(tmp_path / "mounted" / "a.mp4")
     (tmp_path / "card").symlink_to("mounted")
-    (found,) = scan(FootageFolder(tmp_path / "card"))
+    (found,) = walk(FootageFolder(tmp_path / "card"))
     assert found.path == tmp_path / "card" / "a.mp4"
 
 
@@ -114,32 +114,32 @@ def test_pipes_and_sockets_are_skipped_without_being_opened(tmp_path: Path) -> N
     os.mkfifo(tmp_path / "pipe.mp4")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket.mp4"))
-        found = skipped(FootageFolder(tmp_path))
+        found = not_footage(FootageFolder(tmp_path))
     assert found.keys() == {"pipe.mp4", "socket.mp4"}
     assert all("not a regular file" in reason for reason in found.values())
 
 
-def test_a_folder_below_that_may_not_be_read_is_skipped_and_the_rest_is_found(ordinary_folder: Path) -> None:
+def test_an_unreadable_subfolder_is_skipped_and_the_rest_is_found(ordinary_folder: Path) -> None:
     write(ordinary_folder / "a.mp4")
     write(ordinary_folder / "locked" / "b.mp4").parent.chmod(0)
     assert footage_names(FootageFolder(ordinary_folder)) == {"a.mp4"}
-    assert "chmod o+rx" in skipped(FootageFolder(ordinary_folder))["locked"]
+    assert "chmod o+rx" in not_footage(FootageFolder(ordinary_folder))["locked"]
 
 
-def test_a_folder_that_may_be_listed_but_not_entered_is_told_for_its_files(ordinary_folder: Path) -> None:
+def test_files_of_a_folder_that_may_be_listed_but_not_entered_are_skipped(ordinary_folder: Path) -> None:
     write(ordinary_folder / "listed" / "b.mp4").parent.chmod(stat.S_IRUSR)
-    assert "cannot be looked at" in skipped(FootageFolder(ordinary_folder))["b.mp4"]
+    assert "cannot be looked at" in not_footage(FootageFolder(ordinary_folder))["b.mp4"]
 
 
-def test_the_folder_itself_missing_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        list(scan(FootageFolder(tmp_path / "unmounted")))
+        list(walk(FootageFolder(tmp_path / "unmounted")))
 
 
-def test_a_folder_that_vanishes_during_the_scan_is_nothing_to_tell(tmp_path: Path) -> None:
+def test_a_subfolder_that_vanishes_during_the_scan_is_not_reported(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4")
     (tmp_path / "going").mkdir()
-    found = scan(FootageFolder(tmp_path))
+    found = walk(FootageFolder(tmp_path))
     first = next(found)
     (tmp_path / "going").rmdir()
     assert [first.path.name, *found] == ["a.mp4"]
@@ -155,12 +155,12 @@ def test_a_path_too_long_for_the_system_is_skipped_with_a_reason(tmp_path: Path)
         os.close(descriptor)
         descriptor, deep = below, deep / name
     os.close(descriptor)
-    (reason,) = skipped(FootageFolder(tmp_path)).values()
+    (reason,) = not_footage(FootageFolder(tmp_path)).values()
     assert "File name too long" in reason
 
 
 @pytest.mark.parametrize("path", ["gone.mp4", "file/was/a/folder.mp4"])
-def test_what_is_no_longer_there_is_nothing(tmp_path: Path, path: str) -> None:
+def test_a_path_that_is_gone_has_no_footage(tmp_path: Path, path: str) -> None:
     write(tmp_path / "file")
     assert stat_footage(tmp_path / path) is None
 
@@ -176,7 +176,7 @@ def test_what_is_no_longer_there_is_nothing(tmp_path: Path, path: str) -> None:
         ("b/.c/d/a.mp4", True, False),
     ],
 )
-def test_a_notification_reaches_no_further_than_the_scan(path: str, recursive: bool, expected: bool) -> None:
+def test_events_count_only_where_the_scan_looks(path: str, recursive: bool, expected: bool) -> None:
     folder = FootageFolder(Path("/media/.card"), recursive=recursive)
     assert is_in_scope(folder, folder.path / path) is expected
 
@@ -189,7 +189,7 @@ def contains(seen: SeenCache, footage: Footage) -> bool:
     return seen.contains(str(footage.path), footage.size_bytes, footage.modified_ns)
 
 
-def test_footage_is_known_by_its_path_size_and_time() -> None:
+def test_seen_footage_is_recognised_by_path_size_and_time() -> None:
     seen = SeenCache()
     assert not contains(seen, A)
     seen.add(A, lasting=True)
@@ -199,7 +199,7 @@ def test_footage_is_known_by_its_path_size_and_time() -> None:
     assert not contains(seen, B)
 
 
-def test_what_a_whole_scan_did_not_meet_is_forgotten() -> None:
+def test_footage_that_a_complete_scan_did_not_find_is_dropped_from_the_cache() -> None:
     seen = SeenCache()
     seen.add(A, lasting=True)
     seen.add(B, lasting=False)
@@ -210,7 +210,7 @@ def test_what_a_whole_scan_did_not_meet_is_forgotten() -> None:
     assert not contains(seen, B)
 
 
-def test_a_scan_that_did_not_end_forgets_nothing() -> None:
+def test_an_interrupted_scan_drops_nothing_from_the_cache() -> None:
     seen = SeenCache()
     seen.add(A, lasting=True)
     seen.start_scan()
@@ -218,7 +218,7 @@ def test_a_scan_that_did_not_end_forgets_nothing() -> None:
     assert contains(seen, A)
 
 
-def test_only_what_lasts_stays_known_when_the_ledger_changes() -> None:
+def test_invalidation_keeps_only_lasting_entries() -> None:
     seen = SeenCache()
     seen.add(A, lasting=True)
     seen.add(B, lasting=False)
@@ -237,17 +237,17 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pieces of footage the ledger was asked for, question by question."""
-    questions: list[int] = []
+    """How many files each query of the ledger was about."""
+    queries: list[int] = []
     original = Spool.states_of
 
     def counted(spool: Spool, footage: list[Footage]) -> object:
         if footage:
-            questions.append(len(footage))
+            queries.append(len(footage))
         return original(spool, footage)
 
     monkeypatch.setattr(Spool, "states_of", counted)
-    return questions
+    return queries
 
 
 def found(scanner: FolderScanner) -> list[str]:
@@ -265,7 +265,9 @@ def take_all(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("after_delivery", ["keep", "delete"])
-def test_an_idle_scan_asks_the_ledger_nothing(bench: Bench, asked: list[int], after_delivery: str) -> None:
+def test_a_scan_without_new_files_does_not_query_the_ledger(
+    bench: Bench, asked: list[int], after_delivery: str
+) -> None:
     bench.folder = replace(bench.folder, after_delivery=after_delivery)  # type: ignore[arg-type]
     for second in range(10):
         bench.record(second)
@@ -283,14 +285,14 @@ def test_an_idle_scan_asks_the_ledger_nothing(bench: Bench, asked: list[int], af
     assert asked == [11, 1]
 
 
-def test_many_files_are_asked_for_in_groups(bench: Bench, asked: list[int]) -> None:
+def test_many_files_are_looked_up_in_groups(bench: Bench, asked: list[int]) -> None:
     for number in range(1001):
         (bench.card / f"{number}.mp4").touch()
     assert len(found(scanner_of(bench))) == 1001
     assert asked == [500, 500, 1]
 
 
-def test_a_delivery_lets_the_next_scan_delete_what_is_to_go(bench: Bench) -> None:
+def test_the_scan_after_a_delivery_deletes_the_footage_if_configured(bench: Bench) -> None:
     bench.folder = replace(bench.folder, after_delivery="delete")
     path = bench.record()
     take_all(bench)
@@ -302,7 +304,7 @@ def test_a_delivery_lets_the_next_scan_delete_what_is_to_go(bench: Bench) -> Non
     assert not path.exists()
 
 
-def test_a_refusal_that_lapses_is_seen_by_the_next_scan(bench: Bench) -> None:
+def test_footage_is_new_again_when_its_refusal_expires(bench: Bench) -> None:
     path = bench.record()
     bench.spool.refuse(Footage.from_stat(path, path.stat()), "the card may be failing", "rules", 600)
     scanner = scanner_of(bench)
@@ -313,7 +315,7 @@ def test_a_refusal_that_lapses_is_seen_by_the_next_scan(bench: Bench) -> None:
     assert found(scanner) == [path.name]
 
 
-def test_footage_that_a_person_wants_retried_is_seen_by_the_next_scan(bench: Bench) -> None:
+def test_footage_is_new_again_after_a_retry_by_command(bench: Bench) -> None:
     path = bench.record(name="no time in it.mp4")
     take_all(bench)
     scanner = scanner_of(bench)
@@ -323,7 +325,7 @@ def test_footage_that_a_person_wants_retried_is_seen_by_the_next_scan(bench: Ben
     assert found(scanner) == [path.name]
 
 
-def test_a_scan_that_is_stopped_forgets_nothing(bench: Bench, asked: list[int]) -> None:
+def test_a_scan_that_is_stopped_draws_no_conclusions(bench: Bench, asked: list[int]) -> None:
     for second in range(10):
         bench.record(second)
     take_all(bench)
@@ -336,21 +338,21 @@ def test_a_scan_that_is_stopped_forgets_nothing(bench: Bench, asked: list[int]) 
     assert asked == [1]
 
 
-def test_a_folder_that_comes_and_goes_is_told_each_time_once(bench: Bench) -> None:
+def test_a_folder_that_comes_and_goes_is_logged_once_each_time(bench: Bench) -> None:
     scanner = scanner_of(bench)
     with capture_logs() as logged:
         for _ in range(2):
             assert found(scanner) == []
-            assert scanner.is_there
+            assert scanner.is_readable
             bench.card.rmdir()
             assert found(scanner) == []
             assert found(scanner) == []
-            assert not scanner.is_there
+            assert not scanner.is_readable
             bench.card.mkdir()
     assert [entry["event"] for entry in logged] == ["folder_missing", "folder_back", "folder_missing"]
 
 
-def test_a_card_counts_as_in_its_reader_only_while_footage_was_seen_on_it(bench: Bench) -> None:
+def test_a_card_counts_as_present_only_while_footage_was_found_on_it(bench: Bench) -> None:
     scanner = scanner_of(bench)
     found(scanner)
     assert not scanner.has_footage
@@ -371,7 +373,7 @@ def test_delivered_footage_is_remembered_while_its_card_is_away(bench: Bench) ->
     bench.deliver_all()
     bench.wall += 86_400 * (SpoolSettings(bench.card).remember_days + 1)
     bench.card.rename(bench.card.with_name("pulled"))
-    bench.card.mkdir()  # the empty folder that a card is mounted over
+    bench.card.mkdir()  # the empty mount point
     take_all(bench)
     bench.card.rmdir()
     bench.card.with_name("pulled").rename(bench.card)
@@ -380,7 +382,7 @@ def test_delivered_footage_is_remembered_while_its_card_is_away(bench: Bench) ->
     assert len(bench.states()) == 1
 
 
-def test_footage_whose_card_is_pulled_while_it_is_inspected_is_not_refused(
+def test_footage_whose_card_is_pulled_during_inspection_is_not_refused(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = bench.record(content=b"\0\0\0\x0cftypisom" + b"x" * 100)
@@ -406,7 +408,7 @@ def test_footage_whose_card_is_pulled_while_it_is_inspected_is_not_refused(
     assert len(bench.states()) == 1
 
 
-def test_without_any_notification_the_scan_takes_everything_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_event_the_scan_takes_everything_in(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_instance() -> object:
         raise OSError(24, "inotify instance limit reached")
 
