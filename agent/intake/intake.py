@@ -135,7 +135,7 @@ class Intake:
         self._on_clock_change()
         for folder in self._folders:
             if self._monotonic() >= self._scan_at[folder]:
-                for renewed in self._watcher.tend():
+                for renewed in self._watcher.refresh():
                     self._scan_at[renewed] = self._monotonic()
                     self._scanners[renewed].has_footage = False
                 self._scan(folder, alive)
@@ -180,7 +180,7 @@ class Intake:
         scanner = self._scanners[folder]
         for footage in scanner.scan(alive, self._stop.is_set):
             self._observe(folder, footage, closed=False)
-        if scanner.is_readable and self._watcher.check(folder, scanner.directories):
+        if scanner.is_readable and self._watcher.check_coverage(folder, scanner.directories):
             self._scan_soon(folder)
 
     def _scan_soon(self, folder: FootageFolder) -> None:

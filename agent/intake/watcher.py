@@ -1,7 +1,11 @@
-"""Notifications from the kernel, through watchdog: hints for low latency, nothing that correctness rests on.
+"""File events from the kernel, through watchdog: they lower latency, and nothing else depends on them.
 
-They get lost on overflow, stop without a word when a card is unmounted or a folder is replaced, and miss files that
-were written into a new directory before it was watched. The scan finds all of that; `tend` repairs the watches.
+Events are lost when the kernel's queue overflows, end silently when a card is unmounted or a folder is replaced, and
+miss files that were written into a new directory before it was watched. The scan finds all of these files;
+`Watcher.refresh` repairs the watches.
+
+The intake thread calls the Watcher. The callbacks run in watchdog's threads: two read from the kernel, and one hands
+events on for each folder.
 """
 
 from __future__ import annotations
@@ -43,10 +47,10 @@ EVENTS: list[type[FileSystemEvent]] = [
     FileMovedEvent,
 ]
 REMEDY = "raise fs.inotify.max_user_watches and fs.inotify.max_user_instances (sysctl)"
-# While directories stay unwatched, the watches are made anew at every tenth scan: the limit may have been raised.
+# While directories are unwatched, all watches are renewed at every tenth scan: the limit may have been raised.
 SCANS_TO_RETRY = 10
-# In place of a path, where something is true of all folders.
-EVERYWHERE = Path("all folders")
+# Stands for the path in warnings that concern all folders.
+ALL_FOLDERS = Path("all folders")
 
 OnFile = Callable[[FootageFolder, Path, bool], None]
 OnFolder = Callable[[FootageFolder], None]
@@ -54,29 +58,31 @@ OnFolder = Callable[[FootageFolder], None]
 
 @dataclass(slots=True)
 class _Watch:
-    """What is known of the watch on one folder.
+    """State of the watch on one folder.
 
     Args:
-        place: the directory that stood at the folder's path when the watch was made; None: there is no watch.
-        is_listed: the kernel's list named the folder right then: once it does not, the watch is deaf.
-        unwatched: directories that the latest scan entered and the kernel does not watch.
-        retries_in: scans until unwatched directories are tried again; None: they have not been tried yet.
+        inode: the directory at the folder's path when the watch was made; None: there is no watch.
+        is_listed: the kernel listed the directory as watched right after that. When it no longer does, the watch has
+            ended.
+        unwatched: directories that the latest scan has entered and the kernel does not watch.
+        retries_in: scans until the watches are renewed for unwatched directories; None: not tried for these yet.
     """
 
-    place: Inode | None = None
+    inode: Inode | None = None
     is_listed: bool = False
     unwatched: frozenset[str] = field(default_factory=frozenset)
     retries_in: int | None = None
 
 
 class Watcher:
-    """Watches the footage folders that are there, and those that come.
+    """Watches the footage folders, those that exist and those that appear later.
 
     Args:
         folders: what to watch.
-        on_file: called from watchdog's thread with folder, path and whether the file was closed or moved in.
-        on_folder: called from watchdog's thread when files of a folder may have gone unnoticed: a directory appeared,
-            or notifications were lost.
+        on_file: called from watchdog's threads with folder, path, and whether the file was closed after writing or
+            moved in.
+        on_folder: called from watchdog's threads when files of a folder may have been missed: a directory appeared, or
+            events were lost.
     """
 
     def __init__(self, folders: Sequence[FootageFolder], on_file: OnFile, on_folder: OnFolder) -> None:
@@ -87,47 +93,50 @@ class Watcher:
         self._threads: list[threading.Thread] = []
         self._watches = {folder: _Watch() for folder in folders}
         self._warnings = WarnOnce()
-        self._complaints = _Complaints(self._on_complaint)
+        self._log_handler = _LogHandler(self._on_watchdog_warning)
+        # Written by watchdog's threads: the latest reason why events were lost. A lost update loses one of two reasons.
         self._lost = ""
         self._is_stale = False
 
-    def tend(self) -> list[FootageFolder]:
-        """Starts what is not watched yet and renews what has stopped working; call it before each scan.
+    def refresh(self) -> list[FootageFolder]:
+        """Watches folders that are not watched yet, and renews watches that have ended. Call it before each scan.
 
         Returns:
-            The folders that are watched anew: a scan must follow, for what came while they were not.
+            Folders with a new watch: scan them now, for files that came before it.
         """
-        self._tell_of_lost_notifications()
-        if self._observer is not None and self._must_renew():
+        self._log_lost_events()
+        if self._observer is not None and self._needs_restart():
             self._stop_observer()
         before = set(threading.enumerate())
         try:
-            observer = self._started()
+            observer = self._ensure_observer()
         except OSError as exc:
             for folder in self._folders:
-                self._tell_not_watched(folder, exc)
+                self._log_not_watched(folder, exc)
             return []
         renewed = [folder for folder in self._folders if self._schedule(observer, folder)]
         new = set(threading.enumerate()) - before
         self._threads += [thread for thread in new if isinstance(thread, BaseThread)]
         listed = inotify.watched() if renewed else frozenset()
         for folder in renewed:
-            self._watches[folder].is_listed = self._watches[folder].place in listed
+            self._watches[folder].is_listed = self._watches[folder].inode in listed
         return renewed
 
-    def check(self, folder: FootageFolder, directories: Iterable[str]) -> bool:
-        """Compares what a scan has entered with what the kernel watches: at its limit, watchdog leaves out the rest.
+    def check_coverage(self, folder: FootageFolder, directories: Iterable[str]) -> bool:
+        """Compares the directories of a folder with those that the kernel watches: watchdog omits some at the limit.
 
         Args:
-            directories: all that the scan of the folder has entered.
+            folder: the folder that was scanned.
+            directories: all directories that the scan has entered.
 
         Returns:
-            Whether to scan again soon: a directory is unwatched for a moment when it is new, and that is no trouble.
+            Whether to scan again soon, because directories are unwatched. New ones are, for a moment, and that is not
+            worth a warning.
         """
         watch = self._watches[folder]
         if not watch.is_listed:
             return False
-        # What is no directory any more, or cannot be reached (too deep, a failing card), is not there to be watched.
+        # None: no longer a directory, or out of reach (too deep, a failing card). It cannot be watched anyway.
         listed = {None, *inotify.watched()}
         directories = directories if folder.recursive else ()
         unwatched = frozenset(path for path in directories if Inode.of(path) not in listed)
@@ -136,13 +145,13 @@ class Watcher:
         if not lasting:
             watch.retries_in = None
             if not unwatched:
-                self._tell_watched(folder)
+                self._log_watched(folder)
             return bool(unwatched)
         if watch.retries_in is None:
             watch.retries_in = SCANS_TO_RETRY
             self._is_stale = True
             return True
-        self._tell_not_watched(folder, f"no inotify watch was left for {len(lasting)} of its directories")
+        self._log_not_watched(folder, f"no inotify watch was left for {len(lasting)} of its directories")
         watch.retries_in -= 1
         if not watch.retries_in:
             watch.retries_in = SCANS_TO_RETRY
@@ -150,45 +159,46 @@ class Watcher:
         return False
 
     def stop(self) -> None:
+        """Ends all watches, and waits for watchdog's threads to end."""
         self._stop_observer()
         library = logging.getLogger("watchdog")
-        library.removeHandler(self._complaints)
+        library.removeHandler(self._log_handler)
         library.propagate = True
 
-    def _must_renew(self) -> bool:
-        """Whether a watch is deaf, or a thread that hands its notifications on has died."""
+    def _needs_restart(self) -> bool:
+        """Whether a watch has ended, or one of watchdog's threads has died."""
         stale, self._is_stale = self._is_stale, False
         dead = [thread.name for thread in self._threads if not thread.is_alive()]
         listed = inotify.watched()
         for folder, watch in self._watches.items():
-            if watch.place is None:
+            if watch.inode is None:
                 continue
-            place = Inode.of(folder.path)
-            has_changed = place != watch.place
-            # A card put in again may get the numbers that it had: only the kernel knows that the watch has ended.
-            is_deaf = watch.is_listed and watch.place not in listed and not dead
-            stale = stale or has_changed or is_deaf
-            if place is not None and (has_changed or is_deaf):
+            inode = Inode.of(folder.path)
+            has_changed = inode != watch.inode
+            # A card that is put in again may get the same inode number: only the kernel knows that the watch has ended.
+            has_ended = watch.is_listed and watch.inode not in listed and not dead
+            stale = stale or has_changed or has_ended
+            if inode is not None and (has_changed or has_ended):
                 log.info("folder_changed", folder=str(folder.path), now="another card, or a folder made anew")
         if dead and not stale:
-            self._warnings.warn("watching_failed", EVERYWHERE, f"threads of watchdog ended: {', '.join(dead)}")
-        elif not dead and self._warnings.clear("watching_failed", EVERYWHERE):
+            self._warnings.warn("watching_failed", ALL_FOLDERS, f"threads of watchdog ended: {', '.join(dead)}")
+        elif not dead and self._warnings.clear("watching_failed", ALL_FOLDERS):
             log.info("watching_again")
         return stale or bool(dead)
 
-    def _started(self) -> BaseObserver:
-        """The observer, started if there is none.
+    def _ensure_observer(self) -> BaseObserver:
+        """The running observer; started if there is none.
 
         Raises:
             OSError: the kernel has no inotify instance left for this user.
         """
         if self._observer is None:
-            # Folders made in quick succession make watchdog 7.1 warn of its own double bookkeeping, at great length;
-            # where warnings are errors that ends its reading thread.
+            # watchdog 7.1 warns about its own bookkeeping when folders are made in quick succession. Where warnings are
+            # errors, that would end its reading thread.
             warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
             library = logging.getLogger("watchdog")
-            library.addHandler(self._complaints)
-            # It complains of each lost notification, thousands at a time; what matters of that is told here, once.
+            library.addHandler(self._log_handler)
+            # It logs each lost event, thousands at a time; `_log_lost_events` logs that once.
             library.propagate = False
             observer = Observer()
             observer.start()
@@ -202,48 +212,48 @@ class Watcher:
         self._observer = None
         self._threads = []
         for watch in self._watches.values():
-            watch.place = None
+            watch.inode = None
             watch.is_listed = False
 
     def _schedule(self, observer: BaseObserver, folder: FootageFolder) -> bool:
-        """Watches a folder that is there and not watched.
+        """Watches a folder that exists and is not watched.
 
         Returns:
-            Whether it is watched now and was not before.
+            Whether it has a new watch.
         """
         watch = self._watches[folder]
-        place = Inode.of(folder.path)
-        if place is None or watch.place is not None:
+        inode = Inode.of(folder.path)
+        if inode is None or watch.inode is not None:
             return False
         try:
             handler = _Handler(folder, self._on_file, self._on_folder)
-            # watchdog follows no links, not even the folder's own path: its "." is the directory at the link's end.
-            place_path = f"{folder.path}/."
-            observer.schedule(handler, place_path, recursive=folder.recursive, event_filter=EVENTS)
+            # watchdog follows no symbolic link, not even the folder's own path; "." is the directory that it points to.
+            path = f"{folder.path}/."
+            observer.schedule(handler, path, recursive=folder.recursive, event_filter=EVENTS)
         except OSError as exc:
-            self._tell_not_watched(folder, exc)
+            self._log_not_watched(folder, exc)
             return False
-        watch.place = place
+        watch.inode = inode
         if watch.retries_in is None:
-            self._tell_watched(folder)
+            self._log_watched(folder)
         return True
 
-    def _on_complaint(self, message: str) -> None:
-        """Called from watchdog's threads: it lost notifications, or failed to watch a directory."""
+    def _on_watchdog_warning(self, message: str) -> None:
+        """Events were lost, or a directory could not be watched. Called from watchdog's threads."""
         self._lost = message
         for folder in self._folders:
             self._on_folder(folder)
 
-    def _tell_of_lost_notifications(self) -> None:
+    def _log_lost_events(self) -> None:
         lost, self._lost = self._lost, ""
         if lost:
-            effect = "all folders are scanned for what they told of"
-            self._warnings.warn("notifications_lost", EVERYWHERE, lost, effect=effect)
+            effect = "all folders are scanned for the files that were missed"
+            self._warnings.warn("notifications_lost", ALL_FOLDERS, lost, effect=effect)
         else:
-            self._warnings.clear("notifications_lost", EVERYWHERE)
+            self._warnings.clear("notifications_lost", ALL_FOLDERS)
 
-    def _tell_not_watched(self, folder: FootageFolder, why: OSError | str) -> None:
-        """Says once that a folder is not watched: the scan still finds everything, only later."""
+    def _log_not_watched(self, folder: FootageFolder, why: OSError | str) -> None:
+        """Logs once that a folder is not watched: the scan still finds all footage, only later."""
         self._warnings.warn(
             "folder_not_watched",
             folder.path,
@@ -252,20 +262,20 @@ class Watcher:
             remedy=REMEDY,
         )
 
-    def _tell_watched(self, folder: FootageFolder) -> None:
+    def _log_watched(self, folder: FootageFolder) -> None:
         if self._warnings.clear("folder_not_watched", folder.path):
             log.info("folder_watched", folder=str(folder.path))
 
 
-class _Complaints(logging.Handler):
-    """Hears what watchdog logs as a warning or worse: it tells of an overflow in no other way."""
+class _LogHandler(logging.Handler):
+    """Receives watchdog's log records from warnings up: it reports an overflow in no other way."""
 
-    def __init__(self, on_complaint: Callable[[str], None]) -> None:
+    def __init__(self, on_warning: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
-        self._on_complaint = on_complaint
+        self._on_warning = on_warning
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._on_complaint(record.getMessage())
+        self._on_warning(record.getMessage())
 
 
 class _Handler(FileSystemEventHandler):

@@ -133,7 +133,7 @@ def running(intake: Intake, stop: threading.Event, alive: Callable[[], None] = l
 
 def await_watch(intake: Intake, folder: FootageFolder) -> None:
     """Waits until what is written below a folder is told to the intake that runs."""
-    await_until(lambda: intake._watcher._watches[folder].place is not None, f"a watch on {folder.path}")
+    await_until(lambda: intake._watcher._watches[folder].inode is not None, f"a watch on {folder.path}")
 
 
 def events(logged: Logged, name: str) -> Logged:
