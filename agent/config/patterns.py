@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator
 
-from agent.config.values import WrongValueError, as_toml, closest_match, non_empty
+from agent.config.values import WrongValueError, as_toml, non_empty, suggestion
 
 GROUPS = ("registration", "camera", "start", "Y", "y", "m", "d", "H", "M", "S", "event")
 """The allowed names of groups: values, and the parts of the start time by their letters in `strftime`."""
@@ -15,6 +15,7 @@ GROUPS = ("registration", "camera", "start", "Y", "y", "m", "d", "H", "M", "S", 
 MAX_LENGTH = 1_000
 
 _TIME_GROUPS = {"Y", "y", "m", "d", "H", "M", "S"}
+_ALLOWED_GROUPS = f"groups such as (?P<camera>…), named {', '.join(GROUPS)}"
 _EXAMPLE = r"for example '(?P<camera>\d)_(?P<Y>\d{4})(?P<m>\d\d)(?P<d>\d\d)_(?P<H>\d\d)(?P<M>\d\d)(?P<S>\d\d)'"
 
 # Catastrophic backtracking: if the inside of a repeated group can match the same text in several ways, each further
@@ -35,13 +36,11 @@ def pattern(value: object) -> re.Pattern[str]:
     groups = set(compiled.groupindex)
     if not groups:
         raise WrongValueError(
-            "it has no named group, so it would find nothing in a name", f"{_allowed_groups()}; {_EXAMPLE}"
+            "it has no named group, so it would find nothing in a name", f"allowed: {_ALLOWED_GROUPS}; {_EXAMPLE}"
         )
     for group in compiled.groupindex:
         if group not in GROUPS:
-            near = closest_match(group, GROUPS)
-            meant = f"did you mean {near}? " if near else ""
-            raise WrongValueError(f"the group {as_toml(group)} is unknown", f"{meant}{_allowed_groups()}")
+            raise WrongValueError(f"the group {as_toml(group)} is unknown", suggestion(group, GROUPS, _ALLOWED_GROUPS))
     _check_time_is_complete(groups & _TIME_GROUPS)
     for group in _repeated_groups(compiled.pattern):
         if _is_catastrophic(group):
@@ -105,7 +104,3 @@ def _check_time_is_complete(clock: set[str]) -> None:
             f"it has the groups {', '.join(sorted(clock))} but not {', '.join(missing)}: not a complete time",
             "name Y (or y, two digits), m, d, H and M, and S if the name has seconds; or none of them",
         )
-
-
-def _allowed_groups() -> str:
-    return f"allowed: groups such as (?P<camera>…), named {', '.join(GROUPS)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.settings import Schema
-from agent.config.values import WrongValueError, as_toml, closest_match
+from agent.config.values import WrongValueError, as_toml, closest_match, suggestion
 from agent.errors import ConfigError, Problem
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -71,10 +71,8 @@ class SectionReader:
             if not isinstance(value, (dict, list)):
                 self._errors.add(_quoted(name), "is not in a section", self._right_section(name))
                 continue
-            near = closest_match(name, self._schema)
-            meant = f"did you mean [{near}]? " if near else ""
-            allowed = ", ".join(f"[{section}]" for section in self._schema)
-            self._errors.add(_quoted(name), f"there is no section [{_quoted(name)}]", f"{meant}allowed: {allowed}")
+            allowed = suggestion(name, self._schema, ", ".join(map(_header, self._schema)))
+            self._errors.add(_quoted(name), f"there is no section [{_quoted(name)}]", allowed)
 
     def section(self, name: str) -> dict[str, Any]:
         """The section [name] as TOML holds it; empty if there is none."""
@@ -116,11 +114,9 @@ class SectionReader:
 
     def _suggested_key(self, key: str, name: str) -> str:
         allowed = [known for known in self._schema[name] if known != "password"]  # a key only in order to be refused
-        near = closest_match(key, allowed)
-        if near is None and any(key in keys for keys in self._schema.values()):
+        if closest_match(key, allowed) is None and any(key in keys for keys in self._schema.values()):
             return self._right_section(key)
-        meant = f'did you mean "{near}"? ' if near else ""
-        return f"{meant}allowed: {', '.join(allowed)}"
+        return suggestion(key, allowed)
 
     def _right_section(self, key: str) -> str:
         if key == "password":

@@ -80,11 +80,15 @@ def _close_matches(word: str, words: Iterable[str], *, n: int, cutoff: float = 0
     return get_close_matches(word, list(words), n, cutoff)
 
 
-def suggestion(word: str, words: Collection[str]) -> str:
-    """The part of a message that lists the allowed words, after the one that was probably meant."""
+def suggestion(word: str, words: Collection[str], allowed: str = "") -> str:
+    """The part of a message that lists the allowed words, after the one that was probably meant.
+
+    Args:
+        allowed: how to describe the allowed words; empty means to list them.
+    """
     near = closest_match(word, words)
     meant = f"did you mean {as_toml(near)}? " if near else ""
-    return f"{meant}allowed: {', '.join(words)}"
+    return f"{meant}allowed: {allowed or ', '.join(words)}"
 
 
 def non_empty(value: object) -> str:

@@ -20,7 +20,7 @@ ErrorsOf: TypeAlias = Callable[..., list[str]]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Load:
-    """Loads this text as a configuration file; with a password in the environment unless the test brings its own."""
+    """Loads a text as a configuration file, with a password in the environment unless `environ` is given."""
 
     def read(text: str, **options: object) -> Config:
         file = tmp_path / "config.toml"
@@ -32,7 +32,7 @@ def read(tmp_path: Path) -> Load:
 
 @pytest.fixture
 def errors_of(read: Load, tmp_path: Path) -> ErrorsOf:
-    """The messages about this text, without the name of the file that each begins with."""
+    """The messages about the mistakes in a text, without the name of the file at their start."""
 
     def errors_of(text: str, **options: object) -> list[str]:
         with pytest.raises(ConfigError) as caught:
@@ -46,7 +46,7 @@ def errors_of(read: Load, tmp_path: Path) -> ErrorsOf:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter: that of `tmp_path` is for its owner alone."""
+    """A folder that every user can enter, unlike `tmp_path`, which only its owner can."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -55,7 +55,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
-    """Acts as a user whom permissions stop, also where the tests run as root."""
+    """Acts as a user to whom permissions apply, even if the tests run as root."""
 
     @contextmanager
     def ordinary_user() -> Iterator[None]:

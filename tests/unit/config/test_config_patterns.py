@@ -45,7 +45,7 @@ def test_a_pattern_without_a_named_group_is_refused() -> None:
 
 def test_an_unknown_group_is_refused_with_the_closest_match() -> None:
     assert message("(?P<registartion>.+)") == (
-        f'the group "registartion" is unknown; did you mean registration? {GROUPS}'
+        f'the group "registartion" is unknown; did you mean "registration"? {GROUPS}'
     )
     assert message("(?P<zzz>.+)") == f'the group "zzz" is unknown; {GROUPS}'
 
@@ -89,7 +89,7 @@ def test_a_pattern_is_text_that_is_not_empty() -> None:
     ],
 )
 def test_an_expression_with_catastrophic_backtracking_is_refused(group: str) -> None:
-    """The groups are found wherever they are; with none of these would the daemon ever get past a name."""
+    """The group is found wherever it is in an expression. A real match with any of these would not end."""
     assert "would take years on some names" in message(rf"^card\(1\)/(?:{group}_[)](?P<camera>\d))?\.mp4$")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 API = 'api = { region = "za", username = "fleet" }\n'
 FOOTAGE = '[[footage]]\npath = "/media/card"\n'
-ALL_SECTIONS = "allowed: [api], [vehicle], [footage], [limits], [conform], [spool], [upload], [clock], [log]"
+ALL_SECTIONS = "allowed: [api], [vehicle], [[footage]], [limits], [conform], [spool], [upload], [clock], [log]"
 ALL_UPLOAD = (
     "allowed: mode, encoding, batch_clips, batch_bytes, request_seconds, vehicles, linger_seconds, attempts, "
     "webhook_url, confirm"
@@ -18,7 +18,7 @@ ErrorsOf = Callable[..., list[str]]
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[uplaod]", f"uplaod: there is no section [uplaod]; did you mean [upload]? {ALL_SECTIONS}"),
+        ("[uplaod]", f'uplaod: there is no section [uplaod]; did you mean "upload"? {ALL_SECTIONS}'),
         ("[[zzz]]", f"zzz: there is no section [zzz]; {ALL_SECTIONS}"),
         ("['a b']", f'"a b": there is no section ["a b"]; {ALL_SECTIONS}'),
     ],
