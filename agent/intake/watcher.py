@@ -4,8 +4,8 @@ Events are lost when the kernel's queue overflows, end silently when a card is u
 miss files that were written into a new directory before it was watched. The scan finds all of these files;
 `Watcher.refresh` repairs the watches.
 
-The intake thread calls the Watcher. The callbacks run in watchdog's threads: two read from the kernel, and one hands
-events on for each folder.
+The intake thread calls the Watcher. The callbacks run in watchdog's threads: the one that dispatches events, and those
+that read from the kernel and log what they could not read.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_draining_begins_a_new_batch() -> None:
     assert drain(batch) == [item(2)]
 
 
-def test_files_stay_open_until_the_batch_is_drained_and_are_closed_after_an_error_too(tmp_path: Path) -> None:
+def test_files_stay_open_until_the_batch_is_drained_and_are_closed_on_errors_too(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"footage")
     batch = PendingBatch()

@@ -41,7 +41,7 @@ Logged = list[MutableMapping[str, Any]]
 
 
 class Bench:
-    """An intake with a real spool, a card, and clocks that only the test moves."""
+    """An intake with a real spool, a card, and clocks that only the test advances."""
 
     def __init__(self, place: Path) -> None:
         self.card = place / "card"
@@ -100,7 +100,7 @@ class Bench:
         return sorted(record.footage.path.name for record in self.spool.ledger.records())
 
     def pass_time(self, intake: Intake, seconds: float, step: float = 1.0) -> None:
-        """Steps as the loop does, second by second."""
+        """Runs the loop's steps, second by second."""
         end = self.seconds + seconds
         while self.seconds < end:
             self.seconds += step
@@ -132,7 +132,7 @@ def running(intake: Intake, stop: threading.Event, alive: Callable[[], None] = l
 
 
 def await_watch(intake: Intake, folder: FootageFolder) -> None:
-    """Waits until what is written below a folder is told to the intake that runs."""
+    """Waits until the running intake receives events for files below a folder."""
     await_until(lambda: intake._watcher._watches[folder].inode is not None, f"a watch on {folder.path}")
 
 
@@ -140,7 +140,7 @@ def events(logged: Logged, name: str) -> Logged:
     return [entry for entry in logged if entry["event"] == name]
 
 
-def test_footage_that_stood_still_is_taken_in(bench: Bench) -> None:
+def test_footage_that_does_not_change_is_taken_in(bench: Bench) -> None:
     path = bench.record()
     intake = bench.intake()
     assert intake.step() == 5.0
@@ -152,7 +152,7 @@ def test_footage_that_stood_still_is_taken_in(bench: Bench) -> None:
     assert bench.taken == 1
 
 
-def test_footage_in_the_spool_is_not_taken_again_by_any_later_scan_or_start(bench: Bench) -> None:
+def test_footage_in_the_spool_is_not_taken_again_by_a_later_scan_or_start(bench: Bench) -> None:
     bench.record()
     for intake in (bench.intake(), bench.intake()):
         intake.step()
@@ -165,7 +165,7 @@ def test_footage_in_the_spool_is_not_taken_again_by_any_later_scan_or_start(benc
     assert bench.taken == 1
 
 
-def test_a_growing_file_is_never_taken(bench: Bench) -> None:
+def test_a_growing_file_is_not_taken(bench: Bench) -> None:
     path = bench.record(content=WHOLE)
     intake = bench.intake()
     intake.step()
@@ -177,7 +177,7 @@ def test_a_growing_file_is_never_taken(bench: Bench) -> None:
     assert bench.states() == [State.WAITING]
 
 
-def test_a_file_still_open_for_writing_waits_although_it_stands_still(
+def test_a_file_still_open_for_writing_waits_although_it_does_not_change(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.record()
@@ -208,7 +208,7 @@ def test_a_file_that_changes_between_settling_and_inspection_is_left_for_later(
     assert bench.states() == []
 
 
-def test_footage_that_vanishes_while_it_settles_is_forgotten(bench: Bench) -> None:
+def test_footage_that_vanishes_while_it_settles_is_not_tracked_any_more(bench: Bench) -> None:
     path = bench.record()
     intake = bench.intake()
     intake.step()
@@ -218,7 +218,7 @@ def test_footage_that_vanishes_while_it_settles_is_forgotten(bench: Bench) -> No
     assert intake.step() > 5.0
 
 
-def test_an_incomplete_file_is_taken_for_damaged_only_after_patience(bench: Bench) -> None:
+def test_an_incomplete_file_counts_as_damaged_only_after_the_grace(bench: Bench) -> None:
     bench.record(content=WHOLE[: len(WHOLE) // 2])
     intake = bench.intake()
     intake.step()
@@ -254,7 +254,7 @@ def test_refused_footage_is_listed_and_logged_once_and_stays_on_disk(bench: Benc
     assert path.exists()
 
 
-def test_footage_refused_under_other_settings_is_looked_at_again_at_start(bench: Bench) -> None:
+def test_footage_refused_under_other_settings_is_inspected_again_at_start(bench: Bench) -> None:
     bench.record()
     bench.limits = Limits(max_seconds=1)
     stopped = threading.Event()
@@ -314,7 +314,7 @@ def test_footage_that_changes_at_the_last_moment_is_not_deleted(bench: Bench) ->
     assert path.exists()
 
 
-def test_delivered_footage_that_cannot_be_deleted_is_told_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delivered_footage_that_cannot_be_deleted_is_logged_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.folder = replace(bench.folder, after_delivery="delete")
     bench.record()
     intake = bench.intake()
@@ -332,7 +332,7 @@ def test_delivered_footage_that_cannot_be_deleted_is_told_once(bench: Bench, mon
     assert [entry["reason"] for entry in events(logged, "footage_not_deleted")] == ["Read-only file system"]
 
 
-def test_a_full_spool_leaves_footage_where_it_is_and_tells_so_once(bench: Bench) -> None:
+def test_a_full_spool_leaves_footage_where_it_is_and_is_logged_once(bench: Bench) -> None:
     bench.spool.close()
     bench.settings = replace(bench.settings, max_bytes=30_000)
     bench.spool = Spool(bench.settings, lambda: bench.wall)
@@ -349,7 +349,7 @@ def test_a_full_spool_leaves_footage_where_it_is_and_tells_so_once(bench: Bench)
     assert bench.states() == [State.DELIVERED, State.WAITING]
 
 
-def test_one_file_of_many_that_vanishes_on_its_way_into_the_spool_costs_the_others_nothing(
+def test_a_file_that_vanishes_on_its_way_into_the_spool_does_not_stop_its_batch(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [bench.record(second) for second in range(5)]
@@ -375,7 +375,7 @@ def test_one_file_of_many_that_vanishes_on_its_way_into_the_spool_costs_the_othe
     assert bench.names() == [path.name for path in paths]
 
 
-def test_what_of_many_has_no_room_is_taken_in_when_there_is_room(bench: Bench) -> None:
+def test_files_of_a_batch_without_room_are_taken_in_when_there_is_room(bench: Bench) -> None:
     bench.settings = replace(bench.settings, max_bytes=50_000)
     bench.spool.close()
     bench.spool = Spool(bench.settings, lambda: bench.wall)
@@ -392,7 +392,7 @@ def test_what_of_many_has_no_room_is_taken_in_when_there_is_room(bench: Bench) -
 
 
 @pytest.mark.parametrize("linkable", [True, False])
-def test_that_clips_are_copied_is_told_once_a_folder(
+def test_copying_instead_of_linking_is_logged_once_for_each_folder(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, linkable: bool
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -409,9 +409,7 @@ def test_that_clips_are_copied_is_told_once_a_folder(
     assert [entry["folder"] for entry in events(logged, "footage_copied")] == ([] if linkable else [str(bench.card)])
 
 
-def test_a_copy_that_was_given_up_for_space_is_taken_in_again_when_there_is_room(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_evicted_copy_is_taken_in_again_when_there_is_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
@@ -436,7 +434,7 @@ def test_a_copy_that_was_given_up_for_space_is_taken_in_again_when_there_is_room
     assert bench.states() == [State.WAITING]
 
 
-def test_what_is_no_footage_is_told_once(bench: Bench) -> None:
+def test_files_that_cannot_be_footage_are_logged_once(bench: Bench) -> None:
     (bench.card / "link.mp4").symlink_to("/etc/passwd")
     os.mkfifo(bench.card / "pipe.mp4")
     intake = bench.intake()
@@ -457,7 +455,7 @@ def test_names_of_any_bytes_reach_the_ledger(bench: Bench) -> None:
     assert bench.names() == ["ABC1234X_1_20260728_141441.mp4", "odd \udcff\n.mp4"]
 
 
-def test_a_folder_that_is_missing_is_told_once_and_scanned_when_it_comes(bench: Bench) -> None:
+def test_a_missing_folder_is_logged_once_and_scanned_when_it_appears(bench: Bench) -> None:
     bench.card.rmdir()
     intake = bench.intake()
     with capture_logs() as logged:
@@ -469,7 +467,7 @@ def test_a_folder_that_is_missing_is_told_once_and_scanned_when_it_comes(bench: 
     assert bench.states() == [State.WAITING]
 
 
-def test_waking_scans_at_once(bench: Bench) -> None:
+def test_waking_the_loop_scans_at_once(bench: Bench) -> None:
     intake = bench.intake()
     intake.step()
     intake._watcher.stop()
@@ -481,37 +479,37 @@ def test_waking_scans_at_once(bench: Bench) -> None:
     assert bench.states() == [State.WAITING]
 
 
-def test_the_loop_gives_a_sign_of_life_with_each_file(bench: Bench) -> None:
+def test_the_loop_sends_a_heartbeat_with_each_file(bench: Bench) -> None:
     for second in range(10):
         bench.record(second)
     intake = bench.intake()
-    signs: list[int] = []
-    intake.step(lambda: signs.append(1))
-    assert len(signs) > 10
-    signs.clear()
+    heartbeats: list[int] = []
+    intake.step(lambda: heartbeats.append(1))
+    assert len(heartbeats) > 10
+    heartbeats.clear()
     bench.seconds += 5.0
-    intake.step(lambda: signs.append(1))
+    intake.step(lambda: heartbeats.append(1))
     assert len(bench.states()) == 10
-    assert len(signs) > 10
+    assert len(heartbeats) > 10
 
 
-def test_a_stop_in_the_middle_of_a_scan_ends_it(bench: Bench) -> None:
+def test_a_stop_ends_a_scan_early(bench: Bench) -> None:
     for second in range(10):
         bench.record(second)
     intake = bench.intake()
-    signs: list[int] = []
+    heartbeats: list[int] = []
 
     def stop_soon() -> None:
-        signs.append(1)
-        if len(signs) == 4:
+        heartbeats.append(1)
+        if len(heartbeats) == 4:
             bench.stop.set()
 
     intake.run(stop_soon)
-    assert len(signs) == 4
+    assert len(heartbeats) == 4
     assert bench.states() == []
 
 
-def test_a_stop_in_the_middle_of_taking_in_ends_it(bench: Bench) -> None:
+def test_a_stop_between_batches_ends_the_intake(bench: Bench) -> None:
     for second in range(MAX_FILES + 10):
         bench.record(second)
     intake = bench.intake()
@@ -542,22 +540,22 @@ def test_a_closed_file_that_is_no_whole_mp4_is_refused_at_once(bench: Bench) -> 
     assert bench.states() == [State.REFUSED]
 
 
-def test_a_notification_from_a_hidden_folder_brings_nothing_in(bench: Bench) -> None:
+def test_an_event_from_a_hidden_folder_is_ignored(bench: Bench) -> None:
     intake = bench.intake()
     intake.step()
     bench.record(41, name=".Trash/ABC1234X_1_20260728_141441.mp4")
     recorded = bench.record(42)
 
-    def heard() -> list[Path]:
+    def tracked_paths() -> list[Path]:
         intake._drain_events(0.0)
         return [footage.path for footage in intake._tracked]
 
-    # Notifications come in order, and this one was recorded last.
-    await_until(lambda: recorded in heard(), "the notification of what is not hidden")
-    assert heard() == [recorded]
+    # Events arrive in order, and this file was recorded last.
+    await_until(lambda: recorded in tracked_paths(), "the event of the file that is not hidden")
+    assert tracked_paths() == [recorded]
 
 
-def test_a_burst_of_files_in_new_folders_is_found_whole(bench: Bench) -> None:
+def test_a_burst_of_files_in_new_folders_is_found_completely(bench: Bench) -> None:
     bench.folder = replace(bench.folder, settle_seconds=0.2, rescan_seconds=3600.0)
     stop = bench.stop
     intake = Intake(bench.config, bench.spool, stop, Clock("always", FixedClock(lambda: NOW)))

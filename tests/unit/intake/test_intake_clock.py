@@ -1,4 +1,4 @@
-"""The intake under a clock that is wrong, is set, or jumps; with a real spool, and clocks that only the test moves."""
+"""The intake under a clock that is wrong, is set, or jumps; with a real spool, and clocks advanced by the test."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Bench:
         self.taken += 1
 
     def record(self, start: float) -> Path:
-        """What a recorder leaves that names its files by this device's clock, two seconds long."""
+        """A recording of two seconds by a recorder that names its files by this device's clock."""
         begin = datetime.fromtimestamp(start, tz=timezone.utc)
         path = self.card / f"ABC1234X_1_{begin:%Y%m%d_%H%M%S}.mp4"
         path.write_bytes(recording(2, size_bytes=20_000, seed=str(start)))
@@ -100,7 +100,7 @@ def start_of(record: Record) -> float:
     return record.key.start.timestamp()
 
 
-def test_footage_waits_for_the_clock_and_is_put_right_once_it_is_set(bench: Bench) -> None:
+def test_footage_waits_for_the_clock_and_is_corrected_once_it_is_set(bench: Bench) -> None:
     bench.record(bench.device.wall() - 10)
     assert bench.run(30) <= 5.0
     assert bench.only().state is State.HELD
@@ -112,7 +112,7 @@ def test_footage_waits_for_the_clock_and_is_put_right_once_it_is_set(bench: Benc
     assert bench.run(120) > 5.0
 
 
-def test_footage_named_before_1970_was_set_right_is_put_right_not_refused(bench: Bench) -> None:
+def test_footage_from_a_clock_that_began_in_1970_is_corrected_not_refused(bench: Bench) -> None:
     bench.device.booted = 0.0
     bench.run(1)
     bench.record(bench.device.wall() - 10)
@@ -154,7 +154,7 @@ def test_footage_of_a_camera_ahead_is_released_when_the_clock_catches_up(bench: 
     assert (bench.only().state, start_of(bench.only())) == (State.WAITING, RIGHT + 30)
 
 
-def test_a_camera_that_is_ahead_of_the_right_time_too_is_refused_then(bench: Bench) -> None:
+def test_a_camera_ahead_of_the_trusted_clock_too_is_refused_then(bench: Bench) -> None:
     bench.record(RIGHT + YEAR)
     bench.run(30)
     assert bench.only().state is State.HELD
@@ -164,8 +164,8 @@ def test_a_camera_that_is_ahead_of_the_right_time_too_is_refused_then(bench: Ben
     assert "in the future" in bench.only().reason
 
 
-def test_a_clock_that_is_a_year_ahead_does_not_make_the_ledger_forget(bench: Bench) -> None:
-    """Delivered footage that comes back, on a card that was away, would be sent a second time."""
+def test_a_clock_that_is_a_year_ahead_does_not_prune_the_ledger(bench: Bench) -> None:
+    """Else delivered footage on a card that comes back would be sent a second time."""
     bench.device.synchronise(RIGHT)
     path = bench.record(RIGHT)
     bench.run(30)
