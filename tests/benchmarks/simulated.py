@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import structlog
@@ -81,7 +80,7 @@ class MemorySpool:
             self._sending.pop(id, None)
             clip = self._ready.pop(id)
             if verdict.state is State.WAITING:
-                changes = {name: getattr(verdict, name) for name in ("attempts", "strikes", "companions")}
+                changes = {name: getattr(verdict, name) for name in ("attempts", "batch_failures", "max_batch_clips")}
                 heapq.heappush(self._later, (self._now() + verdict.retry_in_seconds, id, replace(clip, **changes)))
             else:
                 self.delivered += verdict.state is State.DELIVERED
@@ -94,9 +93,6 @@ class MemorySpool:
 
     def next_due(self) -> float | None:
         return self._later[0][0] if self._later else None
-
-    def tallies(self, _states: Iterable[State]) -> Mapping[State, Any]:
-        return {State.ACCEPTED: SimpleNamespace(clips=0)}
 
     def _wake(self) -> None:
         woken = False
