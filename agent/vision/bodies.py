@@ -1,6 +1,7 @@
-"""Request bodies that are streamed from the stored files: their memory depends on neither clip nor batch size.
+"""Request bodies, streamed from the stored files: memory use depends on neither clip size nor batch size.
 
-A body can be sent again: each time it opens the files anew. It never ends as if it were whole when a file is not.
+A body can be iterated again; each time it opens the files again. If a file is incomplete, it raises, and never ends as
+if it were complete.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ ShouldStop = Callable[[], bool]
 
 
 def no_progress(_sent_bytes: int, _position: int) -> None:
-    """For callers that do not watch."""
+    """Ignores the progress."""
 
 
 def never_stop() -> bool:
-    """For callers that are not stopped."""
+    """For callers that cannot be stopped."""
     return False
 
 
@@ -42,13 +43,13 @@ class _Body:
 
     Args:
         uploads: the clips, in order.
-        frames: what stands before each file, and what stands after the last.
-        progress: called with the bytes of the body that have left, and the position of the clip they belong to, from 0.
-        stopping: asked before each piece.
+        frames: what comes before each file, and what comes after the last.
+        progress: called with the bytes of the body sent so far and the position of the current clip, from 0.
+        stopping: called before each chunk.
 
     Raises, while it is iterated:
-        ClipUnreadable: a stored file is gone, is not the one that was stored, or cannot be read.
-        Stopped: the daemon is to stop.
+        ClipUnreadable: a stored file is missing, is not the one that was stored, or cannot be read.
+        Cancelled: the daemon is to stop.
     """
 
     content_type: str
@@ -68,35 +69,35 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         with ExitStack() as opened:
-            # All of them before the first byte is sent: mobile data costs money.
+            # Open all before the first byte is sent: a missing file must not cost mobile data.
             files = [opened.enter_context(_open(upload)) for upload in self._uploads]
             sent_bytes = 0
-            for position, piece in _coalesce(self._chunks(files)):
+            for position, chunk in _coalesce(self._chunks(files)):
                 if self._stopping():
                     raise Cancelled("asked to stop while sending")
-                yield piece
-                sent_bytes += len(piece)
+                yield chunk
+                sent_bytes += len(chunk)
                 self._progress(sent_bytes, position)
 
     def _chunks(self, files: Sequence[BinaryIO]) -> Iterator[tuple[int, bytes]]:
         for position, upload in enumerate(self._uploads):
             yield position, self._frames[position]
-            for piece in _read_chunks(upload, files[position], self._raw_chunk_bytes):
-                yield position, self._encode(piece)
+            for chunk in _read_chunks(upload, files[position], self._raw_chunk_bytes):
+                yield position, self._encode(chunk)
         yield len(self._uploads) - 1, self._frames[-1]
 
-    def _encode(self, piece: bytes) -> bytes:
-        return piece
+    def _encode(self, chunk: bytes) -> bytes:
+        return chunk
 
     def _encoded_bytes(self, size_bytes: int) -> int:
         return size_bytes
 
 
 class JsonBulkBody(_Body):
-    """`{"data": [{…, "video_file": "<base64>"}, …], "webhook_url": "…"}`."""
+    """`{"data": [{…, "video_file": "<base64>"}, …], "webhook_url": "…"}`; each chunk encodes to CHUNK_BYTES."""
 
     content_type = "application/json"
-    # A multiple of 3, so that each piece is whole in base64; it becomes exactly one piece.
+    # A multiple of 3, so that the chunks can be encoded one by one.
     _raw_chunk_bytes = CHUNK_BYTES // 4 * 3
 
     def __init__(
@@ -114,15 +115,15 @@ class JsonBulkBody(_Body):
         frames = [f"{between if position else opening}{record}".encode() for position, record in enumerate(records)]
         super().__init__(uploads, [*frames, closing.encode()], progress, stopping)
 
-    def _encode(self, piece: bytes) -> bytes:
-        return _base64_encoder()(piece)
+    def _encode(self, chunk: bytes) -> bytes:
+        return _base64_encoder()(chunk)
 
     def _encoded_bytes(self, size_bytes: int) -> int:
         return (size_bytes + 2) // 3 * 4
 
 
 class _MultipartBody(_Body):
-    """multipart/form-data (RFC 7578). Nothing that a user wrote stands in a header, so it cannot break out of one."""
+    """multipart/form-data (RFC 7578). No header contains text of a user, so that none can inject headers."""
 
     def __init__(
         self,
@@ -142,16 +143,18 @@ class _MultipartBody(_Body):
 
         frames, line_end = [], ""
         for upload, name in zip(uploads, names, strict=True):
-            told = "".join(f"{part(name.format(key))}{value}\r\n" for key, value in record_fields(upload, zone).items())
+            fields = "".join(
+                f"{part(name.format(key))}{value}\r\n" for key, value in record_fields(upload, zone).items()
+            )
             file = part(name.format(FILE), f'; filename="{upload.id}.mp4"\r\nContent-Type: video/mp4')
-            frames.append(f"{line_end}{told}{file}".encode())
+            frames.append(f"{line_end}{fields}{file}".encode())
             line_end = "\r\n"
         closing = "".join(f"{part(key)}{value}\r\n" for key, value in others.items())
         super().__init__(uploads, [*frames, f"\r\n{closing}--{boundary}--\r\n".encode()], progress, stopping)
 
 
 class MultipartBulkBody(_MultipartBody):
-    """The records in bracket form, `data[0][registration]`."""
+    """The records with field names in bracket form, `data[0][registration]`."""
 
     def __init__(
         self,
@@ -183,7 +186,7 @@ class SingleBody(_MultipartBody):
 
 @functools.cache
 def _base64_encoder() -> Callable[[bytes], bytes]:
-    """That of pybase64 (the extra `fast`) where it is installed: it takes a twentieth of the library's own time."""
+    """pybase64 (the extra `fast`) if installed: it takes a twentieth of the time of the standard library."""
     try:
         encode: Callable[[bytes], bytes] = importlib.import_module("pybase64").b64encode
     except ImportError:
@@ -191,43 +194,43 @@ def _base64_encoder() -> Callable[[bytes], bytes]:
     return encode
 
 
-def _coalesce(pieces: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """The same bytes in as few pieces as PIECE_BYTES allows: each costs system calls, and small clips would have many.
+def _coalesce(chunks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Joins small chunks to chunks of up to CHUNK_BYTES, to save system calls.
 
-    Each is with the position of the clip that its last byte belongs to.
+    Each is paired with the position of the clip that its last byte belongs to.
     """
-    gathered: list[bytes] = []
+    pending: list[bytes] = []
     size_bytes = last = 0
-    for position, piece in pieces:
-        if gathered and size_bytes + len(piece) > CHUNK_BYTES:
-            yield last, b"".join(gathered)
-            gathered, size_bytes = [], 0
-        gathered.append(piece)
-        size_bytes += len(piece)
+    for position, chunk in chunks:
+        if pending and size_bytes + len(chunk) > CHUNK_BYTES:
+            yield last, b"".join(pending)
+            pending, size_bytes = [], 0
+        pending.append(chunk)
+        size_bytes += len(chunk)
         last = position
-    yield last, b"".join(gathered)
+    yield last, b"".join(pending)
 
 
-def _read_chunks(upload: Upload, file: BinaryIO, piece_bytes: int) -> Iterator[bytes]:
-    """The stored file in pieces, exactly as many bytes as it had when it was stored."""
+def _read_chunks(upload: Upload, file: BinaryIO, chunk_bytes: int) -> Iterator[bytes]:
+    """The stored file in chunks, with exactly as many bytes as when it was stored."""
     left_bytes = upload.size_bytes
     while left_bytes:
         try:
-            piece = file.read(min(piece_bytes, left_bytes))
+            chunk = file.read(min(chunk_bytes, left_bytes))
         except OSError as exc:
             raise ClipUnreadable(upload.file, f"cannot be read: {exc.strerror}", is_transient=True) from exc
-        if not piece:
-            raise ClipUnreadable(upload.file, "became shorter while it was sent: the recorder wrote on it")
-        left_bytes -= len(piece)
+        if not chunk:
+            raise ClipUnreadable(upload.file, "became shorter while it was sent: the recorder wrote to it")
+        left_bytes -= len(chunk)
         if not left_bytes:
             _check_unchanged(file, upload)
-        yield piece
+        yield chunk
 
 
 def _open(upload: Upload) -> BinaryIO:
-    """Open the stored file, if it is still the one that was stored."""
+    """Opens the stored file, if it is still the one that was stored."""
     try:
-        # Not blocking: a named pipe in the file's place must not hang the daemon.
+        # O_NONBLOCK: a named pipe in the place of the file must not block the daemon.
         descriptor = os.open(upload.file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):

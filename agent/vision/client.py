@@ -1,4 +1,4 @@
-"""The Vision API's endpoints: typed values in and out, and every foreign error translated.
+"""The Vision API's endpoints: typed values in and out; every error of a library becomes one of `agent.errors`.
 
 Source: Fleet API reference 1.26.0622.1, Vision endpoints.
 """
@@ -61,7 +61,7 @@ PAGE_ITEMS = 100
 
 
 class Filters(TypedDict, total=False):
-    """Which entries are listed: those that all of these apply to. Instants are aware; None filters nothing."""
+    """Which entries are listed: those that match all filters. Instants are aware; None is no filter."""
 
     registration: str | None
     request_ids: Sequence[str] | None
@@ -100,12 +100,13 @@ _QUERY_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class UploadResponse:
-    """The answer to a bulk upload.
+    """The response to an upload.
 
     Args:
-        results: what the API said explicitly of a clip, by the upload's id. A clip that is missing here was taken
-            with the request, and nothing is known of it yet.
-        is_clear: whether every error that it holds is one of these results': else silence about a clip means nothing.
+        results: explicit results by upload id. A clip that is missing was accepted with the request, and nothing else
+            is known about it yet.
+        all_errors_matched: whether every error in the response is one of these results; if not, a missing result says
+            nothing about the clip.
     """
 
     results: Mapping[int, FileResult]
@@ -113,18 +114,18 @@ class UploadResponse:
 
 
 class VisionClient:
-    """The API. One thread at a time may use it; `abort` may be called from any.
+    """The API. Belongs to one thread, except `abort`, which any thread may call.
 
     Args:
-        api: where it is, the credentials, and how patient to be.
-        stopping: asked several times a second during a request; once it is true, the request ends with Stopped.
-        now: Unix seconds, for answers that name an instant.
+        api: address, credentials and timeouts.
+        stopping: called several times a second during a request; once it returns true, the request raises Cancelled.
+        now: Unix seconds, for responses that name an instant.
 
     Attributes:
         timezone: of the API's timestamps.
 
-    Beside what it names, every method raises LinkDown, CredentialsRejected, OptionInactive, WrongAddress, RateLimited,
-    RequestRejected or Stopped, and nothing else.
+    In addition to its own errors, every method raises LinkDown, CredentialsRejected, FeatureDisabled, EndpointNotFound,
+    RateLimited, RequestRejected or Cancelled, and no others.
     """
 
     def __init__(self, api: Api, *, stopping: ShouldStop = never_stop, now: Callable[[], float] = time.time) -> None:
@@ -145,12 +146,12 @@ class VisionClient:
 
         Args:
             uploads: 1 to 100 clips.
-            webhook_url: where the API shall send the results too.
-            progress: called with the bytes of the body that have left, and the position of their clip, from 0.
+            webhook_url: where the API is to send the results as well.
+            progress: called with the bytes of the body sent so far and the position of the current clip, from 0.
 
         Raises:
-            ClipUnreadable: a stored file is gone, was changed, or cannot be read.
-            TooLarge: the server does not take a request of this size.
+            ClipUnreadable: a stored file is missing, was changed, or cannot be read.
+            TooLarge: the server does not accept a request of this size.
         """
         kind = JsonBulkBody if encoding == "json" else MultipartBulkBody
         body = kind(uploads, self.timezone, webhook_url, progress=progress, stopping=self._stopping)
@@ -159,11 +160,11 @@ class VisionClient:
         return UploadResponse(results, count_errors(payload) <= sum(bool(result.errors) for result in results.values()))
 
     def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
-        """POST /vision/video/upload: the answer is about this clip.
+        """POST /vision/video/upload: the response is about this clip.
 
         Raises:
-            ClipUnreadable: the stored file is gone, was changed, or cannot be read.
-            TooLarge: the server does not take a file of this size.
+            ClipUnreadable: the stored file is missing, was changed, or cannot be read.
+            TooLarge: the server does not accept a file of this size.
         """
         body = SingleBody(upload, self.timezone, progress=progress, stopping=self._stopping)
         return single_result(
@@ -171,7 +172,7 @@ class VisionClient:
         )
 
     def videos_status(self) -> None:
-        """GET /vision/videos/status: a static table. It costs little and raises whatever an upload would raise."""
+        """GET /vision/videos/status: a static table. A small request that fails as an upload would."""
         self._require_success(self._transport.exchange("GET", "/vision/videos/status"))
 
     def requests(self, *, page: int = 1, limit: int = PAGE_ITEMS, **filters: Unpack[Filters]) -> RequestPage:
@@ -181,7 +182,7 @@ class VisionClient:
         return parse_page(payload, self.timezone, page)
 
     def all_requests(self, **filters: Unpack[Filters]) -> Iterator[VideoRequest]:
-        """The same, page after page, to the end."""
+        """The same for all pages; each is requested when its first entry is read."""
         page = 1
         while True:
             found = self.requests(page=page, **filters)
@@ -193,10 +194,10 @@ class VisionClient:
     def create_request(
         self, registration: str, start: datetime, duration_seconds: int, cameras: Sequence[int], comments: str = ""
     ) -> tuple[str, ...]:
-        """POST /vision/videos/requests: asks a vehicle's cameras for footage.
+        """POST /vision/videos/requests: requests footage from a vehicle's cameras.
 
         Returns:
-            The numbers of the requests, as far as the answer names them (its form is not published).
+            The ids of the requests, as far as the response names them (its form is not published).
         """
         document = {
             REGISTRATION: clean(registration),
@@ -206,52 +207,52 @@ class VisionClient:
             COMMENTS: clean(comments),
         }
         payload = self._require_success(self._transport.exchange("POST", "/vision/videos/requests", document=document))
-        found = (as_id(record.get(REQUEST_ID)) for record in objects(payload["data"]))
-        return tuple(dict.fromkeys(number for number in found if number))
+        ids = (as_id(record.get(REQUEST_ID)) for record in objects(payload["data"]))
+        return tuple(dict.fromkeys(id for id in ids if id))
 
     def livestream(self, registration: str, cameras: Sequence[int]) -> tuple[str, ...]:
-        """POST /vision/livestream/{registration}: short-lived links, one a camera; never to be kept.
+        """POST /vision/livestream/{registration}: one short-lived link for each camera; not to be stored.
 
         Raises:
-            CameraOffline: the camera is off or has no link.
+            CameraOffline: the camera is off, or has no connection.
         """
         path = f"/vision/livestream/{quote(clean(registration), safe='')}"
-        reply = self._transport.exchange("POST", path, document={CAMERA: list(cameras)})
-        payload = _json(reply)
-        if reply.status == 503 and error_mapping.is_api_error(payload):
+        response = self._transport.exchange("POST", path, document={CAMERA: list(cameras)})
+        payload = _json(response)
+        if response.status == 503 and error_mapping.is_api_error(payload):
             raise CameraOffline(error_mapping.server_message(payload))
-        if 200 <= reply.status < 300 and isinstance(payload, list):
+        if 200 <= response.status < 300 and isinstance(payload, list):
             return urls(payload)  # "an array of links": perhaps a bare one
-        return urls(self._require_success(reply)["data"])
+        return urls(self._require_success(response)["data"])
 
     def abort(self) -> None:
-        """End the request under way, at once, with Stopped; later ones end so too. For any thread."""
+        """End the current request at once with Cancelled, and every later one. For any thread."""
         self._transport.abort()
 
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
 
-    def _require_success(self, reply: HttpResponse) -> Mapping[str, Any]:
-        """The answer, if it is one of the API's that says "done"."""
-        payload = _json(reply)
-        if 200 <= reply.status < 300 and isinstance(payload, Mapping) and "data" in payload:
+    def _require_success(self, response: HttpResponse) -> Mapping[str, Any]:
+        """The JSON of a response that reports success; raises the error that any other stands for."""
+        payload = _json(response)
+        if 200 <= response.status < 300 and isinstance(payload, Mapping) and "data" in payload:
             if isinstance(payload.get("error"), Mapping):
-                raise LinkDown(f"the API reports an error as if all were well: {error_mapping.server_message(payload)}")
+                raise LinkDown(f"the API reports an error as a success: {error_mapping.server_message(payload)}")
             return payload
-        raise error_mapping.error_for(reply, payload, self._now())
+        raise error_mapping.error_for(response, payload, self._now())
 
 
-def _json(reply: HttpResponse) -> object:
-    """The answer's JSON; None if it is none."""
+def _json(response: HttpResponse) -> object:
+    """The JSON of a response; None if it is not JSON."""
     try:
-        return json.loads(reply.content)
+        return json.loads(response.content)
     except (ValueError, RecursionError):
         return None
 
 
 def query_pairs(filters: Filters, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
-    """The names and values of a query."""
+    """The filters as names and values of the query string."""
     for name, value in filters.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(one, datetime):

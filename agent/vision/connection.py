@@ -1,10 +1,11 @@
-"""Connections that give up when nothing moves, hear an answer that comes early, and can be cut from another thread.
+"""Connections with a stall timeout, that notice an early response and can be aborted from another thread.
 
-What `requests` and urllib3 do instead, each seen to lose uploads on a slow link:
+What `requests` and urllib3 do instead; each was seen to lose uploads on a slow link:
 
-- the connect timeout limits each piece of a body that is sent, so that a slow link looks like a dead one;
-- the wait for the answer starts when the last piece is in the kernel's buffer, megabytes before it has left the device;
-- over TLS, the answer that a server gave before it hung up (a 401, a 413) is thrown away;
+- the connect timeout limits each chunk of a body that is sent, so that a slow link looks like a dead one;
+- the wait for the response starts when the last chunk is in the kernel's buffer, megabytes before it has left the
+  device;
+- over TLS, the response that a server gave before it closed the connection (a 401, a 413) is lost;
 - no other thread can end a request.
 """
 
@@ -33,15 +34,15 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from agent.errors import Cancelled, LinkDown
 
-# The most that is read at once of an answer that comes early.
+# The most that is read at once of an early response.
 EARLY_RESPONSE_BYTES = 16 * 1024
 
-# What may wait in the kernel unsent. Without a limit it is megabytes, and progress would be shown that is none.
+# Unsent bytes in the kernel. Without a limit they are megabytes, which would count as progress before they are sent.
 MAX_UNSENT_BYTES = 128 * 1024
 
 READY = select.POLLIN | select.POLLOUT
 
-# How often a wait is interrupted to look whether anything moved and whether to stop.
+# How often a wait is interrupted to check for progress and for a stop.
 TICK_SECONDS = 0.25
 
 # struct tcp_info of linux/tcp.h: tcpi_bytes_acked, since Linux 4.1.
@@ -49,17 +50,21 @@ _BYTES_ACKED = struct.Struct("=120xQ")
 
 
 class Connection(Protocol):
-    """What a link asks of its connections."""
+    """What the stall guard needs of a connection."""
 
     def close(self) -> None: ...
 
 
 class StallGuard:
-    """What the connections of one transport share: their patience, and the way to end what they do.
+    """Stall timeout and cross-thread abort, shared by all connections of one transport.
+
+    Any thread may call `abort`; all else belongs to the thread that makes the requests. What the two share: an Event,
+    and a duplicate of the socket in use, which the lock guards, so that `abort` never shuts down a descriptor that was
+    closed and reused.
 
     Args:
-        stall_timeout_seconds: a connection on which nothing moves for so long is given up.
-        stopping: asked several times a second; once it is true, whatever waits ends.
+        stall_timeout_seconds: a connection without any progress for so long is given up.
+        stopping: called several times a second; once it returns true, every wait ends.
     """
 
     def __init__(self, stall_timeout_seconds: float, stopping: Callable[[], bool]) -> None:
@@ -75,29 +80,29 @@ class StallGuard:
         return self._aborted.is_set() or self._asked_to_stop()
 
     def abort(self) -> None:
-        """End what goes on, at once, and everything that is tried later. For any thread."""
+        """Ends the current operation at once, and every later one. For any thread."""
         self._aborted.set()
         with self._lock:
             if self._handle is not None:
-                with suppress(OSError):  # not connected yet, or not any more
+                with suppress(OSError):  # not connected yet, or no longer
                     self._handle.shutdown(socket.SHUT_RDWR)
 
     def register(self, connection: Connection) -> None:
-        """Remember a connection that was made for this link."""
+        """Remembers a connection, so that `close` can close it."""
         self._connections.add(connection)
 
     def close(self) -> None:
-        """Close all connections, those too that a request which failed has left to the garbage collector."""
+        """Closes all connections, including those that a failed request left to the garbage collector."""
         for connection in list(self._connections):
             connection.close()
 
     def attach(self, sock: socket.socket) -> None:
-        """Remember the socket that is in use from now on.
+        """Remembers the socket that is in use from now on.
 
-        A duplicate is kept: it stays valid while TLS replaces the socket object, and it ends the handshake too.
+        A duplicate is kept: it stays valid while TLS replaces the socket object, so that the handshake can be aborted.
 
         Raises:
-            Stopped: the link is not to be used any more.
+            Cancelled: the daemon is to stop.
         """
         with self._lock:
             self._forget()
@@ -105,12 +110,12 @@ class StallGuard:
         self.check()
 
     def detach(self) -> None:
-        """Forget the socket: it is closed."""
+        """Forgets the socket, which is closed."""
         with self._lock:
             self._forget()
 
     def check(self) -> None:
-        """Raise Stopped if the link is not to be used any more."""
+        """Raises Cancelled if the daemon is to stop."""
         if self.stopping:
             raise Cancelled("asked to stop")
 
@@ -123,24 +128,24 @@ class StallGuard:
         awaited: int = select.POLLIN,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> int:
-        """Repeat a socket operation that moved nothing, as long as the peer still takes what was sent before.
+        """Retries a socket operation that would block, as long as the peer acknowledges what was sent before.
 
         Args:
-            sock: the socket that it works on.
-            operation: sends or receives without waiting, and returns how many bytes.
-            purpose: for the error: "sending", "waiting for the answer".
-            awaited: what the socket must be ready for, as `select.poll` names it; TLS may want the other as well.
+            sock: the socket.
+            operation: sends or receives without blocking, and returns how many bytes.
+            purpose: for the error: "sending", "waiting for the response".
+            awaited: events to wait for, as in `select.poll`; TLS may need the other direction as well.
             meanwhile: called after each wait; what it raises ends the operation.
 
         Raises:
-            LinkDown: nothing moved for too long.
-            Stopped: the daemon is to stop.
+            LinkDown: no progress within the stall timeout.
+            Cancelled: the daemon is to stop.
         """
         if not isinstance(sock, socket.socket):
             return self._with_timeout(sock, operation, purpose)
         set_nonblocking(sock)
         acknowledged = -1
-        moved = time.monotonic()
+        progress_at = time.monotonic()
         while True:
             wanted = awaited
             try:
@@ -150,19 +155,19 @@ class StallGuard:
             except ssl.SSLWantWriteError:
                 wanted |= select.POLLOUT
             if self._ready(sock, wanted):
-                moved = time.monotonic()
+                progress_at = time.monotonic()
             else:
                 now_acknowledged = self._acknowledged_bytes()
                 if now_acknowledged > acknowledged >= 0:
-                    moved = time.monotonic()
-                elif time.monotonic() - moved >= self._stall_timeout_seconds:
+                    progress_at = time.monotonic()
+                elif time.monotonic() - progress_at >= self._stall_timeout_seconds:
                     raise self._stall_error(purpose)
                 acknowledged = now_acknowledged
             self.check()
             meanwhile()
 
     def _with_timeout(self, sock: Any, operation: Callable[[], int], purpose: str) -> int:
-        """TLS through a TLS proxy is done by urllib3, which loses data if it is interrupted: one long wait."""
+        """TLS through a TLS proxy is done by urllib3, which loses data if it is interrupted: one blocking call."""
         sock.settimeout(self._stall_timeout_seconds)
         try:
             return operation()
@@ -171,7 +176,7 @@ class StallGuard:
             raise self._stall_error(purpose) from exc
 
     def _ready(self, sock: socket.socket, wanted: int) -> bool:
-        """Wait for one tick at most."""
+        """Waits for one tick at most."""
         poll = select.poll()
         poll.register(sock, wanted)
         return bool(poll.poll(1000 * min(TICK_SECONDS, self._stall_timeout_seconds)))
@@ -180,7 +185,7 @@ class StallGuard:
         return LinkDown(f"the connection stalled: nothing moved for {self._stall_timeout_seconds:g} s while {purpose}")
 
     def _acknowledged_bytes(self) -> int:
-        """How many bytes the peer has confirmed on this connection."""
+        """How many bytes the peer has acknowledged on this connection (TCP)."""
         with self._lock:
             if self._handle is None:
                 return 0
@@ -194,13 +199,13 @@ class StallGuard:
 
 
 def set_nonblocking(sock: socket.socket) -> None:
-    """Make operations on the socket return at once."""
+    """Operations on the socket return at once."""
     if sock.gettimeout() != 0:  # setting it is a system call
         sock.settimeout(0)
 
 
 class StallAwareAdapter(HTTPAdapter):
-    """Makes connections of this kind, keeps one open, and never retries: that is decided above."""
+    """Makes stall-aware connections, keeps one open, and never retries: the dispatcher decides about that."""
 
     def __init__(self, guard: StallGuard) -> None:
         self._guard = guard
@@ -216,11 +221,11 @@ class StallAwareAdapter(HTTPAdapter):
         return manager
 
     def _use_stall_aware_connections(self, manager: PoolManager) -> None:
-        pools: Any = {
+        pool_classes: Any = {
             "http": functools.partial(self._pool, HTTPConnectionPool, StallAwareConnection),
             "https": functools.partial(self._pool, HTTPSConnectionPool, StallAwareTlsConnection),
         }
-        manager.pool_classes_by_scheme = pools
+        manager.pool_classes_by_scheme = pool_classes
 
     def _pool(self, pool_class: Any, connection_class: Any, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
         pool: HTTPConnectionPool = pool_class(*args, **kwargs)
@@ -229,24 +234,28 @@ class StallAwareAdapter(HTTPAdapter):
 
 
 class StallAwareConnection(HTTPConnection):
-    """A connection whose waits belong to its Link, and that listens while it sends."""
+    """A connection with the guard's stall timeout, that checks for an early response while it sends.
+
+    Attributes:
+        response_pending: the server responded before it had the whole request: it would read the next request on this
+            connection as the rest of this one.
+    """
 
     def __init__(self, guard: StallGuard, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.guard = guard
         guard.register(self)
         self.response_class = functools.partial(_StallAwareResponse, self)  # type: ignore[assignment]
-        # The server did not take the whole request: it would read the next one as a part of this one.
         self.response_pending = False
         self._early_response = b""
 
     def _new_conn(self) -> socket.socket:
-        """As urllib3's, but the socket can be cut while it connects."""
+        """As urllib3's, but can be aborted while it connects."""
         try:
-            places = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except socket.gaierror as exc:
             raise NameResolutionError(self.host, self, exc) from exc
-        for family, kind, protocol, _, address in places:
+        for family, kind, protocol, _, address in addresses:
             sock = socket.socket(family, kind, protocol)
             try:
                 self.guard.attach(sock)
@@ -261,12 +270,14 @@ class StallAwareConnection(HTTPConnection):
             else:
                 return sock
         if isinstance(failure, TimeoutError):
-            raise ConnectTimeoutError(self, f"no answer within {self.timeout} s") from failure
+            raise ConnectTimeoutError(self, f"no response within {self.timeout} s") from failure
         raise NewConnectionError(self, str(failure)) from failure
 
     def _tunnel(self) -> None:
         super()._tunnel()
-        self.sock.settimeout(self.timeout)  # it was read without waiting, and TLS begins with a wait
+        self.sock.settimeout(
+            self.timeout
+        )  # the proxy's response was read without blocking; TLS begins with blocking reads
 
     def close(self) -> None:
         self.guard.detach()
@@ -275,10 +286,10 @@ class StallAwareConnection(HTTPConnection):
         super().close()
 
     def send(self, data: Any) -> None:
-        """Send all bytes of `data`; the time limit is on standing still, not on the whole.
+        """Sends all of `data`, for as long as there is progress.
 
         Raises:
-            BrokenPipeError: the server answered or hung up before it had everything: urllib3 then reads the answer.
+            BrokenPipeError: the server responded or closed the connection early: urllib3 then reads the response.
         """
         if self.sock is None:
             self.connect()
@@ -286,7 +297,7 @@ class StallAwareConnection(HTTPConnection):
         try:
             self._check_early_response()
             while view:
-                # All of it at once: TLS makes records of it, and returns when the last of them has gone.
+                # All of it at once: TLS splits it into records, and returns when the last one is sent.
                 send = functools.partial(self.sock.send, view)
                 sent = self.guard.retry_until_stalled(
                     self.sock, send, "sending", awaited=READY, meanwhile=self._check_early_response
@@ -297,10 +308,10 @@ class StallAwareConnection(HTTPConnection):
             raise BrokenPipeError(str(exc)) from exc
 
     def _check_early_response(self) -> None:
-        """Keep what the server says already for the reader of the answer.
+        """Keeps what the server has sent already for the reader of the response.
 
         Raises:
-            BrokenPipeError: it answers.
+            BrokenPipeError: it has responded.
         """
         if not isinstance(self.sock, socket.socket):
             return
@@ -308,19 +319,19 @@ class StallAwareConnection(HTTPConnection):
         try:
             self._early_response += self.sock.recv(EARLY_RESPONSE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return  # nothing, or TLS talks to itself: session tickets
-        # "100 Continue" is no answer yet, and some proxies send it unasked.
+            return  # nothing, or TLS records without data, such as session tickets
+        # "100 Continue" is not the response yet, and some proxies send it unasked.
         if not self._early_response.startswith((b"HTTP/1.1 100", b"HTTP/1.0 100")):
-            raise BrokenPipeError("the server answered before it had the whole request")
+            raise BrokenPipeError("the server responded before it had the whole request")
 
     def early_response(self) -> bytes:
-        """What came of the answer while the request was sent; once."""
-        early_response, self._early_response = self._early_response, b""
-        return early_response
+        """What came of the response while the request was sent; returned once."""
+        received, self._early_response = self._early_response, b""
+        return received
 
 
 class StallAwareTlsConnection(StallAwareConnection, HTTPSConnection):
-    """The same over TLS. The trusted certificates are read once, not for each connection: there are hundreds."""
+    """The same over TLS. The trusted certificates, hundreds, are parsed once and not for each connection."""
 
     def __init__(self, guard: StallGuard, *args: Any, **kwargs: Any) -> None:
         super().__init__(guard, *args, **kwargs)
@@ -337,7 +348,7 @@ def _ssl_context(ca_file: str, _changed_ns: int) -> ssl.SSLContext:
 
 
 class _StallAwareResponse(HTTPResponse):
-    """An answer that is read with the link's patience, from what was heard of it already."""
+    """A response that is read with the stall timeout, beginning with what came early."""
 
     def __init__(self, connection: StallAwareConnection, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -351,7 +362,7 @@ class _StallAwareResponse(HTTPResponse):
 
 
 class _StallAwareReader(io.RawIOBase):
-    """Reads a socket on behalf of `original`, the file that keeps it open and that a timeout would spoil."""
+    """Reads the socket instead of `original`, which keeps it open and would be unusable after a timeout."""
 
     def __init__(self, original: io.BufferedIOBase, sock: socket.socket, connection: StallAwareConnection) -> None:
         self._original = original
@@ -368,7 +379,7 @@ class _StallAwareReader(io.RawIOBase):
             buffer[:count], self._early_response = self._early_response[:count], self._early_response[count:]
             return count
         receive = functools.partial(self._sock.recv_into, buffer)
-        return self._guard.retry_until_stalled(self._sock, receive, "waiting for the answer")
+        return self._guard.retry_until_stalled(self._sock, receive, "waiting for the response")
 
     def close(self) -> None:
         self._original.close()

@@ -1,4 +1,4 @@
-"""Why a request did not get an answer, in a technician's words: what is wrong, and what to do about it."""
+"""Why a request got no response, for a technician: what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from datetime import datetime, timezone
 import requests
 from urllib3.exceptions import LocationValueError, NameResolutionError, ProxyError
 
-# OpenSSL's numbers of what is wrong with a certificate (x509_vfy.h), as SSLCertVerificationError has them.
+# OpenSSL's error codes for certificates (x509_vfy.h), as in SSLCertVerificationError.verify_code.
 NOT_YET_VALID = 9
 EXPIRED = 10
 OTHER_NAME = (62, 64)
 
-# The first kind that is among the causes decides.
-_SENTENCES: tuple[tuple[type[BaseException], str], ...] = (
+# The first type that is among the causes decides.
+_DIAGNOSES: tuple[tuple[type[BaseException], str], ...] = (
     (NameResolutionError, "the name cannot be resolved: is there mobile data, and a name server (DNS)?"),
-    (ConnectionRefusedError, "the connection is refused: is the address right, and the way there open?"),
+    (ConnectionRefusedError, "the connection is refused: is the address right, and does a firewall allow it?"),
     (ProxyError, "the proxy does not connect ({root}): check api.proxy"),
-    (requests.ConnectTimeout, "no connection within the time allowed: is there mobile data?"),
-    (requests.Timeout, "no answer within the time allowed"),
+    (requests.ConnectTimeout, "no connection within the connect timeout: is there mobile data?"),
+    (requests.Timeout, "no response within the timeout"),
     (ssl.SSLError, "the encrypted connection failed: {root}"),
-    (BaseException, "no whole answer came: {root}"),
+    (BaseException, "no complete response: {root}"),
 )
-_ABOUT_THE_ADDRESS = (
+_INVALID_ADDRESS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.MissingSchema,
     requests.exceptions.InvalidSchema,
@@ -34,40 +34,40 @@ _ABOUT_THE_ADDRESS = (
 
 
 def diagnose(error: BaseException, where: str) -> str:
-    """The sentence for an error of `requests`, urllib3, ssl or a socket.
+    """The diagnosis of an error of `requests`, urllib3, ssl or a socket.
 
     Args:
-        where: the server, as the technician knows it; the sentence shows no other address.
+        where: the server, as the technician knows it; no other address is shown.
     """
     causes = tuple(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"{where}: {_about_certificate(cause)}"
-    sentence = next(words for kind, words in _SENTENCES if any(isinstance(cause, kind) for cause in causes))
-    return f"{where}: {sentence.format(root=_root(causes))}"
+    diagnosis = next(text for kind, text in _DIAGNOSES if any(isinstance(cause, kind) for cause in causes))
+    return f"{where}: {diagnosis.format(root=_root(causes))}"
 
 
 def is_invalid_address(error: BaseException) -> bool:
-    """Whether no network was tried because the URL itself, or the proxy's, cannot be one."""
-    return any(isinstance(cause, _ABOUT_THE_ADDRESS) for cause in _causes(error))
+    """Whether the URL, or that of the proxy, is not valid, so that no connection was tried."""
+    return any(isinstance(cause, _INVALID_ADDRESS) for cause in _causes(error))
 
 
 def _about_certificate(error: ssl.SSLCertVerificationError) -> str:
     clock = f"this device's clock says {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
     if error.verify_code == NOT_YET_VALID:
-        return f"the server's certificate is not valid yet: {clock}; is it behind? Set it"
+        return f"the server's certificate is not valid yet: {clock}; if that is behind, set the clock"
     if error.verify_code == EXPIRED:
         return f"the server's certificate has expired, unless the clock is ahead: {clock}"
     if error.verify_code in OTHER_NAME:
-        return "the server's certificate is for another name: wrong address, or something answers in the API's place"
+        return "the server's certificate is for another name: wrong address, or not the API's server"
     return (
-        f"the server's certificate is not trusted ({error.verify_message}): something answers in the API's place, or "
-        f"the network has a CA of its own: name its file in api.ca_file"
+        f"the server's certificate is not trusted ({error.verify_message}): another server answers instead of "
+        f"the API, or the network has a CA of its own: set api.ca_file to its file"
     )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that it came from: the libraries wrap each other's, in three different ways."""
+    """The error and its causes: the libraries wrap each other's errors in three different ways."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -79,7 +79,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _root(causes: Sequence[BaseException]) -> str:
-    """The words of the system's own error, if there is one; else of the innermost."""
+    """The text of the operating system's error, if there is one; else of the innermost error."""
     system = [cause for cause in causes if isinstance(cause, OSError)]
     own = [cause for cause in system if not isinstance(cause, requests.RequestException)]
     cause = (own or causes)[-1]

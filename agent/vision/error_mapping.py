@@ -1,7 +1,7 @@
-"""What an answer means that is not the one asked for: the decision, by the status and by who gave the answer.
+"""Maps error responses to exceptions, and error messages about a file to classes.
 
-Only the API's own JSON decides about credentials, options and limits: a proxy or the login page of a network answers
-with any status too, and then it is the link that is down.
+Only JSON of the API itself decides about credentials, features and limits: a proxy or the login page of a network may
+answer with any status as well, and then the link is down.
 """
 
 from __future__ import annotations
@@ -26,59 +26,58 @@ from agent.errors import (
 from agent.vision.responses import item_errors, messages
 from agent.vision.transport import HttpResponse
 
-# The limit is counted by the minute. Longer waits than this come from a clock that is wrong, here or there.
+# The limit is counted by the minute: a longer wait comes from a wrong clock, here or there.
 MAX_RETRY_SECONDS = 3600.0
 
 _DECISIONS: Mapping[int, tuple[type[DeliveryError], str]] = {
     401: (
         CredentialsRejected,
         "the API rejects the credentials ({said}): check api.username, the password and api.region; an account of "
-        "another region is answered like this too",
+        "another region is rejected in the same way",
     ),
     403: (
         FeatureDisabled,
-        "the API refuses this account ({said}): the Vision API option must be activated for it; that takes 5 to 10 "
-        "minutes to work",
+        "the API refuses this account ({said}): the Vision API option must be activated for it; activation takes 5 to "
+        "10 minutes",
     ),
-    404: (EndpointNotFound, "the API has nothing at this address ({said}): check api.region or api.base_url"),
-    # Whoever says it: mostly it is the web server in front of the API, which does not speak JSON.
-    413: (TooLarge, "the server does not take a request of this size ({said})"),
+    404: (EndpointNotFound, "the API has no such address ({said}): check api.region or api.base_url"),
+    # Also without the API's JSON: it mostly comes from the web server in front of the API.
+    413: (TooLarge, "the server does not accept a request of this size ({said})"),
 }
 _RATE_HEADERS = ("X-RateLimit-Retry-After-Seconds", "X-RateLimit-Retry-At")
 
 
-def error_for(reply: HttpResponse, payload: object, now_seconds: float) -> DeliveryError:
-    """The error to raise for an answer that cannot be used.
+def error_for(response: HttpResponse, payload: object, now_seconds: float) -> DeliveryError:
+    """The error to raise for a response that does not report success.
 
     Args:
-        payload: the answer's JSON; None if it is none.
-        now_seconds: Unix time, for a 429 that names an instant but not its own.
+        payload: the JSON of the response; None if it is not JSON.
+        now_seconds: Unix time, for a 429 that names an instant and has no Date.
     """
-    said = server_message(payload) or f"HTTP {reply.status}"
-    limited = reply.status == 429 and any(name in reply.headers for name in _RATE_HEADERS)
-    if reply.status != 413 and not is_api_error(payload) and not limited:
-        return LinkDown(_not_the_api(reply))
-    if reply.status in _DECISIONS:
-        kind, sentence = _DECISIONS[reply.status]
+    said = server_message(payload) or f"HTTP {response.status}"
+    limited = response.status == 429 and any(name in response.headers for name in _RATE_HEADERS)
+    if response.status != 413 and not is_api_error(payload) and not limited:
+        return LinkDown(_not_the_api(response))
+    if response.status in _DECISIONS:
+        kind, sentence = _DECISIONS[response.status]
         return kind(sentence.format(said=said))
-    if reply.status == 429:
+    if response.status == 429:
         sentence = (
-            f"the account's limit of requests is reached ({said}): its vehicles share it, upload.vehicles must be "
-            "their number"
+            f"rate limit reached ({said}). All vehicles of the account share it: set upload.vehicles to their number"
         )
-        return RateLimited(sentence, retry_after(reply, now_seconds))
-    if 400 <= reply.status < 500 and reply.status not in (407, 408):
+        return RateLimited(sentence, retry_after(response, now_seconds))
+    if 400 <= response.status < 500 and response.status not in (407, 408):
         return RequestRejected(said, item_errors(payload))
-    return LinkDown(f"the API is in trouble: HTTP {reply.status} ({said})")
+    return LinkDown(f"the API is in trouble: HTTP {response.status} ({said})")
 
 
 def is_api_error(payload: object) -> bool:
-    """Whether this is `{"error": {"code": …, "message": "…"}}`, or has `errors` by field, as a validation answers."""
+    """Whether this is `{"error": {"code": …, "message": "…"}}`, or has `errors` by field, as validation errors have."""
     return isinstance(payload, Mapping) and (isinstance(payload.get("error"), Mapping) or bool(payload.get("errors")))
 
 
 def server_message(payload: object) -> str:
-    """What an error answer says; empty if nothing."""
+    """The message of an error response; empty if it has none."""
     if not isinstance(payload, Mapping):
         return ""
     error = payload.get("error")
@@ -86,36 +85,32 @@ def server_message(payload: object) -> str:
     return "; ".join(messages(message or payload.get("errors") or payload.get("message")))
 
 
-def retry_after(reply: HttpResponse, now_seconds: float) -> float | None:
-    """How long an answer asks to wait; None if it does not say. An instant counts from the answer's own Date."""
-    sent_seconds = _unix_seconds(reply.headers.get("Date"))
+def retry_after(response: HttpResponse, now_seconds: float) -> float | None:
+    """Seconds that a response asks to wait; None if it does not say. Instants are relative to its own Date."""
+    sent_seconds = _unix_seconds(response.headers.get("Date"))
     begin_seconds = now_seconds if sent_seconds is None else sent_seconds
-    instant = _number(reply.headers.get("X-RateLimit-Retry-At"))
-    plain = reply.headers.get("Retry-After")
+    instant = _number(response.headers.get("X-RateLimit-Retry-At"))
+    plain = response.headers.get("Retry-After")
     http_date = _unix_seconds(plain)
-    for wait_seconds in (
-        _number(reply.headers.get("X-RateLimit-Retry-After-Seconds")),
+    waits = (
+        _number(response.headers.get("X-RateLimit-Retry-After-Seconds")),
         None if instant is None else instant - begin_seconds,
         _number(plain),
         None if http_date is None else http_date - begin_seconds,
-    ):
-        if wait_seconds is not None:
-            return min(max(0.0, wait_seconds), MAX_RETRY_SECONDS)
-    return None
+    )
+    return next((min(max(0.0, seconds), MAX_RETRY_SECONDS) for seconds in waits if seconds is not None), None)
 
 
-def _not_the_api(reply: HttpResponse) -> str:
-    if 300 <= reply.status < 400:
-        return (
-            f"the answer is a redirect (HTTP {reply.status}) to {reply.headers.get('Location', 'nowhere')[:200]!r}: "
-            f"does the network want a login first?"
-        )
-    if reply.status >= 500:
-        return f"the server is in trouble: HTTP {reply.status}"
-    kind = reply.headers.get("Content-Type", "something")[:60]
+def _not_the_api(response: HttpResponse) -> str:
+    if 300 <= response.status < 400:
+        target = response.headers.get("Location", "nowhere")[:200]
+        return f"the response is a redirect (HTTP {response.status}) to {target!r}: does the network require a login?"
+    if response.status >= 500:
+        return f"the server is in trouble: HTTP {response.status}"
+    kind = response.headers.get("Content-Type", "something")[:60]
     return (
-        f"the answer is not the API's (HTTP {reply.status} with {kind!r}): a login page of the network, or a proxy, "
-        f"answers in its place"
+        f"the response is not from the API (HTTP {response.status} with {kind!r}) but from a login page of the network "
+        f"or a proxy"
     )
 
 
@@ -136,16 +131,16 @@ def _unix_seconds(http_date: str | None) -> float | None:
 
 
 class ErrorClass(Enum):
-    """What a per-file error says must change before the same clip can be taken."""
+    """What must change before the API can accept the same clip."""
 
     FILE = "the file itself: format, size or duration"
     REGISTRATION = "the vehicle: its registration, contract or option"
-    UNKNOWN = "something else, perhaps passing"
+    UNKNOWN = "anything else, perhaps transient"
 
 
 _REGISTRATION = re.compile(r"registration|vehicle|contract|terminal", re.I)
-# "Try again in 5 minutes" says that it will pass, whatever else it mentions: it must never refuse a clip for good.
-_PASSING = re.compile(r"try again|retry|temporar|timed? ?out|unavailable|too many", re.I)
+# "Try again in 5 minutes" is transient, whatever else the message mentions: it must never refuse a clip for good.
+_TRANSIENT = re.compile(r"try again|retry|temporar|timed? ?out|unavailable|too many", re.I)
 _FILE = re.compile(
     r"\bformat|\bmp4\b|h\.?26[45]|codec|too (large|big|long)|file size|\bsize\b|\bMB\b|duration|"
     r"(longer|more) than \d+ minutes|minutes apart|"
@@ -154,12 +149,16 @@ _FILE = re.compile(
 )
 
 
-def classify(words: str) -> ErrorClass:
-    """Sorts a per-file error by its words. What will pass wins, then a word about the vehicle."""
-    if _PASSING.search(words):
+def classify(message: str) -> ErrorClass:
+    """The class of a per-file error, by its text. Transient goes first, then the vehicle, then the file.
+
+    The reference publishes one example ("The file is not of MP4 video format.") and no list of codes: these patterns
+    are an assumption, to be corrected here.
+    """
+    if _TRANSIENT.search(message):
         return ErrorClass.UNKNOWN
-    if _REGISTRATION.search(words):
+    if _REGISTRATION.search(message):
         return ErrorClass.REGISTRATION
-    if _FILE.search(words):
+    if _FILE.search(message):
         return ErrorClass.FILE
     return ErrorClass.UNKNOWN

@@ -1,6 +1,6 @@
-"""Reads the API's answers, whose shape is not published: what can be understood is, wherever it stands.
+"""Parses responses of the API, whose shape is not published: known fields are found wherever they are.
 
-Nothing here raises on odd input: an answer that says nothing about a clip is no verdict, and the clip is kept.
+Nothing here raises on unexpected input: a response that says nothing about a clip is no verdict, and the clip is kept.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from agent.vision.assumptions import (
     parse_timestamp,
 )
 
-# Real answers nest four deep; this bounds the work on hostile ones.
+# Real responses are nested four deep; this bounds the work on hostile ones.
 MAX_DEPTH = 12
 MAX_MESSAGES = 20
 MAX_ITEM_MESSAGES = 10_000
@@ -48,12 +48,12 @@ _ITEM = re.compile(rf"\b{BULK}[.\[](\d{{1,4}})\b")
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """An explicit verdict of the API on one file: it is taken if there are no errors.
+    """An explicit result of the API for one file, which was accepted if there are no errors.
 
     Args:
         start, end: aware UTC.
-        request_id: the API's number for it, where it gave one.
-        errors: its words against the file.
+        request_id: the API's id for it, if the response has one.
+        errors: the API's error messages.
     """
 
     registration: str
@@ -66,7 +66,7 @@ class FileResult:
 
 @dataclass(frozen=True, slots=True)
 class VideoRequest:
-    """One entry of the list; what the answer leaves out, or has in another form than expected, is None."""
+    """One entry of the list; a field that is missing, or not in the expected form, is None."""
 
     request_id: str | None
     registration: str | None
@@ -84,7 +84,7 @@ class VideoRequest:
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will change any more."""
+        """Whether its status will not change again."""
         return self.is_complete or self.status_id in FINAL_FAILURES
 
     @property
@@ -101,7 +101,7 @@ class RequestPage:
 
     Args:
         current_page, last_page: from 1.
-        total: how many entries all pages have.
+        total: entries on all pages.
     """
 
     items: tuple[VideoRequest, ...]
@@ -111,9 +111,9 @@ class RequestPage:
 
 
 def parse_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
-    """All explicit per-file results in an answer: records with camera and times, flat or grouped by registration.
+    """All explicit per-file results in a response: objects with camera and times, flat or grouped by registration.
 
-    A record with neither errors nor a request_id is an echo of what was sent, not a verdict: it is left out.
+    An object with neither errors nor a request_id only repeats what was sent: it is no result.
 
     Args:
         payload: any JSON.
@@ -123,9 +123,9 @@ def parse_results(payload: object, zone: ZoneInfo) -> tuple[FileResult, ...]:
 
 
 def match_results(results: Iterable[FileResult], uploads: Iterable[Upload], zone: ZoneInfo) -> dict[int, FileResult]:
-    """The result of each upload, by its id. Uploads without one, and results of others' clips, are left out.
+    """The results by upload id; uploads without one, and results of other clips, are left out.
 
-    Of two results that contradict each other, the one with errors is believed.
+    Of two results that contradict each other, the one with errors counts.
     """
     found: dict[tuple[str | int, ...], FileResult] = {}
     for result in results:
@@ -137,9 +137,9 @@ def match_results(results: Iterable[FileResult], uploads: Iterable[Upload], zone
 
 
 def single_result(payload: object, upload: Upload) -> FileResult:
-    """The answer to a single upload, which is about this file whatever it contains: no errors in it means taken."""
-    video = upload.key
-    result = FileResult(video.registration, video.camera, video.start, video.end)
+    """The result in the response to a single upload, which is about this file: accepted if there are no errors."""
+    key = upload.key
+    result = FileResult(key.registration, key.camera, key.start, key.end)
     for record in objects(payload):
         result = replace(
             result,
@@ -150,37 +150,36 @@ def single_result(payload: object, upload: Upload) -> FileResult:
 
 
 def count_errors(payload: object) -> int:
-    """How many records of an answer hold errors, of whatever they are."""
+    """How many objects in a response have errors, whatever they are about."""
     return sum(bool(_errors(record)) for record in objects(payload))
 
 
 def item_errors(payload: object) -> dict[int, str]:
-    """The items of a batch that a validation error names (by path, by nesting, or in its words), with the words."""
-    # Not from elsewhere: beside its errors the answer may repeat what was sent.
-    told = {name: payload.get(name) for name in (*ERRORS, "message")} if isinstance(payload, Mapping) else {}
+    """Messages of a validation error, by the index of the item that it names: by path, by nesting or in its text."""
+    # Only below these: a response may repeat what was sent beside its errors.
+    named = {name: payload.get(name) for name in (*ERRORS, "message")} if isinstance(payload, Mapping) else {}
     found: dict[int, list[str]] = {}
-    for path, sentence in islice(_walk_messages(told, "", MAX_DEPTH), MAX_ITEM_MESSAGES):
-        named = _ITEM.search(path) or _ITEM.search(sentence)
-        if named is not None:
-            found.setdefault(int(named[1]), []).append(sentence)
-    return {index: "; ".join(sentences[:MAX_MESSAGES]) for index, sentences in found.items()}
+    for path, message in islice(_walk_messages(named, "", MAX_DEPTH), MAX_ITEM_MESSAGES):
+        if item := _ITEM.search(path) or _ITEM.search(message):
+            found.setdefault(int(item[1]), []).append(message)
+    return {index: "; ".join(texts[:MAX_MESSAGES]) for index, texts in found.items()}
 
 
 def messages(errors: object) -> tuple[str, ...]:
-    """Errors as sentences: from a string, a list, a mapping of field to either, or any nesting of these."""
+    """Error messages: from a string, a list, an object of fields with either, or any nesting of these."""
     found = islice(_walk_messages(errors, "", MAX_DEPTH), MAX_MESSAGES)
-    return tuple(f"{path}: {sentence}" if path else sentence for path, sentence in found)
+    return tuple(f"{path}: {message}" if path else message for path, message in found)
 
 
 def objects(payload: object) -> Iterator[Mapping[str, Any]]:
-    """All JSON objects in an answer, the outer before the inner."""
+    """All JSON objects in a response, outer ones before inner ones."""
     for value in _walk_values(payload, MAX_DEPTH):
         if isinstance(value, Mapping):
             yield value
 
 
 def urls(payload: object) -> tuple[str, ...]:
-    """All links in an answer, in order."""
+    """All URLs in a response, in order."""
     return tuple(
         clean(value)
         for value in _walk_values(payload, MAX_DEPTH)
@@ -189,31 +188,29 @@ def urls(payload: object) -> tuple[str, ...]:
 
 
 def as_int(value: object) -> int | None:
-    """A whole number, which the API gives as a number or as a string."""
+    """An integer, which the API writes as a number or as a string."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip(), re.ASCII):
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def as_id(value: object) -> str | None:
-    """The API's number of something, as text."""
+    """An id of the API, as text."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return None
     return _sanitize(str(value)) or None
 
 
 def parse_page(payload: Mapping[str, Any], zone: ZoneInfo, page: int) -> RequestPage:
-    """A page of the list; `page` is the one that was asked for, should the answer not say."""
-    listed = payload.get("data")
-    items = [_read_item(item, zone) for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
-    described = payload.get("meta")
-    meta = described if isinstance(described, Mapping) else {}
+    """A page of the list; `page` is the one that was requested, in case the response does not say."""
+    data, meta = payload.get("data"), payload.get("meta")
+    items = [_parse_item(item, zone) for item in data if isinstance(item, Mapping)] if isinstance(data, list) else []
 
-    def said(name: str, otherwise: int) -> int:
-        found = as_int(meta.get(name))
-        return otherwise if found is None else found
+    def count(name: str, default: int) -> int:
+        found = as_int(meta.get(name)) if isinstance(meta, Mapping) else None
+        return default if found is None else found
 
-    return RequestPage(tuple(items), said("current_page", page), said("last_page", page), said("total", len(items)))
+    return RequestPage(tuple(items), count("current_page", page), count("last_page", page), count("total", len(items)))
 
 
 def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int) -> Iterator[FileResult]:
@@ -237,11 +234,11 @@ def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int)
 
 
 def _errors(record: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(sentence for name in ERRORS for sentence in messages(record.get(name)))
+    return tuple(message for name in ERRORS for message in messages(record.get(name)))
 
 
 def _walk_messages(node: object, path: str, depth: int) -> Iterator[tuple[str, str]]:
-    """All texts in a value, each with the names of the fields that lead to it."""
+    """All texts in a value, each with the path of field names that leads to it."""
     if depth == 0 or node is None or node is False:
         return
     if isinstance(node, Mapping):
@@ -250,11 +247,11 @@ def _walk_messages(node: object, path: str, depth: int) -> Iterator[tuple[str, s
             yield from _walk_messages(value, inner, depth - 1)
     elif isinstance(node, list):
         for position, value in enumerate(node):
-            # A list of objects is counted, so that `data: [null, {…}]` names its second item; one of texts is not.
+            # Positions count in a list of objects, so that `data: [null, {…}]` names item 1, and not in one of texts.
             inner = f"{path}.{position}" if isinstance(value, (Mapping, list)) else path
             yield from _walk_messages(value, inner, depth - 1)
-    elif sentence := _sanitize(str(node)):
-        yield path, sentence
+    elif message := _sanitize(str(node)):
+        yield path, message
 
 
 def _walk_values(node: object, depth: int) -> Iterator[object]:
@@ -266,12 +263,12 @@ def _walk_values(node: object, depth: int) -> Iterator[object]:
 
 
 def _sanitize(text: str) -> str:
-    """Text of a server on one line, without anything that could steer a terminal or break a log."""
+    """A server's text on one line of bounded length, without control characters (terminals, logs)."""
     printable = "".join(character if character.isprintable() else " " for character in text[: 4 * MAX_MESSAGE_CHARS])
     return " ".join(printable.split())[:MAX_MESSAGE_CHARS]
 
 
-def _read_item(item: Mapping[str, Any], zone: ZoneInfo) -> VideoRequest:
+def _parse_item(item: Mapping[str, Any], zone: ZoneInfo) -> VideoRequest:
     return VideoRequest(
         request_id=as_id(item.get(REQUEST_ID)),
         registration=_text(item.get(REGISTRATION)),

@@ -1,7 +1,7 @@
-"""One request and its answer, over one connection that is kept: HTTP as this program needs it.
+"""One request and its response, over one connection that is kept open.
 
-`requests` does the protocol. What it would take from the environment is turned off: REQUESTS_CA_BUNDLE overrides the
-CA file, .netrc overrides the credentials, and HTTPS_PROXY diverts both.
+`requests` does HTTP, with all settings from the environment turned off: REQUESTS_CA_BUNDLE would override the CA file,
+.netrc the credentials, and HTTPS_PROXY would divert both.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from agent.vision.diagnosis import diagnose, is_invalid_address
 
 SYSTEM_CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# The longest answers are lists of a hundred clips, some tens of kilobytes.
+# The longest responses are lists of a hundred clips, some tens of kilobytes.
 MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 
-# Mobile networks forget a connection that is idle for some minutes without telling either end; a request on it would
-# stall for the whole timeout.
+# Mobile networks drop idle connections after some minutes without telling either end: a request on one would stall for
+# the whole timeout.
 MAX_IDLE_SECONDS = 30.0
 
 
 class Body(Protocol):
-    """What a large request sends: of exactly known length, and never whole in memory."""
+    """The body of a large request: of exactly known length, and never complete in memory."""
 
     @property
     def content_type(self) -> str: ...
@@ -48,10 +48,10 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """An answer, whoever gave it.
+    """A response, of the API or of whatever answers instead of it.
 
     Args:
-        headers: looked up case-insensitively.
+        headers: case-insensitive.
         content: at most MAX_ANSWER_BYTES.
     """
 
@@ -61,11 +61,11 @@ class HttpResponse:
 
 
 class Transport:
-    """Requests to one API, one at a time. `abort` may be called from any thread.
+    """Requests to one API, one at a time. Belongs to one thread, except `abort`, which any thread may call.
 
     Args:
-        api: where it is, the credentials, and how patient to be.
-        stopping: asked several times a second; once it is true, the request under way ends.
+        api: address, credentials and timeouts.
+        stopping: called several times a second; once it returns true, the current request ends.
     """
 
     def __init__(self, api: Api, stopping: Callable[[], bool]) -> None:
@@ -77,7 +77,7 @@ class Transport:
         self._session.trust_env = False
         self._session.verify = _ca_file(api)
         self._session.proxies = {"http": api.proxy, "https": api.proxy} if api.proxy else {}
-        # The API is asked with credentials each time; a cookie could only come from something in between.
+        # Every request has credentials: a cookie could only come from something in between.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers.update(
             {
@@ -98,18 +98,18 @@ class Transport:
         document: object = None,
         body: Body | None = None,
     ) -> HttpResponse:
-        """Send one request and read the answer.
+        """Sends one request and reads the response.
 
         Args:
             path: below the API's base URL, quoted.
             query: names and values.
             document: sent as JSON.
-            body: sent as it is; whatever its iteration raises comes out unchanged.
+            body: sent as it is; what its iteration raises is not translated.
 
         Raises:
-            LinkDown: no whole answer came. Nothing is known of what the server did.
-            WrongAddress: the configured address cannot be one.
-            Stopped: the daemon is to stop, or `abort` was called.
+            LinkDown: no complete response. Nothing is known about what the server did.
+            EndpointNotFound: the configured address is not valid.
+            Cancelled: the daemon is to stop, or `abort` was called.
         """
         self._guard.check()
         if time.monotonic() - self._used > MAX_IDLE_SECONDS:
@@ -139,29 +139,29 @@ class Transport:
                 raise Cancelled("asked to stop") from exc
             if is_invalid_address(exc):
                 raise EndpointNotFound(
-                    f"{self._route()}: this address cannot be used: check api.region or api.base_url, and api.proxy"
+                    f"{self._route()}: this address is not valid: check api.region or api.base_url, and api.proxy"
                 ) from exc
             raise LinkDown(diagnose(exc, self._route())) from exc
         finally:
             self._used = time.monotonic()
 
     def abort(self) -> None:
-        """End the request under way, at once, with Stopped; later ones end so too. For any thread."""
+        """Ends the current request at once with Cancelled, and every later one. For any thread."""
         self._guard.abort()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Closes the connections."""
         self._session.close()
         self._guard.close()
 
     def _route(self) -> str:
-        """The way to the API without what may be secret in a URL."""
+        """Server and proxy for error messages, without what may be secret in a URL."""
         server = _host(self._base_url)
         return f"{server} through the proxy {_host(self._api.proxy)}" if self._api.proxy else server
 
 
 class _Credentials(AuthBase):
-    """HTTP Basic in UTF-8 (`requests` itself encodes Latin-1, and quotes the password if it cannot)."""
+    """HTTP Basic in UTF-8 (`requests` encodes Latin-1, and shows the password in the error if it cannot)."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -173,7 +173,7 @@ class _Credentials(AuthBase):
 
 
 def _ca_file(api: Api) -> str | bool:
-    """The certificates to trust: the configured ones, else the system's, else those that come with `requests`."""
+    """The trusted certificates: the configured file, else the system's, else those of `requests`."""
     if api.ca_file is not None:
         return str(api.ca_file)
     return str(SYSTEM_CA_FILE) if SYSTEM_CA_FILE.exists() else True
@@ -181,13 +181,13 @@ def _ca_file(api: Api) -> str | bool:
 
 def _read_content(response: requests.Response) -> bytes:
     content = bytearray()
-    for piece in response.iter_content(64 * 1024):
-        content += piece
+    for chunk in response.iter_content(64 * 1024):
+        content += chunk
         if len(content) > MAX_RESPONSE_BYTES:
-            raise LinkDown("the answer is too long to be the API's")
+            raise LinkDown("the response is too long to be from the API")
     return bytes(content)
 
 
 def _host(url: str) -> str:
-    """Host and port of a URL; the URL may hold a password."""
+    """Host and port of a URL, without a password in it."""
     return url.partition("://")[2].partition("/")[0].rpartition("@")[2] or "an address without a host"

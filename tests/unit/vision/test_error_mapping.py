@@ -40,7 +40,7 @@ def reply(status: int, headers: Mapping[str, str] | None = None) -> HttpResponse
         (422, RequestRejected, ""),
         (400, RequestRejected, ""),
         (405, RequestRejected, ""),
-        (429, RateLimited, "limit of requests"),
+        (429, RateLimited, "rate limit reached"),
         (500, LinkDown, "the API is in trouble"),
         (503, LinkDown, "the API is in trouble"),
     ],
@@ -71,13 +71,13 @@ def test_what_is_between_the_client_and_the_api_is_the_links_fault(status: int) 
 
 def test_a_redirect_points_to_a_login() -> None:
     said = str(error_for(reply(302, {"Location": "http://portal/\n\x1b[31m"}), None, NOW_SECONDS))
-    assert "want a login" in said
+    assert "require a login" in said
     assert "\x1b" not in said
 
 
 def test_a_login_page_is_told_from_an_answer() -> None:
     said = str(error_for(reply(200, {"Content-Type": "text/html"}), None, NOW_SECONDS))
-    assert "a login page of the network, or a proxy, answers in its place" in said
+    assert "from a login page of the network or a proxy" in said
     assert "text/html" in said
 
 
