@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from agent.config import (
+    ClockSettings,
     Config,
     Conform,
     FootageFolder,
@@ -90,6 +91,8 @@ def test_every_key_reaches_its_field(read: Read, tmp_path: Path) -> None:
         max_seconds = 60
         [conform]
         enabled = false
+        audio = "drop"
+        reencode = true
         [spool]
         directory = "../spool"
         max_bytes = "1 GiB"
@@ -100,10 +103,14 @@ def test_every_key_reaches_its_field(read: Read, tmp_path: Path) -> None:
         encoding = "multipart"
         batch_clips = 100
         batch_bytes = "100 MB"
+        request_seconds = 20
+        vehicles = 5000
         linger_seconds = 0
         attempts = 9
         webhook_url = "https://fleet.example.com/hook"
         confirm = "poll"
+        [clock]
+        trust = "always"
         [log]
         level = "debug"
         format = "json"
@@ -133,7 +140,7 @@ def test_every_key_reaches_its_field(read: Read, tmp_path: Path) -> None:
         FootageFolder(path=Path("/media/other"), pattern=re.compile("(?P<camera>[FR])", re.IGNORECASE)),
     )
     assert config.limits == Limits(max_bytes=20_000_000, max_seconds=60)
-    assert config.conform == Conform(enabled=False)
+    assert config.conform == Conform(enabled=False, audio="drop", reencode=True)
     assert config.spool == SpoolSettings(
         directory=tmp_path / "../spool", max_bytes=2**30, min_free_bytes=0, remember_days=7
     )
@@ -142,11 +149,14 @@ def test_every_key_reaches_its_field(read: Read, tmp_path: Path) -> None:
         encoding="multipart",
         batch_clips=100,
         batch_bytes=100_000_000,
+        request_seconds=20.0,
+        vehicles=5000,
         linger_seconds=0.0,
         attempts=9,
         webhook_url="https://fleet.example.com/hook",
         confirm="poll",
     )
+    assert config.clock == ClockSettings(trust="always")
     assert config.log == LogSettings(level="debug", format="json")
 
 
