@@ -1,10 +1,10 @@
 """One file of footage on its way into the spool: its state, and what each observation makes of it.
 
-    found, or found changed ──► SETTLING ──────────────► READY ──► in the spool, or listed as refused:
-                                 ▲  ▲ │                   ▲ │      no longer tracked
-                                 │  │ └──► CONFORMING ────┘ │
-                                 │  └ being written, or no whole MP4 yet
-                                 └──────── no room in the spool
+    found, or found changed ──► SETTLING ──► READY ──► in the spool, or listed as refused: a row exists,
+                                 │ ▲ ▲        ▲ │      and the file is no longer tracked (nor is one that vanishes)
+                                 │ │ └────────┼─┘      no room in the spool: again after `rescan_seconds`
+                                 │ └ not finished yet: again after `settle_seconds`
+                                 └► CONFORMING┘        does not fit as it is
 
 Pure: nothing here looks at a file or a clock. Only the intake thread holds these values. They are not saved: after a
 restart the scan finds the same files again.

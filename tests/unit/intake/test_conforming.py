@@ -30,7 +30,7 @@ from agent.device.clock import Clock, FixedClock
 from agent.intake import planning, tracked
 from agent.intake.intake import Intake
 from agent.media import damage
-from agent.model import State, Verdict
+from agent.model import Footage, State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
 from simulator.recorder import recording
@@ -167,6 +167,23 @@ def test_the_intake_goes_on_while_something_is_cut(
     assert record.key.camera == 2
     gate()
     bench.await_records(5, State.WAITING)
+
+
+@needs_ffmpeg
+@pytest.mark.slow
+def test_new_footage_under_the_name_of_a_recording_that_is_being_cut_is_taken_in_too(
+    bench: Bench, footage: Footages, tmp_path: Path, gate: Callable[[], None]
+) -> None:
+    path = bench.put(footage("constant.mp4"))
+    bench.start()
+    await_ffmpeg(tmp_path)
+    (bench.card / "new").write_bytes(recording(5.0, size_bytes=20_000))
+    (bench.card / "new").rename(path)
+    (new,) = bench.await_records(1, State.WAITING)
+    assert new.footage == Footage.from_stat(path, path.stat())
+    gate()
+    records = bench.await_records(5, State.WAITING, State.REFUSED)
+    assert len({record.footage.size_bytes for record in records}) == 2
 
 
 @needs_ffmpeg

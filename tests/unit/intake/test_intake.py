@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,9 @@ from agent.config import (
 )
 from agent.device.clock import Clock, FixedClock
 from agent.device.safe_open import OpenFootage
+from agent.errors import Cancelled, SpoolError
 from agent.intake.handover import MAX_FILES
+from agent.intake.identify.reader import FootageReader
 from agent.intake.intake import Intake
 from agent.model import Footage, State, Verdict
 from agent.spool import NotTaken, Spool, Taken
@@ -518,6 +520,74 @@ def test_a_stop_between_batches_ends_the_intake(bench: Bench) -> None:
     intake._handover.on_taken = bench.stop.set
     intake.step()
     assert len(bench.states()) == MAX_FILES
+
+
+def open_footage_of(bench: Bench) -> list[Path]:
+    """The files on the card that this process has open."""
+    places: list[Path] = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            places.append(descriptor.readlink())
+    return [place for place in places if place.suffix == ".mp4" and place.is_relative_to(bench.card)]
+
+
+def test_a_batch_holds_its_files_open_until_it_is_spooled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for second in range(MAX_FILES + 10):
+        bench.record(second)
+    take_in_group = bench.spool.take_in_group
+    open_files: list[int] = []
+
+    def count_open(group: Sequence[Pieces], alive: Callable[[], None]) -> Sequence[list[Taken] | NotTaken]:
+        open_files.append(len(open_footage_of(bench)))
+        return take_in_group(group, alive)
+
+    monkeypatch.setattr(bench.spool, "take_in_group", count_open)
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 5.0)
+    assert open_files == [MAX_FILES, 10]
+    assert open_footage_of(bench) == []
+
+
+def test_files_that_are_not_taken_in_are_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.record(41, content=WHOLE[: len(WHOLE) // 2])
+    bench.record(name="no time in it.mp4")
+    writing = bench.record(42)
+    is_being_written = OpenFootage.is_being_written
+    monkeypatch.setattr(
+        OpenFootage, "is_being_written", lambda opened: opened.footage.path == writing or is_being_written(opened)
+    )
+    intake = bench.intake()
+    intake.step()
+    bench.pass_time(intake, 20.0)
+    assert bench.states() == [State.REFUSED]
+    assert open_footage_of(bench) == []
+
+
+@pytest.mark.parametrize("ending", [None, SpoolError("the disk failed"), Cancelled()])
+def test_files_in_the_batch_are_closed_when_the_intake_ends(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ending: Exception | None
+) -> None:
+    for second in range(3):
+        bench.record(second)
+    intake = bench.intake()
+    intake.step()
+    bench.seconds += 5.0
+    read = FootageReader.read
+
+    def end_at_the_second(reader: FootageReader, *arguments: Any, **options: Any) -> object:
+        if len(open_footage_of(bench)) == 2:
+            bench.stop.set()
+            if ending is not None:
+                raise ending
+        return read(reader, *arguments, **options)
+
+    monkeypatch.setattr(FootageReader, "read", end_at_the_second)
+    with suppress(SpoolError, Cancelled):
+        intake.step()
+    assert bench.stop.is_set()
+    assert bench.states() == []
+    assert open_footage_of(bench) == []
 
 
 def test_a_closed_file_is_taken_at_once(bench: Bench) -> None:
