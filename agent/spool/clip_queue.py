@@ -1,8 +1,4 @@
-"""The durable queue: persist-queue's SQLiteAckQueue with a due time, priorities, and many clips a transaction.
-
-The library commits once per operation, serves strictly in order of insertion and never forgets a row: its subclass
-adds what a batch upload needs, the way the library's own subclasses do, through the _SQL_* attributes.
-"""
+"""The durable queue of clips: priorities, due times, and many clips in a transaction."""
 
 from __future__ import annotations
 
@@ -10,9 +6,11 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 from agent.model import Clip, Footage, State, Upload, Verdict
 from agent.spool.queries import (
+    AWAITING_CLOCK,
     COLUMNS,
     DEFERRED,
     DELIVERED,
@@ -22,94 +20,109 @@ from agent.spool.queries import (
     SENDING,
     STATES,
     TABLE,
-    UNTIMED,
     decode,
     decode_lenient,
 )
 from agent.spool.records import Record, RowUnreadable
-from agent.spool.store import ClipTable
+from agent.spool.store import Store
 
 # No retry is ever set further ahead than this. A due time beyond it was written under a clock that has since been
 # set back, and would otherwise hold the clip for as long as the clock was wrong.
 MAX_DUE_SECONDS = 2 * 3600.0
-# The same for footage that was refused and is to be looked at again.
+# The same for footage that was refused and is to be inspected again.
 MAX_RETRY_AFTER_SECONDS = 2 * 86_400.0
 # A query takes 999 values in the oldest SQLite, and each identity is two of them.
 IDENTITIES_AT_ONCE = 400
 
 
-class ClipQueue(ClipTable):
-    """The clips of one spool, on their way.
+class ClipQueue(Store):
+    """The clips of one spool and their states.
 
-    All methods may be called from any thread; each is one transaction, durable when it returns, but for `claim`.
+    All methods may be called from any thread. Each is one transaction, durable when it returns, except `claim`. What
+    is passed a `db` is a step of a larger transaction.
+
+    Args:
+        directory, now, on_full: see `Store`.
+        clips_directory: where the stored files are.
     """
 
-    @property
-    def size(self) -> int:
-        """How many clips wait: counted, where the library keeps a number that drifts."""
-        return self.ledger.counts([State.WAITING])[State.WAITING].clips
+    def __init__(
+        self,
+        directory: Path,
+        clips_directory: Path,
+        now: Callable[[], float],
+        on_full: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(directory, now, on_full)
+        self._clips_directory = clips_directory
 
     def add(self, records: Iterable[Record], identity: str | None = None) -> list[int]:
         """Adds clips, all or none.
 
         Args:
-            identity: the footage's identity, where the record no longer knows the footage itself.
+            identity: the footage's identity, where the record does not know the footage itself.
 
         Returns:
             Their numbers.
 
         Raises:
-            sqlite3.IntegrityError: one of them is there already.
+            sqlite3.IntegrityError: one of them is in the queue already.
         """
         with self.transaction() as db:
             return [self.enter(db, record, identity) for record in records]
 
     def enter(self, db: sqlite3.Connection, record: Record, identity: str | None = None) -> int:
-        """Adds one clip within a transaction; see `add`."""
-        # A refusal that has lapsed: the footage has become a clip after all.
-        self.forget_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
+        """Adds one clip; see `add`."""
+        # A refusal that has expired: the footage has become a clip after all.
+        self.delete_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
         return self.insert(db, record, identity=identity)
 
     def refuse_footage(self, footage: Footage, reason: str, rules: str, retry_after_seconds: float | None) -> None:
         """Lists footage that did not become a clip, with the reason.
 
         Args:
-            rules: digest of the settings that led to the refusal: with others, the footage is looked at anew.
-            look_again_seconds: when the refusal lapses by itself; None for never.
+            rules: fingerprint of the settings that led to the refusal; with other settings it expires.
+            retry_after_seconds: when the refusal expires by itself; None for never.
         """
         now = self.now()
         due = now + retry_after_seconds if retry_after_seconds is not None else 0.0
         record = Record(0, State.REFUSED, footage, None, None, due=due)
         with self.transaction() as db:
-            self.forget_where(db, "identity = ? AND rules IS NOT NULL", (footage.identity,))
+            self.delete_where(db, "identity = ? AND rules IS NOT NULL", (footage.identity,))
             self.insert(db, record.changed(State.REFUSED, reason, _utc(now)), rules=rules)
 
-    def note_sighting(self, identity: str, clip: int) -> None:
-        """Remembers that footage of this identity is a clip that the spool knows already."""
-        with self.transaction() as db:
-            self.sight(db, identity, clip)
-
-    def note_again(self, db: sqlite3.Connection, clip: Clip, id: int) -> None:
-        """Notes within a transaction that footage holds a clip that the spool knows already: the recorder moved,
-        locked or touched it.
+    def note_relocated(self, db: sqlite3.Connection, clip: Clip, id: int) -> None:
+        """Notes that footage is the recording of a known clip: the recorder moved, locked or touched it.
 
         Args:
             clip: what was made of the footage now.
-            id: the clip that the spool has of it.
+            id: the known clip.
         """
-        self.sight(db, clip.footage.identity, id)
+        self.add_alias(db, clip.footage.identity, id)
         self.rewrite(db, decode(self.row(db, id)).relocated(clip, _utc(self.now())))
 
     @staticmethod
-    def sight(db: sqlite3.Connection, identity: str, clip: int) -> None:
-        """Remembers within a transaction that footage with this identity, or of a video with this key, is that clip."""
+    def add_alias(db: sqlite3.Connection, identity: str, clip: int) -> None:
+        """Remembers that footage with this identity, or with this original key (`records.key_text`), is that clip."""
         db.execute("INSERT OR REPLACE INTO sighting VALUES (?, ?)", (identity, clip))
 
-    def states_of(self, identities: Sequence[str]) -> dict[str, State]:
-        """What became of pieces of footage, of each the state that is furthest from delivered.
+    def replace_by_alias(self, id: int | None, clip: int, *identities: str) -> None:
+        """Deletes a row, if there is one, and remembers its identities as aliases of the clip with the same recording.
 
-        A footage-level refusal that has lapsed counts as never seen; so does one that lies further ahead than any is
-        set: the clock was set back since. Footage that is to be inspected is not in what is returned.
+        Args:
+            id: the row that is deleted.
+            clip: the clip that stays.
+        """
+        with self.transaction() as db:
+            for identity in identities:
+                self.add_alias(db, identity, clip)
+            self.delete_where(db, "_id = ?", (id,))
+
+    def states_of(self, identities: Sequence[str]) -> dict[str, State]:
+        """The states of footage, by identity; of several clips the one that is furthest from delivered.
+
+        Footage that is to be inspected is missing from the result. That includes an expired refusal, and one that
+        expires later than any is set for: the clock was set back since.
         """
         now = self.now()
         found: dict[str, set[int]] = {}
@@ -124,17 +137,12 @@ class ClipQueue(ClipTable):
             )
             values = (*page, now, now + MAX_RETRY_AFTER_SECONDS, *page)
             for identity, code in self.rows(query, values):
-                # A state that is damaged is put right at the next start, and blocks the footage until then.
+                # A damaged state is repaired at the next start, and blocks the footage until then.
                 found.setdefault(identity, set()).add(code if code in STATES else SENDING)
         return {identity: STATES[min(codes - {DELIVERED} or codes)] for identity, codes in found.items()}
 
-    @property
-    def revision(self) -> int:
-        """A number that grows whenever a row changes: what was read from the rows holds as long as it stays."""
-        return self._db.total_changes
-
     def has_refusal_expired(self, after: float, until: float) -> bool:
-        """Whether the refusal of a piece of footage lapsed in this time, in Unix seconds; see `states_of`."""
+        """Whether the refusal of any footage expired in this interval of Unix seconds; see `states_of`."""
         query = f"SELECT 1 FROM {TABLE} WHERE status = ? AND (due > ? AND due <= ? OR due > ?) LIMIT 1"
         values = (REFUSED, after, until, until + MAX_RETRY_AFTER_SECONDS)
         return bool(self.rows(query, values))
@@ -143,25 +151,25 @@ class ClipQueue(ClipTable):
         """Takes the next batch: its clips are SENDING when this returns.
 
         Args:
-            choose: given the clips that are ready, most urgent first, says which to take; it need not read them all.
+            choose: selects from the ready clips, which come most urgent first; it need not read them all.
 
         Returns:
-            The batch, and the numbers of the damaged rows that were met on the way: they are passed over.
+            The batch, and the numbers of the damaged rows that were skipped.
         """
         damaged: list[int] = []
-        # A claim that a power cut undoes is what the next start would undo.
+        # Not synced: if a power cut loses the claim, start-up would have reset it anyway.
         with self.transaction(durable=False) as db:
             self._promote(db)
             taken = list(choose(self._ready(db, damaged)))
             db.executemany(f"UPDATE {TABLE} SET status = {SENDING} WHERE _id = ?", [(u.id,) for u in taken])
         return taken, damaged
 
-    def count_ready(self, most: int) -> int:
-        """How many clips could be claimed now; counting ends at `most`."""
+    def count_ready(self, limit: int) -> int:
+        """How many clips could be claimed now; counting ends at `limit`."""
         with self.transaction() as db:
             self._promote(db)
             query = f"SELECT COUNT(*) FROM (SELECT 1 FROM {TABLE} WHERE status = {READY} LIMIT ?)"
-            return int(db.execute(query, (most,)).fetchone()[0])
+            return int(db.execute(query, (limit,)).fetchone()[0])
 
     def release(self, ids: Iterable[int]) -> None:
         """Gives clips back untouched, as if they had never been claimed."""
@@ -171,12 +179,12 @@ class ClipQueue(ClipTable):
             )
 
     def release_all(self) -> None:
-        """Gives back whatever is in flight: for a stop that cannot wait for the sender."""
+        """Gives back whatever is in flight, for a shutdown that cannot wait for the sender."""
         with self.transaction() as db:
             db.execute(f"UPDATE {TABLE} SET status = {READY} WHERE status = {SENDING}")
 
     def settle(self, verdicts: Mapping[int, Verdict]) -> tuple[list[Record], list[int]]:
-        """Carries out the verdicts of one batch, all or none.
+        """Writes the verdicts of one batch, all or none.
 
         Returns:
             The clips as they are now, and the numbers of rows that are too damaged to carry their verdict.
@@ -206,10 +214,10 @@ class ClipQueue(ClipTable):
         return [*readable, *settled], damaged
 
     def retry(self, ids: Iterable[int]) -> list[Record]:
-        """Makes refused, held and deferred clips ready again, with all their attempts; forgets refused footage.
+        """Makes refused, held and deferred clips ready again, with all their attempts; deletes refusals of footage.
 
         Returns:
-            The clips that were changed: WAITING, or REFUSED for footage that the next scan will inspect anew.
+            The clips that were changed: WAITING, or REFUSED for footage that the next scan will inspect again.
         """
         changed = []
         with self.transaction() as db:
@@ -221,7 +229,7 @@ class ClipQueue(ClipTable):
                 if record.state not in (State.REFUSED, State.HELD, State.WAITING):
                     continue
                 if record.stored is None:
-                    self.forget_where(db, "_id = ?", (id,))
+                    self.delete_where(db, "_id = ?", (id,))
                 else:
                     again = record.changed(State.WAITING, "asked for by hand", _utc(self.now()))
                     record = replace(again, due=0.0, attempts=0, batch_failures=0, max_batch_clips=None, clock=None)
@@ -229,41 +237,43 @@ class ClipQueue(ClipTable):
                 changed.append(record)
         return changed
 
-    def decide_untimed(self, record: Record, prepare: Callable[[], None], named: str | None = None) -> bool:
-        """Writes a clip that was held for its time as it is now.
+    def resolve_awaiting_clock(
+        self, record: Record, prepare: Callable[[], None], original_key: str | None = None
+    ) -> bool:
+        """Writes what was decided for a clip that waited for the clock.
 
         Args:
-            prepare: called before its row is written, while nobody else can take or change the clip.
-            named: the key of the video that its footage claims to be; see `Ledger.of_named`.
+            prepare: called before the row is written, while nobody else can claim or change the clip.
+            original_key: `records.key_text` of the key that its footage claims; see `Ledger.with_original_key`.
 
         Returns:
-            Whether it was still held; if not, nothing was done.
+            Whether it still waited for the clock; if not, nothing was done.
         """
         with self.transaction() as db:
-            query = f"SELECT 1 FROM {TABLE} WHERE _id = ? AND status = {UNTIMED}"
+            query = f"SELECT 1 FROM {TABLE} WHERE _id = ? AND status = {AWAITING_CLOCK}"
             if db.execute(query, (record.id,)).fetchone() is None:
                 return False
             prepare()
             self.rewrite(db, record)
-            if named is not None:
-                self.sight(db, named, record.id)
+            if original_key is not None:
+                self.add_alias(db, original_key, record.id)
         return True
 
-    def forget(self, id: int) -> None:
-        """Drops a row: the scan will take its footage for new."""
+    def delete(self, id: int) -> None:
+        """Deletes a row: the next scan takes its footage as new."""
         with self.transaction() as db:
-            self.forget_where(db, "_id = ?", (id,))
+            self.delete_where(db, "_id = ?", (id,))
 
     def drop_outdated_refusals(self, rules: Iterable[str]) -> int:
-        """Forgets footage that was refused under other settings than these, so that the scan inspects it anew.
+        """Deletes refusals of footage under other settings than these, so that the next scan inspects it again.
 
         Returns:
-            How many were forgotten.
+            How many were deleted.
         """
         current = list(rules)
         marks = ",".join("?" * len(current))
         with self.transaction() as db:
-            return self.forget_where(db, f"rules IS NOT NULL AND rules NOT IN ({marks})", current)
+            return self.delete_where(db, f"rules IS NOT NULL AND rules NOT IN ({marks})", current)
 
     def _promote(self, db: sqlite3.Connection) -> None:
         now = self.now()
@@ -275,7 +285,7 @@ class ClipQueue(ClipTable):
             )
 
     def _ready(self, db: sqlite3.Connection, damaged: list[int]) -> Iterator[Upload]:
-        # Left to itself, SQLite takes the other index of the states, and sorts all that wait for each batch.
+        # Without INDEXED BY, SQLite takes the other index of the states, and sorts all that wait for each batch.
         rows = db.execute(
             f"SELECT {COLUMNS} FROM {TABLE} INDEXED BY clip_ready WHERE status = {READY} ORDER BY priority DESC, _id"
         )

@@ -1,7 +1,7 @@
-"""The stored files: hard link first, copy where links are impossible, and durable before anything relies on them.
+"""The stored files: hard links, or copies where links are impossible, durable before anything relies on them.
 
-A stored file's name says all that delivery needs, so that the queue can be rebuilt from the files alone: if the
-queue's database is lost, or the power goes between storing the file and writing its row, nothing else is lost.
+The name of a stored file contains all that delivery needs, so that the queue can be rebuilt from the files alone: if
+the database is lost, or the power goes between storing the file and writing its row, nothing else is lost.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _NAME = re.compile(
     re.ASCII,
 )
 _STAMP = "%Y%m%dT%H%M%SZ"
-_SET_SUFFIX = ".set"
+_MULTI_PART_SUFFIX = ".set"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredName:
-    """What the name of a stored file says."""
+    """The content of a stored file's name."""
 
     key: ClipKey
     priority: int
@@ -57,27 +57,27 @@ class StoredName:
     @property
     def text(self) -> str:
         """The name itself."""
-        video, clock = self.key, self.clock
+        key, clock = self.key, self.clock
         return (
-            f"{video.start:{_STAMP}}_{video.end:{_STAMP}}_{_quoted(video.registration)}"
-            f"_{video.camera}_p{self.priority}"
+            f"{key.start:{_STAMP}}_{key.end:{_STAMP}}_{_quoted(key.registration)}"
+            f"_{key.camera}_p{self.priority}"
             + (f"_b{clock.boot_id},{clock.boot_began},{clock.lag_seconds}" if clock else "")
             + f"_{self.identity}-{self.piece}.mp4"
         )
 
 
 def name_for(clip: Clip) -> str:
-    """The stored file's name: the same footage gets the same name again, so a repeated intake leaves no second file."""
+    """The stored file's name. The same footage always gets the same one: a repeated intake leaves no second file."""
     return StoredName(clip.key, clip.priority, clip.footage.identity, clip.piece, clip.clock).text
 
 
 def _quoted(registration: str) -> str:
-    """Letters of other scripts stay as they are: quoted, twenty would not fit into a file's name (255 bytes)."""
+    """Letters of other scripts stay as they are: quoted, twenty would exceed the length of a file name (255 bytes)."""
     return "".join(c if c > "\x7f" and c.isalnum() else quote(c, safe="").replace("_", "%5F") for c in registration)
 
 
 def read_name(name: str) -> StoredName | None:
-    """What a file in the clips directory holds; None if it is not a stored clip."""
+    """Parses the name of a file in the clips directory; None if it is not a stored clip."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -87,22 +87,22 @@ def read_name(name: str) -> StoredName | None:
         )
     except ValueError:
         return None
-    video = ClipKey(unquote(match["registration"]), int(match["camera"]), start, end)
+    key = ClipKey(unquote(match["registration"]), int(match["camera"]), start, end)
     clock = UntrustedClock(match["boot"], int(match["began"]), int(match["lag"])) if match["boot"] else None
-    return StoredName(video, int(match["priority"]), match["identity"], int(match["piece"]), clock)
+    return StoredName(key, int(match["priority"]), match["identity"], int(match["piece"]), clock)
 
 
 def piece_of(name: str) -> tuple[str, int] | None:
-    """The identity and the piece in the name of a stored file, without a look at the rest of it; None for others."""
+    """The identity and the piece in a stored file's name, without parsing the rest of it; None for other files."""
     identity, _, piece = name.removesuffix(".mp4").rpartition("_")[2].partition("-")
     return (identity, int(piece)) if piece.isascii() and piece.isdigit() else None
 
 
 class ClipFiles:
-    """The directory of stored clips.
+    """The directory of stored clips. Keeps no state in memory, and may be used from any thread.
 
     Args:
-        directory: where the files lie; made, with its entry in the parent made durable, if it is not there.
+        directory: where the files are; it is made, durably, if need be.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -112,12 +112,12 @@ class ClipFiles:
             leftover.unlink()
 
     def store(self, clip: Clip, source: OpenFootage | Path, *, max_copy_bytes: int) -> bool:
-        """Gives the bytes of a clip the spool's own name. They are durable after `examine`, the name after `sync`.
+        """Links or copies the bytes of a clip. They are durable after `examine`, their name after `sync`.
 
         Args:
-            clip: names the file.
+            clip: determines the name.
             source: the footage itself, or a piece that was cut from it.
-            max_copy_bytes: room for a copy, in bytes; a hard link needs none.
+            max_copy_bytes: space for a copy; a hard link needs none.
 
         Returns:
             Whether they had to be copied.
@@ -125,7 +125,7 @@ class ClipFiles:
         Raises:
             FootageGone: the source has no name any more, or changed since it was opened.
             FootageRefused: the source cannot be read.
-            SpoolFull: a copy is needed and there is no room for it.
+            SpoolFull: a copy is needed and there is no space for it.
             OSError: the disk failed.
         """
         target = self.directory / name_for(clip)
@@ -142,11 +142,11 @@ class ClipFiles:
         return False
 
     def sync(self) -> None:
-        """Makes the names of stored files durable: fsync of a file does not save its directory entry (fsync(2))."""
+        """Makes the names of stored files durable."""
         sync_directory(self.directory)
 
     def begin_multi_part(self, footage: Footage) -> None:
-        """Notes, durably, that pieces of this footage are being stored and belong together."""
+        """Notes durably that several pieces of this footage are being stored, all or none."""
         note = self._note_of(footage.identity)
         with note.open("w") as file:
             json.dump([str(footage.path), footage.size_bytes, footage.modified_ns], file)
@@ -155,13 +155,13 @@ class ClipFiles:
         self.sync()
 
     def end_multi_part(self, identity: str) -> None:
-        """The pieces are all in the queue, or all gone."""
+        """Removes that note: the pieces are all in the queue, or all removed."""
         self._note_of(identity).unlink(missing_ok=True)
 
     def unfinished_multi_parts(self) -> dict[str, Footage | None]:
-        """The footage whose pieces the power cut short in being stored, by identity; None if its note is damaged."""
+        """The footage whose pieces were being stored when the power went, by identity; None if its note is damaged."""
         found: dict[str, Footage | None] = {}
-        for note in self._ending(_SET_SUFFIX):
+        for note in self._ending(_MULTI_PART_SUFFIX):
             try:
                 path, size_bytes, modified_ns = json.loads(note.read_text())
                 found[note.stem] = Footage(Path(path), size_bytes, modified_ns)
@@ -170,21 +170,21 @@ class ClipFiles:
         return found
 
     def _ending(self, suffix: str) -> list[Path]:
-        """The files whose names end so; unlike a glob it needs no memory for all others."""
+        """The files whose names end so. Unlike a glob, this needs no memory for all others."""
         return [self.directory / name for name in self.names() if name.endswith(suffix)]
 
     def _note_of(self, identity: str) -> Path:
-        return self.directory / f"{identity}{_SET_SUFFIX}"
+        return self.directory / f"{identity}{_MULTI_PART_SUFFIX}"
 
     def remove(self, name: str) -> None:
-        """Removes a stored file; one that is gone already is no error."""
+        """Removes a stored file, if it exists."""
         (self.directory / name).unlink(missing_ok=True)
 
     def rename(self, name: str, to: str) -> None:
-        """Gives a stored file another name, durably; if it has that one already, it was renamed before a power cut.
+        """Renames a stored file durably. If it has that name already, it was renamed before a power cut.
 
         Raises:
-            OSError: it is not there, or the disk failed.
+            OSError: it does not exist, or the disk failed.
         """
         try:
             (self.directory / name).rename(self.directory / to)
@@ -197,7 +197,7 @@ class ClipFiles:
         return (self.directory / name).is_file()
 
     def was_written_to(self, stored: Stored) -> bool:
-        """Whether a stored file is there and is not as it was when it was stored."""
+        """Whether a stored file exists and was written to since it was stored."""
         try:
             found = (self.directory / stored.name).lstat()
         except OSError:
@@ -211,14 +211,14 @@ class ClipFiles:
                 yield entry.name
 
     def examine(self, name: str, linked_from: OpenFootage | None = None, *, is_durable: bool = False) -> Stored:
-        """The stored file as it is on disk now, its data made durable first: the recorder need not have done that.
+        """The stored file as it is on disk now. Its data is made durable first: recorders need not have done that.
 
         Args:
             linked_from: the same file, open already.
             is_durable: it has been made durable already.
 
         Raises:
-            OSError: it is not there or cannot be read.
+            OSError: it does not exist or cannot be read.
         """
         if linked_from is not None:
             return _examine(linked_from.file.fileno(), name, is_durable=is_durable)
@@ -297,7 +297,7 @@ def _copy(source: OpenFootage, target: Path, max_bytes: int) -> None:
 
 
 def _pump(reading: int, writing: int, size_bytes: int) -> None:
-    """Copies inside the kernel; ends early at the end of a file that shrank, which the caller notices."""
+    """Copies inside the kernel. Ends early if the file shrank, which the caller notices."""
     copied = 0
     while copied < size_bytes:
         sent = os.sendfile(writing, reading, copied, min(COPY_CHUNK_BYTES, size_bytes - copied))

@@ -1,4 +1,4 @@
-"""Keeps a second process out of a spool: two writers would each think that the other's clips in flight are theirs."""
+"""Keeps a second process out of a spool: each would take the other's clips in flight for its own."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from pathlib import Path
 
 from agent.errors import SpoolLocked
 
-# The file always has the same length, so that to write into it needs no new block on a disk that is full.
+# The file always has the same length: writing to it needs no new block on a full disk.
 CONTENT_BYTES = 32
 CLEAN = "clean"
 
 
 class SpoolLock:
-    """An exclusive lock that lasts until `release` or until the process ends, however it ends (flock(2)).
+    """An exclusive lock, held until `release` or the end of the process, however it ends (flock(2)).
+
+    Used by the main thread only.
 
     Args:
         directory: the spool's directory.
 
     Attributes:
-        after_crash: the last one who had it did not end in order: power cut, kill, or a part that failed.
+        after_crash: the last process that held it did not end in order: power cut, kill, or a failed part.
 
     Raises:
         SpoolLocked: another process has it; the message names the process.
@@ -34,7 +36,7 @@ class SpoolLock:
         except BlockingIOError as exc:
             os.close(self._fd)
             raise SpoolLocked(
-                f"another vision-ingest (process {content or 'unknown'}) works with {directory}. Only one may: stop it "
+                f"another vision-ingest (process {content or 'unknown'}) uses {directory}. Only one may: stop it "
                 f"first (sudo systemctl stop vision-ingest), or give this one another spool.directory."
             ) from exc
         self.after_crash = content not in ("", CLEAN)
@@ -42,10 +44,10 @@ class SpoolLock:
         os.fsync(self._fd)
 
     def release(self, *, clean: bool = True) -> None:
-        """Lets others in; to do it twice is no error.
+        """Lets other processes in; releasing twice is allowed.
 
         Args:
-            clean: the spool was left in order; if not, whoever comes next looks at it more closely.
+            clean: the spool was left in order; if not, the next process checks it whole.
         """
         if self._fd >= 0:
             if clean:

@@ -1,4 +1,4 @@
-"""The reading side of the spool's database: what `status`, `clips` and `why` show, and the daemon itself asks."""
+"""Reads the spool's database, for the daemon and for `status`, `clips` and `why`; and what its columns mean."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from agent.spool.records import Record, RowUnreadable, from_json
 DATABASE = "clips.db"
 TABLE = "spool_clips"
 
-# persist-queue's own codes where it has one: AckStatus ready, unack, acked and ack_failed are 1, 2, 5 and 9, and
-# whatever is below unack (inited, 0) waits too. A clip whose retry lies in the future waits under 0, so that the
-# index of those that are ready holds nothing that must be skipped.
+# persist-queue's own codes (AckStatus) where it has one: inited 0, ready 1, unack 2, acked 5, ack_failed 9. A clip
+# whose retry is due later waits under 0, so that the index of those that are ready holds nothing that must be skipped.
 DEFERRED, READY, SENDING, ACCEPTED, HELD, DELIVERED, LOST, REFUSED = 0, 1, 2, 3, 4, 5, 8, 9
 CODES = {
     State.WAITING: READY,
@@ -31,9 +30,11 @@ CODES = {
     State.LOST: LOST,
     State.REFUSED: REFUSED,
 }
-# A clip that is held for its time has a code of its own too: it waits for this device's clock, not for a due time.
-UNTIMED = 6
-STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING, UNTIMED: State.HELD}
+# A clip that is held until this device's clock is trusted has a code of its own too, since no due time ends that.
+AWAITING_CLOCK = 6
+STATES = {code: state for state, code in CODES.items()} | {DEFERRED: State.WAITING, AWAITING_CLOCK: State.HELD}
+# The states whose clips have a stored file.
+STORED_STATES = (State.WAITING, State.SENDING, State.ACCEPTED, State.HELD, State.REFUSED)
 COLUMNS = "_id, data, status, due, priority"
 PAGE_ROWS = 500
 PAGE_IDS = 10_000
@@ -50,11 +51,11 @@ class Count:
 
 
 class Ledger:
-    """Reads the rows.
+    """Reads the rows. All methods may be called from any thread.
 
     Args:
         connection: an open database.
-        lock: held around each use of the connection, which threads share.
+        lock: guards the connection: held around each query.
     """
 
     def __init__(self, connection: sqlite3.Connection, lock: AbstractContextManager[object]) -> None:
@@ -62,9 +63,9 @@ class Ledger:
         self._lock = lock
 
     def counts(self, states: Iterable[State] = State) -> dict[State, Count]:
-        """Clips and bytes of each of these states; one without clips is there with zeros.
+        """Clips and bytes of each of these states, zeros included.
 
-        A state that nobody knows, in a damaged row, is counted as lost where all are counted.
+        Where all states are counted, a row with a damaged state counts as lost.
         """
         sums = dict.fromkeys(states, Count())
         codes = codes_of(sums)
@@ -75,27 +76,24 @@ class Ledger:
         return sums
 
     def record(self, id: int) -> Record | None:
-        """One clip by its number; None if there is none."""
+        """The clip with this number; None if there is none."""
         return next(self._records("_id = ?", (id,), "_id"), None)
 
     def records(self, states: Sequence[State] = ()) -> Iterator[Record]:
-        """The clips in these states, or all, oldest first.
-
-        Without a choice of states those are shown too whose state is damaged.
-        """
+        """The clips in these states, oldest first. Without states: all, also those whose state is damaged."""
         return map(decode_lenient, self.rows_in(states, COLUMNS) if states else self._all_rows())
 
     def rows_in(self, states: Iterable[State], columns: str) -> Iterator[Any]:
         """Columns of the clips in these states, oldest first.
 
-        Reads a page at a time, so that a ledger of any length needs little memory and holds no lock for long. Each
-        question for numbers goes through all that are in these states: it brings the numbers of many pages.
+        Reads page by page: that needs little memory, and holds the lock only shortly. The query for numbers has to
+        read all clips in these states, so it returns the numbers of many pages.
         """
         codes = codes_of(states)
         last = 0
         while True:
             ids = self._rows(
-                # The + keeps SQLite from going through the rows themselves, those of all states.
+                # The + keeps SQLite from reading the rows of all states in the order of _id.
                 f"SELECT _id FROM {TABLE} WHERE +_id > ? AND status IN ({codes}) ORDER BY +_id LIMIT {PAGE_IDS}",
                 (last,),
             )
@@ -119,7 +117,7 @@ class Ledger:
             last = page[-1][0]
 
     def of_footage(self, identity: str) -> list[Record]:
-        """The clips that footage gave, and those that it was found to hold once more, with all pieces of their set."""
+        """The clips of footage, and those that it is an alias of, with all pieces of their recordings."""
         seen = f"SELECT {{}} FROM sighting JOIN {TABLE} AS clip ON clip._id = sighting.clip WHERE sighting.identity = ?"
         condition = (
             f"rules IS NULL AND (identity = ? OR _id IN ({seen.format('clip._id')})"
@@ -127,20 +125,20 @@ class Ledger:
         )
         return list(self._records(condition, (identity,) * 3, "_id"))
 
-    def of_named(self, key: str) -> list[Record]:
-        """The clips whose footage claims to be this video, and whose times were put right."""
+    def with_original_key(self, key: str) -> list[Record]:
+        """The clips whose footage claims this key (`records.key_text`), and whose times were corrected."""
         return list(self._records("_id IN (SELECT clip FROM sighting WHERE identity = ?)", (key,), "_id"))
 
-    def of_video(self, key: str) -> list[Record]:
-        """The clips that the API would take for the same video (`records.video_key`)."""
+    def with_key(self, key: str) -> list[Record]:
+        """The clips with this key (`records.key_text`): the API could not tell them apart."""
         return list(self._records("video = ?", (key,), "_id"))
 
-    def untimed(self) -> list[Record]:
-        """The clips that are held because this device's clock is not trusted yet, oldest first."""
-        return list(self._records("status = ?", (UNTIMED,), "_id"))
+    def awaiting_clock(self) -> list[Record]:
+        """The clips that wait until this device's clock is trusted, oldest first."""
+        return list(self._records("status = ?", (AWAITING_CLOCK,), "_id"))
 
     def next_due(self) -> float | None:
-        """Unix seconds when the next deferred or held clip is to be looked at again; None if there is none."""
+        """Unix seconds when the next deferred or held clip is due; None if there is none."""
         query = f"SELECT MIN(due) FROM {TABLE} WHERE status = ?"
         dues = [row[0] for code in (DEFERRED, HELD) for row in self._rows(query, (code,)) if row[0] is not None]
         return min(dues, default=None)
@@ -155,14 +153,14 @@ class Ledger:
 
 
 def codes_of(states: Iterable[State]) -> str:
-    """The codes of these states, for a question."""
+    """The codes of these states, for SQL's IN."""
     wanted = set(states)
     return ",".join(str(code) for code, state in STATES.items() if state in wanted)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """What SQLite reports, as a decision.
+    """Translates SQLite's errors, except IntegrityError.
 
     Raises:
         SpoolFull: there is no room on the disk.
@@ -179,7 +177,7 @@ def translated() -> Iterator[None]:
 
 
 def as_text(value: bytes) -> str:
-    """Text of the database, whatever damage did to it: SQLite's own reading would end the whole query."""
+    """Text of the database, however damaged: an error in one value would end the whole query."""
     return value.decode("utf-8", "replace")
 
 
@@ -199,10 +197,10 @@ def decode(row: Sequence[Any]) -> Record:
 
 
 def content_of(data: Any) -> Any:
-    """What the JSON of a row says.
+    """The JSON of a row.
 
     Raises:
-        RowUnreadable: it is no JSON.
+        RowUnreadable: it is not JSON.
     """
     try:
         return json.loads(data)
@@ -211,7 +209,7 @@ def content_of(data: Any) -> Any:
 
 
 def decode_lenient(row: Sequence[Any]) -> Record:
-    """The record of a row; of a damaged one, what is left: it must stay in sight."""
+    """The record of a row; of a damaged one what is left of it, so that it stays visible."""
     try:
         return decode(row)
     except RowUnreadable as exc:
@@ -221,7 +219,7 @@ def decode_lenient(row: Sequence[Any]) -> Record:
 
 @contextmanager
 def open_ledger(directory: Path) -> Iterator[Ledger]:
-    """The ledger of a spool for reading only, beside a running daemon or without one.
+    """The ledger of a spool, read only, whether a daemon uses it or not.
 
     Args:
         directory: the spool's directory.

@@ -1,30 +1,30 @@
-"""A damaged queue is set aside, and what SQLite still reads of it is put into a new one.
+"""A damaged queue is set aside, and the rows that SQLite can still read are copied into a new one.
 
-What cannot be read comes back otherwise: the names of the stored files say all that delivery needs, and the scan finds
-the footage. Only the memory of what was delivered is lost with a row: such a clip may be sent again, as an update.
+The rest is restored otherwise: the names of the stored files contain all that delivery needs, and the scan finds the
+footage. Only the memory of what was delivered is lost with a row: such a clip may be sent again, as an update.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from agent.device.durable import sync_directory
-from agent.errors import SpoolFull
-from agent.spool import schema
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.files import read_name
 from agent.spool.maintenance import Maintenance
 from agent.spool.queries import COLUMNS, DATABASE, READY, SENDING, TABLE, as_text, decode
 from agent.spool.records import Record, RowUnreadable
+from agent.spool.store import ROW, check_layout, with_reserve
 
 log = structlog.get_logger()
 
@@ -32,27 +32,27 @@ SET_ASIDE = f"{DATABASE}.damaged-"
 # Enough to learn from; more would fill the card.
 KEPT = 3
 BATCH_ROWS = 500
-# Where the largest number cannot be read any more.
-MOST_ROWS = 1 << 32
-# So many vain questions are asked of a damaged database before the rest of it is given up.
-MOST_FAILURES = 20_000
-# A database that is not larger is checked at each start.
+# Assumed where the largest number cannot be read.
+MAX_ROWS = 1 << 32
+# After so many queries that failed, the rest of a damaged database is given up.
+MAX_FAILURES = 20_000
+# A database up to this size is checked at each start.
 SMALL_BYTES = 16 << 20
-# Python cannot read the garbled name of a column.
+# UnicodeDecodeError: Python cannot read the garbled name of a column.
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
-# What is wrong with the device, not with the database: these words of SQLite's never set a database aside.
-_OF_THE_DEVICE = ("locked", "is full", "I/O error", "unable to open", "out of memory")
+# Errors of the device, in SQLite's words. They are no damage: the database stays where it is.
+_DEVICE_ERRORS = ("locked", "is full", "I/O error", "unable to open", "out of memory")
 
 
 @dataclass(frozen=True, slots=True)
-class Salvage:
+class Rebuild:
     """What became of a damaged queue.
 
     Args:
         set_aside: the name of the damaged database now.
         reason: what is wrong with it, in SQLite's words.
-        rows: how many rows were put into the new queue.
-        unreadable: how many rows were met that are damaged themselves.
+        rows: how many rows were copied into the new queue.
+        unreadable: how many rows were found that are damaged themselves.
     """
 
     set_aside: str
@@ -68,11 +68,11 @@ def open_queue(
     on_full: Callable[[], object],
     *,
     full_check: bool,
-) -> tuple[ClipQueue, Salvage | None]:
-    """Opens the queue; a damaged one is replaced, once: if the new one is damaged too, that ends the start.
+) -> tuple[ClipQueue, Rebuild | None]:
+    """Opens the queue. A damaged one is replaced, once: if the new one is damaged too, start-up fails.
 
     Args:
-        thorough: check all of it, however large: the last run did not end in order.
+        full_check: check all of it, however large: the last run did not end in order.
 
     Raises:
         sqlite3.Error: it cannot be opened, or the new one cannot be used either.
@@ -89,20 +89,20 @@ def open_queue(
         reason = str(exc)
     aside = _set_aside(database, now())
     queue = ClipQueue(directory, clips_directory, now, on_full)
-    salvage = Salvage(aside.name, reason, *_save_rows(aside, queue))
+    rebuild = Rebuild(aside.name, reason, *_copy_rows(aside, Maintenance(queue)))
     log.warning(
         "queue_damaged",
         reason=reason,
         set_aside=str(aside),
-        rows_saved=salvage.rows,
-        rows_unreadable=salvage.unreadable,
-        effect="a new queue was made; the rest comes back from the stored files and the footage",
+        rows_saved=rebuild.rows,
+        rows_unreadable=rebuild.unreadable,
+        effect="a new queue was made; the rest is restored from the stored files and the footage",
     )
-    return queue, salvage
+    return queue, rebuild
 
 
 def is_small(database: Path) -> bool:
-    """Whether a database costs so little to check that it is done at each start."""
+    """Whether a database is small enough to be checked at each start."""
     return database.stat().st_size <= SMALL_BYTES
 
 
@@ -119,24 +119,23 @@ def _check(database: Path, *, full_check: bool) -> None:
         raise sqlite3.DatabaseError("it is empty")
     with closing(sqlite3.connect(database)) as connection:
         connection.text_factory = as_text
-        schema.check_version(connection)
-        schema.check_columns(connection)
+        check_layout(connection)
         if full_check or is_small(database):
-            (said,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if said != "ok":
-                raise sqlite3.DatabaseError(said)
+            (result,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if result != "ok":
+                raise sqlite3.DatabaseError(result)
 
 
 def _is_damage(error: Exception, database: Path) -> bool:
-    words = str(error)
-    if "readonly" in words:
+    message = str(error)
+    if "readonly" in message:
         # A header that is damaged in the right place forbids writing too.
         return os.access(database, os.W_OK)
-    return not any(of_the_device in words for of_the_device in _OF_THE_DEVICE)
+    return not any(device_error in message for device_error in _DEVICE_ERRORS)
 
 
 def _set_aside(database: Path, now: float) -> Path:
-    """Renames the database with its log; the log first, which SQLite would else play into the new database."""
+    """Renames the database with its log; the log first, or SQLite would replay it into the new database."""
     directory = database.parent
     stamp = f"{datetime.fromtimestamp(now, tz=timezone.utc):%Y%m%dT%H%M%SZ}"
     aside = directory / f"{SET_ASIDE}{stamp}"
@@ -157,54 +156,45 @@ def _set_aside(database: Path, now: float) -> Path:
     return aside
 
 
-def _save_rows(aside: Path, queue: ClipQueue) -> tuple[int, int]:
-    """Puts the rows that can still be read into the new queue.
+def _copy_rows(aside: Path, maintenance: Maintenance) -> tuple[int, int]:
+    """Copies the rows that can still be read into the new queue.
 
     Returns:
-        How many those are, and how many were met that are damaged themselves.
+        How many those are, and how many were found that are damaged themselves.
     """
-    saved = unreadable = 0
-    maintenance = Maintenance(queue)
+    copied = unreadable = 0
     batch: list[tuple[Any, ...]] = []
     with closing(sqlite3.connect(f"{aside.absolute().as_uri()}?mode=rw", uri=True)) as connection:
         connection.text_factory = as_text
         for row in _readable(connection):
-            sound = _sound(row)
-            if sound is None:
+            intact = _intact(row)
+            if intact is None:
                 unreadable += 1
                 continue
-            batch.append(sound)
+            batch.append(intact)
             if len(batch) == BATCH_ROWS:
-                saved += _put_back(maintenance, batch)
+                copied += with_reserve(partial(maintenance.insert_rows, batch))
                 batch = []
-    return saved + _put_back(maintenance, batch), unreadable
-
-
-def _put_back(maintenance: Maintenance, rows: Sequence[tuple[Any, ...]]) -> int:
-    try:
-        return maintenance.insert_rows(rows)
-    except SpoolFull:
-        # The reserve has been freed by that: now there is room.
-        return maintenance.insert_rows(rows)
+    return copied + with_reserve(partial(maintenance.insert_rows, batch)), unreadable
 
 
 def _readable(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    """The rows that SQLite still gives: ranges that cannot be read are halved until only the damage is left out."""
-    query = f"SELECT {','.join(schema.ROW)} FROM {TABLE} WHERE _id BETWEEN ? AND ? ORDER BY _id LIMIT {BATCH_ROWS}"
+    """The rows that SQLite still reads. Ranges that cannot be read are halved until only the damage is left out."""
+    query = f"SELECT {','.join(ROW)} FROM {TABLE} WHERE _id BETWEEN ? AND ? ORDER BY _id LIMIT {BATCH_ROWS}"
     try:
-        there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (TABLE,)).fetchone()
+        table = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (TABLE,)).fetchone()
     except UNREADABLE:
-        there = None
-    if there is None:
-        # No question about its rows will be answered.
+        table = None
+    if table is None:
+        # No query for its rows will succeed.
         return
     try:
         last = connection.execute(f"SELECT MAX(_id) FROM {TABLE}").fetchone()[0] or 0
     except UNREADABLE:
-        last = MOST_ROWS
+        last = MAX_ROWS
     ranges = [(0, int(last))]
     failures = 0
-    while ranges and failures < MOST_FAILURES:
+    while ranges and failures < MAX_FAILURES:
         low, high = ranges.pop()
         try:
             page = connection.execute(query, (low, high)).fetchall()
@@ -219,9 +209,9 @@ def _readable(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
             ranges.append((page[-1][0] + 1, high))
 
 
-def _sound(row: tuple[Any, ...]) -> tuple[Any, ...] | None:
+def _intact(row: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """The row as it goes into the new queue; None if it is not what was once written."""
-    values = dict(zip(schema.ROW, row, strict=True))
+    values = dict(zip(ROW, row, strict=True))
     try:
         record = decode([values[name] for name in COLUMNS.split(", ")])
     except RowUnreadable:
@@ -230,12 +220,12 @@ def _sound(row: tuple[Any, ...]) -> tuple[Any, ...] | None:
         return None
     if values["status"] == SENDING:
         values["status"] = READY
-    return tuple(values[name] for name in schema.ROW)
+    return tuple(values[name] for name in ROW)
 
 
 def _identity(record: Record) -> str | None:
-    """The identity that belongs to this record: what its stored file's name says, else that of its footage."""
+    """The identity of this record: that in the name of its stored file, else that of its footage."""
     if record.stored is None:
         return record.footage.identity
-    said = read_name(record.stored.name)
-    return said.identity if said else None
+    named = read_name(record.stored.name)
+    return named.identity if named else None

@@ -1,8 +1,8 @@
-"""One row of the spool as a value, and its form on disk (JSON, never pickle: a row must survive a change of code)."""
+"""One row of the spool as a value, its form on disk (JSON: it must survive a change of code), and its footage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,12 +16,12 @@ _Value = TypeVar("_Value")
 
 
 class RowUnreadable(ValueError):
-    """The JSON of a row is damaged: the row cannot be delivered, and must not stop the others."""
+    """A row is damaged: it cannot be delivered, and must not stop the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One step in the life of a clip, for `why`."""
+    """One step in the history of a clip, for `why`."""
 
     at: datetime
     state: State
@@ -33,8 +33,8 @@ class Stored:
     """The file in the spool that holds a clip's bytes, as it was when it was stored.
 
     Args:
-        sample: 32 hexadecimal digits over both ends of the file: tells the same recording from another one that
-            claims the same time.
+        sample: hash of both ends of the file, 32 hexadecimal digits: distinguishes a duplicate from another recording
+            that claims the same time.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Everything that the spool knows of one clip, or of footage that was refused before it became one.
+    """All that the spool knows of one clip, or of footage that was refused before it became one.
 
     Args:
-        video: None for footage that was refused before its registration, camera and time were known.
+        key: None for footage that was refused before its registration, camera and time were known.
         stored: None for footage that was refused before it was stored.
         clock: set while it is HELD because this device's clock is not trusted yet; see `Clip.clock`.
-        due: Unix seconds of the next look (WAITING, HELD, ACCEPTED, REFUSED), or of the delivery; 0 for none.
+        due: Unix seconds of the next attempt or check (WAITING, HELD, ACCEPTED, REFUSED), or of the delivery; 0: none.
     """
 
     id: int
@@ -92,7 +92,7 @@ class Record:
         )
 
     def after(self, verdict: Verdict, at: datetime, due: float) -> Record:
-        """This record once the verdict is carried out."""
+        """This record with a verdict written into it."""
         return replace(
             self,
             state=verdict.state,
@@ -110,7 +110,7 @@ class Record:
         return replace(self, state=state, reason=reason, history=self._history(state, reason, at))
 
     def _history(self, state: State, reason: str, at: datetime) -> tuple[Change, ...]:
-        """The history with one more step. The first and the latest ones are remembered, repetitions once."""
+        """The history with one more step. It keeps the first and the latest steps, and repetitions once."""
         history = self.history
         if not history or (history[-1].state, history[-1].reason) != (state, reason):
             history = (*history, Change(at, state, reason))
@@ -119,34 +119,33 @@ class Record:
         return history
 
     def relocated(self, clip: Clip, at: datetime) -> Record:
-        """This record once its recording was found as other footage, moved or locked by the recorder.
+        """This record after its recording was found as other footage: moved or locked by the recorder.
 
-        From then on that is its footage: where it was before, nothing may be left of it. What has become an event goes
-        first. The name of the stored file keeps the old priority; if the row is lost, the footage is found once more.
+        From now on that is its footage, since the old path may be gone. What has become an event gets its priority.
+        The name of the stored file keeps the old priority; if the row is lost, the footage is found again.
         """
         what = f"found again as {clip.footage.path}"
-        urgent = clip.priority > self.priority
-        if urgent and self.state not in (State.DELIVERED, State.LOST):
+        is_raised = clip.priority > self.priority
+        if is_raised and self.state not in (State.DELIVERED, State.LOST):
             what += ", which marks an event: it goes first now"
-        noted = self.changed(self.state, what, at)
-        seen = replace(noted, reason=self.reason, footage=clip.footage)
-        if not urgent:
-            return seen
+        moved = replace(self.changed(self.state, what, at), reason=self.reason, footage=clip.footage)
+        if not is_raised:
+            return moved
         return replace(
-            seen,
+            moved,
             priority=clip.priority,
             comments=clip.comments or self.comments,
             sources={**self.sources, "event": clip.sources.get("event", "")},
         )
 
     def upload(self, clips_directory: Path) -> Upload:
-        """This clip on its way.
+        """What the delivery needs of this clip.
 
         Raises:
-            RowUnreadable: the row has no video or no stored file, so there is nothing that could be sent.
+            RowUnreadable: the row has no key or no stored file, so there is nothing that could be sent.
         """
         if self.key is None or self.stored is None:
-            raise RowUnreadable("the row names no video or no stored file")
+            raise RowUnreadable("the row has no key or no stored file")
         return Upload(
             id=self.id,
             key=self.key,
@@ -160,13 +159,12 @@ class Record:
         )
 
 
-def video_key(video: ClipKey) -> str:
-    """The text by which the queue finds clips that the API could not tell apart."""
-    return "|".join((video.registration, str(video.camera), _instant(video.start), _instant(video.end)))
+def key_text(key: ClipKey) -> str:
+    """The column by which the queue finds clips that the API could not tell apart."""
+    return "|".join((key.registration, str(key.camera), _instant(key.start), _instant(key.end)))
 
 
-# Written only where they are set: the name in the row's JSON, and the record's attribute. Rows keep the names of the
-# first version that wrote them.
+# Written only where they are set: the name in the row's JSON, which never changes, and the record's attribute.
 _OPTIONAL = {
     "comments": "comments",
     "sources": "sources",
@@ -179,9 +177,9 @@ _OPTIONAL = {
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    """The part of a record that has no column of its own, as persist-queue's JSON serializer takes it.
+    """The part of a record that has no column of its own, for persist-queue's JSON serializer.
 
-    A path that is not text (file names on Linux need not be) keeps its odd bytes as JSON's escaped surrogates.
+    A path that is not valid text (file names on Linux need not be) keeps its bytes as escaped surrogates.
     """
     row: dict[str, Any] = {
         "path": str(record.footage.path),
@@ -191,8 +189,8 @@ def to_json(record: Record) -> dict[str, Any]:
         "history": [[_instant(c.at), c.state.value, c.reason] for c in record.history],
     }
     if record.key is not None:
-        video = record.key
-        row["video"] = [video.registration, video.camera, _instant(video.start), _instant(video.end)]
+        key = record.key
+        row["video"] = [key.registration, key.camera, _instant(key.start), _instant(key.end)]
     if record.stored is not None:
         stored = record.stored
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
@@ -208,15 +206,15 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
     """The record of a row that `to_json` wrote.
 
     Raises:
-        RowUnreadable: the row is not of that form: damaged, or written by something else.
+        RowUnreadable: the row has another form: it is damaged, or something else wrote it.
     """
     try:
-        video, stored, clock = row.get("video"), row.get("stored"), row.get("clock")
+        key, stored, clock = row.get("video"), row.get("stored"), row.get("clock")
         return Record(
             id=id,
             state=state,
             footage=Footage(Path(row["path"]), int(row["size"]), int(row["modified_ns"])),
-            key=ClipKey(str(video[0]), int(video[1]), _moment(video[2]), _moment(video[3])) if video else None,
+            key=ClipKey(str(key[0]), int(key[1]), _moment(key[2]), _moment(key[3])) if key else None,
             stored=Stored(_file_name(stored[0]), int(stored[1]), int(stored[2]), str(stored[3])) if stored else None,
             reason=str(row["reason"]),
             due=due,
@@ -236,8 +234,35 @@ def from_json(id: int, state: State, due: float, priority: int, row: Any) -> Rec
         raise RowUnreadable(f"{type(exc).__name__}: {exc}") from exc
 
 
+def is_there(footage: Footage) -> bool:
+    """Whether the file still exists as it was."""
+    try:
+        stat = footage.path.lstat()
+    except (OSError, ValueError):  # ValueError: a damaged row can contain a path with a NUL byte
+        return False
+    return Footage.from_stat(footage.path, stat) == footage
+
+
+def can_be_taken_again(record: Record) -> bool:
+    """Whether a scan takes in a clip again once its row is deleted. It would not miss one piece of several."""
+    # The footage of an adopted clip is unknown: its stored file stands for it, and is all that there is.
+    is_adopted = record.stored is not None and record.footage.path.name == record.stored.name
+    return record.pieces == 1 and not is_adopted and is_there(record.footage)
+
+
+def is_gone(footage: Footage, folders: Sequence[Path]) -> bool:
+    """Whether no scan can find the footage any more.
+
+    Args:
+        folders: those that are scanned and had footage lately. A card that is not plugged in leaves its folder missing
+            or empty: what belongs there, or to no folder at all, is out of reach and not gone.
+    """
+    place = next((folder for folder in folders if folder in footage.path.parents), None)
+    return place is not None and place.is_dir() and not is_there(footage)
+
+
 def _file_name(name: object) -> str:
-    """Raises ValueError: it leads out of the directory of clips, where other files would be sent and removed."""
+    """Raises ValueError if it leads out of the directory of clips: other files would be sent and removed."""
     text = str(name)
     if "/" in text or "\0" in text or text in ("", ".", ".."):
         raise ValueError(f"{text!r} is not the name of a stored file")

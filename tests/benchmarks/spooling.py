@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from agent.model import State
-from agent.spool import schema
 from agent.spool.queries import READY, TABLE, open_ledger
+from agent.spool.store import open_database
 from simulator.recorder import recording, recording_blocks
 from tests.benchmarks.daemon import MeasuredDaemon
 from tests.benchmarks.figures import Figure, at_least, at_most, ratio
@@ -88,22 +87,18 @@ def _queued_per_second(clips: int, launcher: Sequence[str] = ()) -> float:
 def _commits_per_second(commits: int, launcher: Sequence[str] = ()) -> float:
     """What SQLite does with one row a commit, in a process of its own."""
     with _place() as place:
-        command = [*launcher, sys.executable, "-m", "tests.benchmarks.spooling", str(place / "bare.db"), str(commits)]
+        command = [*launcher, sys.executable, "-m", "tests.benchmarks.spooling", str(place), str(commits)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def commit_rows(database: str, commits: int) -> float:
+def commit_rows(directory: Path, commits: int) -> float:
     """Commits rows like the queue's, each alone, to a table and indexes like the queue's, as durable as there.
 
     Returns:
         How many a second.
     """
-    db = sqlite3.connect(database, isolation_level=None)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    db.execute(schema.CREATE.format(table_name=TABLE, key_column="_id"))
-    for statement in schema.INDEXES:
-        db.execute(statement)
+    db = open_database(directory)
+    db.isolation_level = None
     began = time.monotonic()
     for number in range(commits):
         row = (os.urandom(ROW_BYTES), time.time(), READY, QUEUED_BYTES, os.urandom(16).hex(), _name(number))
@@ -152,4 +147,4 @@ def _copied_bytes(file: Path) -> float:
 
 
 if __name__ == "__main__":
-    print(commit_rows(sys.argv[1], int(sys.argv[2])))
+    print(commit_rows(Path(sys.argv[1]), int(sys.argv[2])))

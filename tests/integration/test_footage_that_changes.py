@@ -22,6 +22,7 @@ from tests.support.delivery_bench import Bench, bench
 from tests.support.link_cases import PATIENT
 from tests.support.scripted_api import ScriptedApi, scripted_api
 from tests.support.socket_servers import Peer, Script
+from tests.support.spooling import take
 from tests.support.vision_cases import api
 
 pytestmark = pytest.mark.daemon
@@ -185,7 +186,7 @@ def test_footage_that_was_written_to_is_a_new_clip_and_no_rival_of_the_one_that_
         path, video = footage_of(device, old), device.record(old).key
         assert video is not None
         write(path)
-        (taken,) = device.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
+        taken = take(device.spool, Clip(Footage.from_stat(path, path.stat()), video))
         assert (taken.state, taken.again) == (State.WAITING, False)
         device.go_on_until(lambda: device.states() == {State.LOST: 1, State.DELIVERED: 1})
         assert device.record(old).state is State.LOST

@@ -72,10 +72,10 @@ def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Pa
             return 0
 
         queue.add([record(-1)])
-        queue._db.set_progress_handler(count, 1)
+        queue._connection.set_progress_handler(count, 1)
         taken, _ = queue.claim(first)
-        queue._db.set_progress_handler(None, 1)
-        queue.forget(taken[0].id)
+        queue._connection.set_progress_handler(None, 1)
+        queue.delete(taken[0].id)
         return counted
 
     memory: list[int] = []

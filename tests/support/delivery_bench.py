@@ -20,6 +20,7 @@ from agent.spool.records import Record
 from agent.vision.client import VisionClient
 from simulator.recorder import recording
 from simulator.settings import Settings
+from tests.support.spooling import take
 from tests.support.vision_cases import backdate
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
@@ -104,7 +105,7 @@ class Bench:
         backdate(path)
         start = start or START + timedelta(minutes=number)
         video = ClipKey("ABC1234X", 1, start, start + timedelta(seconds=1))
-        (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
+        taken = take(self.spool, Clip(Footage.from_stat(path, path.stat()), video))
         return taken.id
 
     def step(self) -> float:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.config import SpoolSettings
+from agent.device.safe_open import open_footage
 from agent.model import Clip, ClipKey, Footage, Upload
-from agent.spool import Spool, Taken
+from agent.spool import NotTaken, Spool, Taken
+from agent.spool.admission import Pieces
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -35,14 +38,25 @@ def make_clip(folder: Path, number: int, content: bytes = b"x" * 100, **changes:
     return replace(clip, **changes)  # type: ignore[arg-type]
 
 
+def take_in(spool: Spool, pieces: Pieces) -> list[Taken]:
+    """Takes in the clips of one piece of footage; raises why it was not taken in."""
+    (outcome,) = spool.take_in_group([pieces])
+    if isinstance(outcome, list):
+        return outcome
+    raise outcome
+
+
 def take(spool: Spool, clip: Clip) -> Taken:
-    (taken,) = spool.take_in([(clip, clip.footage.path)])
+    """Takes in a whole file of footage, as intake does: opened once."""
+    with open_footage(clip.footage.path) as opened:
+        (taken,) = take_in(spool, [(clip, opened)])
     return taken
 
 
-def take_all(spool: Spool, clips: Iterable[Clip]) -> None:
+def take_all(spool: Spool, clips: Iterable[Clip]) -> list[list[Taken] | NotTaken]:
     """Takes in many at once, which costs one commit."""
-    spool.take_in_group([[(clip, clip.footage.path)] for clip in clips])
+    with ExitStack() as files:
+        return spool.take_in_group([[(clip, files.enter_context(open_footage(clip.footage.path)))] for clip in clips])
 
 
 def claim(spool: Spool, most: int = 100) -> list[Upload]:

@@ -26,6 +26,7 @@ from agent.vision.client import VisionClient
 from simulator.recorder import recording
 from simulator.server import Simulator
 from simulator.settings import Settings, Status, StatusTimeline
+from tests.support import spooling
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -70,7 +71,7 @@ def take(spool: Spool, config: Path, number: int, name: str | None = None) -> in
     start = START + timedelta(minutes=number)
     video = ClipKey("CLI123X", 1, start, start + timedelta(seconds=1))
     clip = Clip(Footage.from_stat(path, path.stat()), video, sources={"start": "file name"})
-    (taken,) = spool.take_in([(clip, path)])
+    taken = spooling.take(spool, clip)
     return taken.id
 
 
@@ -261,7 +262,7 @@ def test_why_explains_a_clip_held_for_the_clock(spool: Spool, config: Path, caps
     start = datetime(2026, 1, 1, 0, 1, tzinfo=timezone.utc)
     video = ClipKey("ABC1234X", 1, start, start + timedelta(seconds=1))
     clock = UntrustedClock("b" * 32, round(start.timestamp()) - 60, 2)
-    spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video, clock=clock), path)])
+    spooling.take(spool, Clip(Footage.from_stat(path, path.stat()), video, clock=clock))
     assert run(config, "why", "clip.mp4") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "is held" in shown

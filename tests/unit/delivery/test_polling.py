@@ -18,6 +18,7 @@ from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Spool
 from agent.vision.assumptions import COMPLETE
 from agent.vision.client import VideoRequest
+from tests.support.spooling import take
 
 START = datetime(2026, 7, 28, 6, tzinfo=timezone.utc)
 POLL = 60.0
@@ -70,7 +71,7 @@ class Account:
         path.write_bytes(path.name.encode())
         start = START + timedelta(minutes=minute)
         video = ClipKey(registration, camera, start, start + timedelta(minutes=1))
-        (taken,) = self.spool.take_in([(Clip(Footage.from_stat(path, path.stat()), video), path)])
+        taken = take(self.spool, Clip(Footage.from_stat(path, path.stat()), video))
         self.spool.claim(list)
         verdict = Verdict(State.ACCEPTED, "taken", retry_in_seconds=3600)
         self.poller.on_settled(*self.spool.settle({taken.id: verdict}))

@@ -13,6 +13,7 @@ from agent.config import SpoolSettings
 from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool import Spool, Taken
 from agent.spool.records import Record
+from tests.support.spooling import take
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 DAY = 86_400.0
@@ -48,8 +49,7 @@ class Bench:
         )
 
     def take(self, clip: Clip) -> Taken:
-        (taken,) = self.spool.take_in([(clip, clip.footage.path)])
-        return taken
+        return take(self.spool, clip)
 
     def claim(self) -> list[Upload]:
         return self.spool.claim(list)

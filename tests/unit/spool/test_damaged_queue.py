@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from agent.config import SpoolSettings
 from agent.errors import SpoolError
 from agent.model import State, Verdict
-from agent.spool import Spool, schema
+from agent.spool import Spool, rebuild, store
 from agent.spool.queries import open_ledger
 from agent.spool.rebuild import KEPT, set_aside
 from tests.support.spooling import Clock, claim, make_clip, take, take_all
@@ -85,11 +85,11 @@ def test_a_damaged_queue_is_set_aside_and_every_clip_is_still_known(
     assert recovery.lost == 0
     assert {record.stored.name for record in spool.ledger.records() if record.stored} >= files
     assert len(set_aside(settings.directory)) == 1
-    assert spool.salvage is not None
-    assert spool.salvage.set_aside == set_aside(settings.directory)[0].name
+    assert spool.rebuild is not None
+    assert spool.rebuild.set_aside == set_aside(settings.directory)[0].name
     spool.close()
     again = Spool(settings, clock)
-    assert again.salvage is None
+    assert again.rebuild is None
     again.close()
 
 
@@ -101,9 +101,9 @@ def test_rows_that_can_still_be_read_keep_number_state_and_reason(
     before = {id: (state, reason) for id, state, reason in rows(settings)}
     garbled_in_the_middle(settings.directory / "clips.db")
     spool = Spool(settings, clock)
-    assert spool.salvage is not None
+    assert spool.rebuild is not None
     after = {id: (state, reason) for id, state, reason in rows(settings)}
-    assert 0 < len(after) == spool.salvage.rows < 90
+    assert 0 < len(after) == spool.rebuild.rows < 90
     assert after.items() <= before.items()
     spool.close()
 
@@ -160,8 +160,8 @@ def test_only_a_few_damaged_databases_are_kept(settings: SpoolSettings, clock: C
         clock.seconds -= number
         text(settings.directory / "clips.db")
         spool = Spool(settings, clock)
-        assert spool.salvage is not None
-        assert (settings.directory / spool.salvage.set_aside).exists()
+        assert spool.rebuild is not None
+        assert (settings.directory / spool.rebuild.set_aside).exists()
         spool.close()
     assert len(set_aside(settings.directory)) == KEPT
 
@@ -175,7 +175,7 @@ def test_a_second_damage_in_one_start_ends_it(
     def fail(_: object) -> None:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(schema, "migrate", fail)
+    monkeypatch.setattr(store, "migrate", fail)
     with pytest.raises(SpoolError, match="malformed"):
         Spool(settings, clock)
     assert len(set_aside(settings.directory)) == 1
@@ -191,7 +191,7 @@ def test_trouble_of_the_disk_sets_nothing_aside(
     def fail(_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(schema, "check_columns", fail)
+    monkeypatch.setattr(rebuild, "check_layout", fail)
     with pytest.raises(SpoolError, match="disk I/O error"):
         Spool(settings, clock)
     assert set_aside(settings.directory) == []
@@ -208,11 +208,11 @@ def test_a_large_queue_is_checked_whole_only_after_a_run_that_did_not_end_in_ord
         database.execute("DELETE FROM sqlite_master WHERE name = 'clip_video'")
         database.commit()
     spool = Spool(settings, clock)
-    assert spool.salvage is None
+    assert spool.rebuild is None
     spool.close(clean=False)
     spool = Spool(settings, clock)
-    assert spool.salvage is not None
-    assert spool.salvage.rows == 90
+    assert spool.rebuild is not None
+    assert spool.rebuild.rows == 90
     spool.close()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from agent.config import SpoolSettings
 from agent.errors import SpoolFull
 from agent.model import EVENT_PRIORITY, Clip, State, Verdict
 from agent.spool import Spool
-from agent.spool.disk_budget import RESERVE_BYTES
+from agent.spool.disk_budget import RESERVE_BYTES, DiskBudget
 from agent.spool.queries import PAGE_ROWS
 from tests.support.spooling import Clock, claim, make_clip, reopen, stored, take, take_all
 
@@ -235,7 +237,7 @@ def test_an_adopted_clip_is_not_dropped_as_if_its_footage_were_there(
     """Its stored file stands for its footage, and is all that there is: given up for space, it is listed as lost."""
     clip = overwritten(tmp_path / "footage", 1)
     taken = take(spool, clip)
-    spool._queue.forget(taken.id)
+    spool._queue.delete(taken.id)
     clip.footage.path.unlink()
     spool = reopen(spool, settings, clock)
     assert spool.recover().adopted == 1
@@ -254,3 +256,22 @@ def test_refused_clips_leave_room_in_the_budget_for_others(
         take(spool, make_clip(folder, 2, b"y" * 6_000_000))
     spool.evict()
     assert take(spool, make_clip(folder, 3, b"z" * 6_000_000)).state is State.WAITING
+
+
+def test_two_threads_that_count_stored_bytes_lose_nothing(settings: SpoolSettings) -> None:
+    """Intake adds while delivery subtracts."""
+    settings.directory.mkdir(parents=True)
+    budget = DiskBudget(settings, settings.directory)
+
+    def change(size_bytes: int) -> None:
+        for _ in range(20_000):
+            budget.change(size_bytes)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(change, (1, -1)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert budget.stored_bytes == 0

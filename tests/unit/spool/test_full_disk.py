@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from agent.config import SpoolSettings
+from agent.device.safe_open import open_footage
 from agent.errors import SpoolError, SpoolFull
 from agent.model import State, Verdict
 from agent.spool import Spool
 from tests.support.faults import fill, small_disk
-from tests.support.spooling import Clock, claim, make_clip, stored, take, take_all
+from tests.support.spooling import Clock, claim, make_clip, stored, take, take_all, take_in
 
 
 def failing(number: int) -> Callable[..., int]:
@@ -29,9 +30,10 @@ def test_no_room_for_a_link_or_its_sync_is_no_failure(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     clip = make_clip(tmp_path / "footage", 1)
-    monkeypatch.setattr(os, call, failing(errno.ENOSPC))
-    with pytest.raises(SpoolFull):
-        take(spool, clip)
+    with open_footage(clip.footage.path) as opened:
+        monkeypatch.setattr(os, call, failing(errno.ENOSPC))
+        with pytest.raises(SpoolFull):
+            take_in(spool, [(clip, opened)])
     monkeypatch.undo()
     assert list(spool.ledger.records()) == []
     assert take(spool, clip).state is State.WAITING

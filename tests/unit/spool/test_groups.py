@@ -6,51 +6,45 @@ import errno
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.config import SpoolSettings
+from agent.device.safe_open import open_footage
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull
 from agent.model import Clip, State
 from agent.spool import NotTaken, Spool, Taken
-from tests.support.spooling import Clock, make_clip, reopen, stored
+from agent.spool.admission import Pieces
+from tests.support.spooling import Clock, make_clip, reopen, stored, take_all
 
 Outcome = list[Taken] | NotTaken
 
 
-def group(clips: Sequence[Clip]) -> list[list[tuple[Clip, Path]]]:
-    return [[(clip, clip.footage.path)] for clip in clips]
+def opened(clips: Sequence[Clip], files: ExitStack) -> list[Pieces]:
+    return [[(clip, files.enter_context(open_footage(clip.footage.path)))] for clip in clips]
 
 
-def taken_together(spool: Spool, clips: Sequence[Clip]) -> list[Outcome]:
-    return spool.take_in_group(group(clips))
+def one_by_one(spool: Spool, group: Sequence[Pieces]) -> list[Outcome]:
+    return [outcome for pieces in group for outcome in spool.take_in_group([pieces])]
 
 
-def taken_one_by_one(spool: Spool, clips: Sequence[Clip]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    for clip in clips:
-        try:
-            outcomes.append(spool.take_in([(clip, clip.footage.path)]))
-        except (FootageGone, FootageRefused, SpoolFull) as exc:
-            outcomes.append(exc)
-    return outcomes
-
-
-def all_kinds(folder: Path) -> list[Clip]:
-    """Good footage, its copy under another name, a rival for its time, and what vanished or was written to."""
+def all_kinds(folder: Path, files: ExitStack) -> list[Pieces]:
+    """Good footage, a duplicate, a conflicting recording, and what vanished or was written to after it was opened."""
     good = make_clip(folder, 1, b"recording")
-    copy = replace(make_clip(folder, 2, b"recording"), key=good.key)
-    rival = replace(make_clip(folder, 3, b"another one"), key=good.key)
+    duplicate = replace(make_clip(folder, 2, b"recording"), key=good.key)
+    conflicting = replace(make_clip(folder, 3, b"another one"), key=good.key)
     gone = make_clip(folder, 4)
-    gone.footage.path.unlink()
     changed = make_clip(folder, 5)
+    pieces = opened([good, duplicate, conflicting, gone, changed], files)
+    gone.footage.path.unlink()
     changed.footage.path.write_bytes(b"overwritten")
-    return [good, copy, rival, gone, changed]
+    return pieces
 
 
-def in_words(outcome: Outcome) -> object:
+def comparable(outcome: Outcome) -> object:
     return outcome if isinstance(outcome, list) else (type(outcome), str(outcome))
 
 
@@ -58,21 +52,22 @@ def in_words(outcome: Outcome) -> object:
 def test_in_a_group_everything_becomes_what_it_would_have_become_one_by_one(
     tmp_path: Path, clock: Clock, first: int
 ) -> None:
-    clips = all_kinds(tmp_path / "footage")
-    for number, rest in enumerate(itertools.permutations(set(range(5)) - {first})):
-        order = [clips[place] for place in (first, *rest)]
-        outcomes, ledgers, files = [], [], []
-        for name, take in (("together", taken_together), ("alone", taken_one_by_one)):
-            settings = SpoolSettings(tmp_path / f"{name}{number}", min_free_bytes=0)
-            spool = Spool(settings, clock)
-            outcomes.append([in_words(outcome) for outcome in take(spool, order)])
-            ledgers.append(list(spool.ledger.records()))
-            files.append([path.name for path in stored(settings)])
-            spool.close()
-        assert outcomes[0] == outcomes[1]
-        assert ledgers[0] == ledgers[1]
-        assert files[0] == files[1]
-        assert len(ledgers[0]) == 2
+    with ExitStack() as stack:
+        kinds = all_kinds(tmp_path / "footage", stack)
+        for number, rest in enumerate(itertools.permutations(set(range(5)) - {first})):
+            group = [kinds[place] for place in (first, *rest)]
+            outcomes, ledgers, files = [], [], []
+            for name, admit in (("together", Spool.take_in_group), ("alone", one_by_one)):
+                settings = SpoolSettings(tmp_path / f"{name}{number}", min_free_bytes=0)
+                spool = Spool(settings, clock)
+                outcomes.append([comparable(outcome) for outcome in admit(spool, group)])
+                ledgers.append(list(spool.ledger.records()))
+                files.append([path.name for path in stored(settings)])
+                spool.close()
+            assert outcomes[0] == outcomes[1]
+            assert ledgers[0] == ledgers[1]
+            assert files[0] == files[1]
+            assert len(ledgers[0]) == 2
 
 
 def test_pieces_of_a_recording_are_taken_all_or_none_and_the_others_of_the_group_all_the_same(
@@ -86,7 +81,8 @@ def test_pieces_of_a_recording_are_taken_all_or_none_and_the_others_of_the_group
     ]
     pieces[1].footage.path.unlink()
     before, after = make_clip(tmp_path / "footage", 10), make_clip(tmp_path / "footage", 11)
-    outcomes = spool.take_in_group([*group([before]), cut, *group([after])])
+    with ExitStack() as files:
+        outcomes = spool.take_in_group([*opened([before], files), cut, *opened([after], files)])
     assert [type(outcome) for outcome in outcomes] == [list, FootageGone, list]
     assert [record.footage for record in spool.ledger.records()] == [before.footage, after.footage]
     assert len(stored(settings)) == 2
@@ -96,7 +92,7 @@ def test_what_no_longer_fits_into_the_budget_is_left_and_the_rest_is_taken(spool
     """The budget is 10,000 bytes."""
     sizes = (4_000, 5_000, 2_000, 1_000)
     clips = [make_clip(tmp_path / "footage", number, b"x" * size) for number, size in enumerate(sizes)]
-    assert [type(outcome) for outcome in taken_together(spool, clips)] == [list, list, SpoolFull, list]
+    assert [type(outcome) for outcome in take_all(spool, clips)] == [list, list, SpoolFull, list]
 
 
 def failing_at(clip: Clip, number: int, call: Callable[..., object]) -> Callable[..., object]:
@@ -116,7 +112,7 @@ def test_no_room_to_sync_one_file_is_the_trouble_of_that_one(
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(6)]
     monkeypatch.setattr(os, "fsync", failing_at(clips[3], errno.ENOSPC, os.fsync))
-    outcomes = taken_together(spool, clips)
+    outcomes = take_all(spool, clips)
     assert [type(outcome) for outcome in outcomes] == [list, list, list, SpoolFull, list, list]
     assert len(stored(settings)) == 5
 
@@ -131,7 +127,7 @@ def test_one_file_that_cannot_be_copied_is_refused_and_the_others_are_taken(
 
     monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(os, "sendfile", failing_at(clips[2], errno.EIO, os.sendfile))
-    outcomes = taken_together(spool, clips)
+    outcomes = take_all(spool, clips)
     assert [type(outcome) for outcome in outcomes] == [list, list, FootageRefused, list]
     assert len(stored(settings)) == 3
 
@@ -143,17 +139,17 @@ def test_a_disk_without_room_for_the_rows_takes_nothing_and_later_everything(
     enter = spool._queue.enter
 
     def full(*arguments: object, **named: object) -> int:
-        if len(list(spool._queue._db.execute("SELECT 1 FROM spool_clips"))) == 3:
+        if len(list(spool._queue._connection.execute("SELECT 1 FROM spool_clips"))) == 3:
             raise SpoolFull("the disk of the spool is full")
         return enter(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(spool._queue, "enter", full)
-        assert {type(outcome) for outcome in taken_together(spool, clips)} == {SpoolFull}
+        assert {type(outcome) for outcome in take_all(spool, clips)} == {SpoolFull}
     assert list(spool.ledger.records()) == []
     assert stored(settings) == []
     spool.evict()  # the disk has room again
-    assert {type(outcome) for outcome in taken_together(spool, clips)} == {list}
+    assert {type(outcome) for outcome in take_all(spool, clips)} == {list}
 
 
 def test_a_sync_that_fails_ends_the_spool_and_the_next_start_takes_what_was_stored(
@@ -164,7 +160,7 @@ def test_a_sync_that_fails_ends_the_spool_and_the_next_start_takes_what_was_stor
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing_at(clips[2], errno.EIO, os.fsync))
         with pytest.raises(SpoolError):
-            taken_together(spool, clips)
+            take_all(spool, clips)
     assert list(spool.ledger.records()) == []
     spool = reopen(spool, settings, clock)
     assert spool.recover().adopted == 5
@@ -191,8 +187,8 @@ def test_a_group_costs_one_sync_a_file_one_for_their_names_and_one_commit(
     if not linked:
         monkeypatch.setattr(os, "link", no_link)
     monkeypatch.setattr(os, "fsync", counted)
-    spool._queue._db.set_trace_callback(statements.append)
-    assert {type(outcome) for outcome in taken_together(spool, clips)} == {list}
+    spool._queue._connection.set_trace_callback(statements.append)
+    assert {type(outcome) for outcome in take_all(spool, clips)} == {list}
     assert len(syncs) == 20 + 1
     assert statements.count("COMMIT") == 1
 
@@ -200,7 +196,8 @@ def test_a_group_costs_one_sync_a_file_one_for_their_names_and_one_commit(
 def test_a_sign_of_life_is_given_with_each_file(spool: Spool, tmp_path: Path) -> None:
     signs: list[int] = []
     clips = [make_clip(tmp_path / "footage", number) for number in range(10)]
-    spool.take_in_group(group(clips), lambda: signs.append(1))
+    with ExitStack() as files:
+        spool.take_in_group(opened(clips, files), lambda: signs.append(1))
     assert len(signs) >= 2 * len(clips)
 
 

@@ -15,6 +15,7 @@ from agent.config import SpoolSettings
 from agent.errors import VisionIngestError
 from agent.model import Clip, ClipKey, Footage, State, Verdict
 from agent.spool import Recovery, Spool
+from tests.support.spooling import take_in
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -46,7 +47,7 @@ def take_in_with_power_cut(place: Path, pieces: list[tuple[Clip, Path]], step: s
     """The power goes before the given step of the intake is done for the last time, and comes back."""
     spool = opened(place)
     with pytest.MonkeyPatch.context() as patch:
-        owner = spool._admission if step == "_enter" else spool._files
+        owner = spool._admission if step == "_write_rows" else spool._files
         original: Callable[..., object] = getattr(owner, step)
         calls: list[int] = []
 
@@ -58,20 +59,20 @@ def take_in_with_power_cut(place: Path, pieces: list[tuple[Clip, Path]], step: s
 
         patch.setattr(owner, step, fail)
         with pytest.raises(PowerCut):
-            spool.take_in(pieces)
+            take_in(spool, pieces)
     spool.close()
     return opened(place)
 
 
-@pytest.mark.parametrize(("step", "after"), [("store", 1), ("store", 2), ("_enter", 0)])
+@pytest.mark.parametrize(("step", "after"), [("store", 1), ("store", 2), ("_write_rows", 0)])
 def test_pieces_that_were_stored_only_in_part_are_cut_anew(tmp_path: Path, step: str, after: int) -> None:
     pieces = cut_into(tmp_path, 3)
     spool = take_in_with_power_cut(tmp_path, pieces, step, after)
     recovery = spool.recover()
-    assert recovery == Recovery(removed=3 if step == "_enter" else after)
+    assert recovery == Recovery(removed=3 if step == "_write_rows" else after)
     assert spool.state_of(pieces[0][0].footage) is None
     assert list((tmp_path / "spool" / "clips").iterdir()) == []
-    taken = spool.take_in(pieces)
+    taken = take_in(spool, pieces)
     assert [one.state for one in taken] == [State.WAITING] * 3
     spool.close()
 
@@ -96,7 +97,7 @@ def test_a_power_cut_right_after_the_intake_loses_and_repeats_nothing(tmp_path: 
 
 def test_a_damaged_note_of_a_set_adopts_what_is_there(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 2)
-    spool = take_in_with_power_cut(tmp_path, pieces, "_enter", 0)
+    spool = take_in_with_power_cut(tmp_path, pieces, "_write_rows", 0)
     (note,) = (tmp_path / "spool" / "clips").glob("*.set")
     note.write_bytes(b"\xff[")
     assert spool.recover() == Recovery(adopted=2)
@@ -107,7 +108,7 @@ def test_a_damaged_note_of_a_set_adopts_what_is_there(tmp_path: Path) -> None:
 def test_a_stored_piece_that_vanished_is_told_as_lost_and_the_others_stay(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 3)
     spool = opened(tmp_path)
-    spool.take_in(pieces)
+    take_in(spool, pieces)
     spool.close()
     next((tmp_path / "spool" / "clips").glob("*-1.mp4")).unlink()
     spool = opened(tmp_path)
@@ -130,7 +131,7 @@ def test_footage_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> 
     pieces = cut_into(tmp_path, 3)
     footage = pieces[0][0].footage
     spool = opened(tmp_path)
-    ids = [taken.id for taken in spool.take_in(pieces)]
+    ids = [taken.id for taken in take_in(spool, pieces)]
     assert not spool.is_fully_delivered(footage)
     deliver(spool, {ids[1], ids[2]})
     spool.claim(list)
@@ -141,12 +142,12 @@ def test_footage_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> 
 def test_footage_that_moved_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     pieces = cut_into(tmp_path, 3)
-    ids = [taken.id for taken in spool.take_in(pieces)]
+    ids = [taken.id for taken in take_in(spool, pieces)]
     (tmp_path / "RO").mkdir()
     path = pieces[0][0].footage.path.rename(tmp_path / "RO" / "recording.mp4")
     footage = Footage.from_stat(path, path.stat())
     moved = [(replace(clip, footage=footage), file) for clip, file in pieces]
-    assert all(taken.again for taken in spool.take_in(moved))
+    assert all(taken.again for taken in take_in(spool, moved))
     deliver(spool, {ids[2]})
     assert not spool.is_fully_delivered(footage)
     deliver(spool, {ids[0], ids[1]})
@@ -159,7 +160,7 @@ def test_pieces_that_are_known_in_part_are_noted_only_together_with_the_others(
     """Else the missing one would be taken for known when its row could not be written."""
     spool = opened(tmp_path)
     pieces = cut_into(tmp_path, 3)
-    spool.take_in(pieces[1:])
+    take_in(spool, pieces[1:])
     (tmp_path / "RO").mkdir()
     path = pieces[0][0].footage.path.rename(tmp_path / "RO" / "recording.mp4")
     footage = Footage.from_stat(path, path.stat())
@@ -171,7 +172,7 @@ def test_pieces_that_are_known_in_part_are_noted_only_together_with_the_others(
     with monkeypatch.context() as patch:
         patch.setattr(spool._queue, "insert", full)
         with pytest.raises(VisionIngestError):
-            spool.take_in(moved)
+            take_in(spool, moved)
     assert spool.state_of(footage) is None
     spool.evict()  # the disk has room again
-    assert [taken.again for taken in spool.take_in(moved)] == [False, True, True]
+    assert [taken.again for taken in take_in(spool, moved)] == [False, True, True]

@@ -14,7 +14,7 @@ from agent.device.safe_open import open_footage
 from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.model import State
 from agent.spool import Spool, Taken, files
-from tests.support.spooling import make_clip, stored
+from tests.support.spooling import make_clip, stored, take_in
 
 CONTENT = b"what was inspected" * 50
 OTHER = b"another recording." * 50
@@ -31,7 +31,7 @@ class Bench:
         self.opened = open_footage(self.path)
 
     def take(self) -> Taken:
-        (taken,) = self.spool.take_in([(self.clip, self.opened)])
+        (taken,) = take_in(self.spool, [(self.clip, self.opened)])
         return taken
 
     def stored_file(self) -> Path:

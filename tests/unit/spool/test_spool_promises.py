@@ -17,7 +17,7 @@ import pytest
 
 from agent.config import SpoolSettings
 from agent.errors import FootageGone, FootageRefused, SpoolError, SpoolFull, SpoolLocked
-from agent.model import EVENT_PRIORITY, ClipKey, Footage, State, Upload, Verdict
+from agent.model import EVENT_PRIORITY, ClipKey, Footage, State, Verdict
 from agent.spool import Recovery, Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.queries import open_ledger
@@ -368,53 +368,9 @@ def test_a_second_process_is_kept_out_with_the_first_ones_number(spool: Spool, s
         Spool(settings, Clock())
 
 
-def test_every_commit_is_synced_and_there_is_one_connection(spool: Spool) -> None:
-    queue = spool._queue
-    assert queue._db.execute("PRAGMA synchronous").fetchone() == (2,)
-    assert queue._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert queue._getter is queue._putter is queue._conn is queue._db
-
-
-def test_a_claim_alone_waits_for_no_sync_and_what_follows_does(spool: Spool, tmp_path: Path) -> None:
-    """A power cut that undoes it does what the next start would do; nothing else of a clip may be forgotten."""
-    synchronous: list[tuple[str, int]] = []
-
-    def note(statement: str) -> None:
-        if statement == "COMMIT":
-            synchronous.append((doing, queue._db.execute("PRAGMA synchronous").fetchone()[0]))
-
-    queue = spool._queue
-    queue._db.set_trace_callback(note)
-    doing = "take in"
-    take(spool, make_clip(tmp_path / "footage", 1))
-    doing = "claim"
-    (upload,) = claim(spool)
-    doing = "settle"
-    spool.settle({upload.id: Verdict(State.DELIVERED)})
-    assert synchronous == [("take in", 2), ("claim", 1), ("settle", 2)]
-
-
-def test_a_claim_that_fails_leaves_what_follows_synced(spool: Spool, tmp_path: Path) -> None:
-    take(spool, make_clip(tmp_path / "footage", 1))
-
-    def choose(_: object) -> list[Upload]:
-        raise ValueError("no choice")
-
-    with pytest.raises(ValueError, match="no choice"):
-        spool.claim(choose)
-    assert spool._queue._db.execute("PRAGMA synchronous").fetchone() == (2,)
-
-
 def test_the_directories_are_for_their_owner_only(spool: Spool, settings: SpoolSettings) -> None:
     assert settings.directory.stat().st_mode & 0o777 == 0o700
     assert (settings.directory / "clips").stat().st_mode & 0o777 == 0o700
-
-
-def test_the_librarys_own_operations_still_work_on_the_table(spool: Spool) -> None:
-    queue = spool._queue
-    queue.put({"by": "the library"})
-    assert queue.qsize() == 1
-    assert queue.get(block=False) == {"by": "the library"}
 
 
 def test_the_ledger_can_be_read_beside_the_daemon_and_says_why_it_cannot(

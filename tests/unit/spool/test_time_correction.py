@@ -17,6 +17,7 @@ from agent.spool import Spool, Taken
 from agent.spool.files import name_for, read_name
 from agent.spool.records import Record
 from tests.support.clocks import BOOT
+from tests.support.spooling import take
 
 RIGHT = 1_790_000_000
 NEXT_BOOT = "c" * 32
@@ -61,8 +62,7 @@ class Bench:
         return Clip(Footage.from_stat(path, path.stat()), video, sources={"start": "file name"}, clock=clock)
 
     def take(self, clip: Clip) -> Taken:
-        (taken,) = self.spool.take_in([(clip, clip.footage.path)])
-        return taken
+        return take(self.spool, clip)
 
     def correct_times(self, clock: ClockReading, doubt: str | None = None) -> list[Record]:
         return self.spool.correct_times(clock, lambda _: doubt)
@@ -219,7 +219,7 @@ def test_the_name_of_a_stored_file_tells_that_its_time_is_doubtful(bench: Bench)
 def test_a_held_clip_without_its_row_is_held_again(bench: Bench) -> None:
     """The power went between storing the file and writing its row, or the database was lost."""
     taken = bench.take(bench.clip(100))
-    bench.spool._queue.forget(taken.id)
+    bench.spool._queue.delete(taken.id)
     bench.reopen()
     (record,) = bench.spool.ledger.records()
     assert (record.state, record.clock) == (State.HELD, UNSET)
@@ -231,7 +231,7 @@ def test_a_held_clip_without_its_row_is_held_again(bench: Bench) -> None:
 def test_a_clip_put_right_keeps_its_time_when_its_row_is_lost(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     bench.correct_times(SET)
-    bench.spool._queue.forget(taken.id)
+    bench.spool._queue.delete(taken.id)
     bench.reopen()
     (record,) = bench.spool.ledger.records()
     assert (record.state, start_of(record)) == (State.WAITING, RIGHT + 100)
@@ -263,8 +263,7 @@ def test_a_power_cut_before_a_second_copy_is_dropped_leaves_no_second_clip(bench
     first = bench.take(bench.clip(RIGHT + 100, b"same", clock=None))
     second = bench.take(bench.clip(100, b"same", name="again.mp4"))
     # What the power cut leaves: the row is gone, the file is still there.
-    bench.spool._queue.note_sighting(bench.record(second.id).footage.identity, first.id)
-    bench.spool._queue.forget(second.id)
+    bench.spool._queue.replace_by_alias(second.id, first.id, bench.record(second.id).footage.identity)
     bench.reopen()
     assert bench.correct_times(SET) == []
     assert [record.id for record in bench.spool.ledger.records()] == [first.id]
@@ -286,7 +285,7 @@ def test_the_budget_counts_clips_put_right_once(bench: Bench) -> None:
     bench.correct_times(SET)
     (upload,) = bench.spool.claim(list)
     bench.spool.settle({upload.id: Verdict(State.DELIVERED)})
-    assert bench.spool._budget.held_bytes == 0
+    assert bench.spool._budget.stored_bytes == 0
     assert bench.files() == []
 
 

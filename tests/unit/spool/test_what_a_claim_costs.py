@@ -42,9 +42,9 @@ def steps_of(queue: ClipQueue, work: Callable[[], object]) -> int:
         counted += 1
         return 0
 
-    queue._db.set_progress_handler(count, 1)
+    queue._connection.set_progress_handler(count, 1)
     work()
-    queue._db.set_progress_handler(None, 1)
+    queue._connection.set_progress_handler(None, 1)
     return counted
 
 
