@@ -23,7 +23,6 @@ pytestmark = pytest.mark.daemon
 
 NAME = "ABC1234X_1_20260701_120000.mp4"
 WAL = "/spool/clips.db-wal>"
-STORED = ".mp4>)"
 
 # Takes three clips in together, and says so.
 TOGETHER = """
@@ -31,13 +30,12 @@ import sys, time
 from pathlib import Path
 from agent.config import SpoolSettings
 from agent.spool import Spool
-from tests.support.spooling import make_clip
+from tests.support.spooling import make_clip, take_all
 
 place = Path(sys.argv[1])
 spool = Spool(SpoolSettings(place / "spool", min_free_bytes=0), time.time)
 clips = [make_clip(place / "footage", number) for number in range(3)]
-outcomes = spool.take_in_group([[(clip, clip.footage.path)] for clip in clips])
-print("taken in", [taken.state.value for (taken,) in outcomes], flush=True)
+print("taken in", [taken.state.value for (taken,) in take_all(spool, clips)], flush=True)
 spool.close()
 """
 
@@ -75,7 +73,8 @@ def test_a_linked_clip_and_its_names_are_durable_before_its_row_and_its_row_befo
 ) -> None:
     calls = journey(tmp_path, tmp_path / "spool")
     linked = calls.next("linkat", f"footage/{NAME}", "/spool/clips/")
-    data = calls.next("fsync", "/spool/clips/", STORED, after=linked)
+    # Through the descriptor that it was inspected with: the same file.
+    data = calls.next("fsync", f"footage/{NAME}>", after=linked)
     name = calls.next("fsync", "/spool/clips>", after=linked)
     assert_row_follows(calls, linked, max(data, name))
     assert_released_only_when_delivered(calls)
@@ -94,8 +93,8 @@ def test_clips_that_are_taken_in_together_share_the_syncs_and_are_all_durable_be
     assert said == "taken in ['waiting', 'waiting', 'waiting']\n"
     calls = TracedCalls(trace)
     linked = [calls.next("linkat", f"footage/{number}.mp4", "/spool/clips/") for number in range(3)]
-    files = [f"/spool/clips/20260728T140{number}00Z_" for number in range(3)]
-    data = [calls.next("fsync", file, STORED, after=linked[-1]) for file in files]
+    files = [f"footage/{number}.mp4>" for number in range(3)]
+    data = [calls.next("fsync", file, after=linked[-1]) for file in files]
     name = calls.next("fsync", "/spool/clips>", after=linked[-1])
     written = calls.next("pwrite64", WAL, after=linked[0])
     assert written > max(*data, name)
