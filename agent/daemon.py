@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -178,7 +179,7 @@ class Daemon:
         self._clock = clock or Clock(config.clock.trust)
         self._spool = Spool(config.spool, self._clock.wall)
         recovery = self._spool.recover()
-        self._log_startup(recovery=asdict(recovery))
+        self._log_startup(asdict(recovery))
         self._pipeline = Pipeline(config, self._spool, self._clock, self._on_change)
 
     def run(self) -> int:
@@ -276,7 +277,7 @@ class Daemon:
         self._log_startup()
         self._manager.ready()
 
-    def _log_startup(self, **fields: object) -> None:
+    def _log_startup(self, recovery: Mapping[str, int] = MappingProxyType({})) -> None:
         config = self._config
         for problem in environment.check(config):
             log.warning("not_in_order", problem=str(problem))
@@ -288,7 +289,7 @@ class Daemon:
             delivering_to=config.api.base_url,
             upload=f"{config.upload.mode}, {config.upload.encoding}, at most {config.upload.batch_clips} clips at once",
             spool=str(config.spool.directory),
-            **fields,
+            recovery=dict(recovery),
         )
 
     def _status_line(self) -> str:

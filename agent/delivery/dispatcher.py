@@ -351,29 +351,32 @@ class Dispatcher:
         link = "down" if backoff.cause is Cause.LINK else "ok"
         self._progress.set_status(backoff.cause.value, link=link, reason=backoff.reason)
         # Warn once when it begins, not every few minutes while it lasts.
-        write = log.debug if is_repeated else log.warning
-        write("delivery_paused", cause=backoff.cause.value, seconds=round(backoff.seconds, 1), reason=backoff.reason)
+        cause, seconds = backoff.cause.value, round(backoff.seconds, 1)
+        if is_repeated:
+            log.debug("delivery_paused", cause=cause, seconds=seconds, reason=backoff.reason)
+        else:
+            log.warning("delivery_paused", cause=cause, seconds=seconds, reason=backoff.reason)
 
     def _backoff_seconds(self) -> float:
         return max(0.0, self._backoff_until - self._monotonic())
 
 
 def _log_clip(record: Record) -> None:
-    fields = {"clip": record.id, "footage": record.footage.path.name}
+    clip, footage, reason = record.id, str(record.footage.path), record.reason
     match record.state:
         case State.REFUSED:
-            log.warning("clip_refused", **fields, reason=record.reason)
+            log.warning("clip_refused", clip=clip, footage=footage, reason=reason)
         case State.HELD:
-            log.warning("clip_held", **fields, reason=record.reason)
+            log.warning("clip_held", clip=clip, footage=footage, reason=reason)
         case State.LOST:
-            log.warning("clip_lost", **fields, reason=record.reason)
+            log.warning("clip_lost", clip=clip, footage=footage, reason=reason)
         case State.WAITING if record.reason:
-            log.warning("clip_deferred", **fields, reason=record.reason)
+            log.warning("clip_deferred", clip=clip, footage=footage, reason=reason)
         case State.WAITING:
-            log.info("clip_waiting", **fields)
+            log.info("clip_waiting", clip=clip, footage=footage, reason=reason)
         case State.ACCEPTED:
-            log.info("clip_accepted", **fields)
+            log.info("clip_accepted", clip=clip, footage=footage, reason=reason)
         case State.DELIVERED:
-            log.info("clip_delivered", **fields)
+            log.info("clip_delivered", clip=clip, footage=footage, reason=reason)
         case State.SENDING:
             pass  # not a verdict

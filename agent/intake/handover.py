@@ -18,7 +18,7 @@ from agent.errors import FootageGone, FootageRefused, SpoolFull
 from agent.intake.identify.reader import FootageReader
 from agent.intake.scanner import stat_footage
 from agent.intake.tracked import Tracked
-from agent.model import Clip, Footage
+from agent.model import Clip, Footage, State
 from agent.spool import NotTaken, Spool, Taken
 
 log = structlog.get_logger()
@@ -186,9 +186,10 @@ class Handover:
 
     def _log_taken(self, folder: FootageFolder, footage: Footage, clips: Sequence[Taken]) -> None:
         for taken in clips:
-            event = "clip_known_already" if taken.again else f"clip_{taken.state.value}"
-            why = {"reason": taken.reason} if taken.reason else {}
-            log.info(event, clip=taken.id, footage=str(footage.path), **why)
+            if taken.again:
+                log.info("clip_known_already", clip=taken.id, footage=str(footage.path), reason=taken.reason)
+            else:
+                log_clip(taken.id, footage, taken.state, taken.reason)
         self._was_full = False
         if any(taken.copied for taken in clips) and folder not in self._copied:
             # Once for each folder, for those who want to spare the card a second write of each clip.
@@ -200,3 +201,19 @@ class Handover:
                 " or the daemon's user may not write to the footage",
             )
         self.on_taken()
+
+
+def log_clip(id: int, footage: Footage, state: State, reason: str) -> None:
+    """Log a clip that the intake put into a state: new in the spool, or its times were decided.
+
+    Args:
+        id: of the clip in the spool.
+        reason: empty if there is nothing to explain.
+    """
+    match state:
+        case State.HELD:
+            log.info("clip_held", clip=id, footage=str(footage.path), reason=reason)
+        case State.REFUSED:
+            log.warning("clip_refused", clip=id, footage=str(footage.path), reason=reason)
+        case _:
+            log.info("clip_waiting", clip=id, footage=str(footage.path), reason=reason)

@@ -22,7 +22,7 @@ from agent.device.safe_open import OpenFootage, open_footage
 from agent.device.warn_once import WarnOnce
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
 from agent.intake.conformer import Conformer, ConformResult
-from agent.intake.handover import Handover, Item, PendingBatch
+from agent.intake.handover import Handover, Item, PendingBatch, log_clip
 from agent.intake.identify.filename import unsupported_reason
 from agent.intake.identify.reader import FootageReader
 from agent.intake.identify.recording_time import check_recording_time, resolve_against_clock
@@ -173,7 +173,7 @@ class Intake:
             if isinstance(found, Footage):
                 self._observe(folder, found, closed=closed)
             elif found is not None:
-                self._warnings.warn("footage_skipped", found.path, found.reason)
+                self._warnings.warn("footage_skipped", found.path, found.reason, footage=str(found.path))
 
     def _scan(self, folder: FootageFolder, alive: Callable[[], None]) -> None:
         self._scan_at[folder] = self._monotonic() + folder.rescan_seconds
@@ -329,9 +329,7 @@ class Intake:
             return
         self._clock_seen = seen
         for record in decided:
-            log.info(
-                f"clip_{record.state.value}", clip=record.id, footage=str(record.footage.path), reason=record.reason
-            )
+            log_clip(record.id, record.footage, record.state, record.reason)
             self._handover.on_taken()
 
     def _time_refusal(self, key: ClipKey) -> str | None:

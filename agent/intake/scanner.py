@@ -255,7 +255,7 @@ class FolderScanner:
                 self.has_footage = True
                 if isinstance(found, NotFootage):
                     skipped.add(found.path)
-                    self._warnings.warn("footage_skipped", found.path, found.reason)
+                    self._warnings.warn("footage_skipped", found.path, found.reason, footage=str(found.path))
                     continue
                 group.append(found)
                 if len(group) == LOOKUP_FILES:
@@ -301,7 +301,7 @@ class FolderScanner:
         try:
             footage.path.unlink()
         except OSError as exc:
-            self._warnings.warn("footage_not_deleted", footage.path, str(exc.strerror))
+            self._warnings.warn("footage_not_deleted", footage.path, str(exc.strerror), footage=str(footage.path))
         else:
             self._warnings.clear("footage_not_deleted", footage.path)
             log.info("footage_deleted", footage=str(footage.path), reason="delivered")
@@ -309,9 +309,9 @@ class FolderScanner:
     def _on_unreadable(self, error: OSError) -> None:
         self.is_readable = self.has_footage = False
         reason = f"{_unreadable_reason(error)}; looked for again at every scan"
-        self._warnings.warn("folder_missing", self._folder.path, reason)
+        self._warnings.warn("folder_missing", self._folder.path, reason, folder=str(self._folder.path))
 
     def _on_readable(self) -> None:
         self.is_readable = True
         if self._warnings.clear("folder_missing", self._folder.path):
-            log.info("folder_back", path=str(self._folder.path))
+            log.info("folder_back", folder=str(self._folder.path), path=str(self._folder.path))

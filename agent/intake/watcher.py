@@ -179,11 +179,13 @@ class Watcher:
             has_ended = watch.is_listed and watch.inode not in listed and not dead
             stale = stale or has_changed or has_ended
             if inode is not None and (has_changed or has_ended):
-                log.info("folder_changed", folder=str(folder.path), now="another card, or a folder made anew")
+                log.info(
+                    "folder_changed", folder=str(folder.path), now="another card, or a new folder of the same name"
+                )
         if dead and not stale:
             self._warnings.warn("watching_failed", ALL_FOLDERS, f"threads of watchdog ended: {', '.join(dead)}")
         elif not dead and self._warnings.clear("watching_failed", ALL_FOLDERS):
-            log.info("watching_again")
+            log.info("watching_again", path=str(ALL_FOLDERS))
         return stale or bool(dead)
 
     def _ensure_observer(self) -> BaseObserver:
@@ -258,13 +260,14 @@ class Watcher:
             "folder_not_watched",
             folder.path,
             why if isinstance(why, str) else str(why.strerror),
+            folder=str(folder.path),
             effect=f"new footage is found by the scan, every {folder.rescan_seconds:g} s",
             remedy=REMEDY,
         )
 
     def _log_watched(self, folder: FootageFolder) -> None:
         if self._warnings.clear("folder_not_watched", folder.path):
-            log.info("folder_watched", folder=str(folder.path))
+            log.info("folder_watched", folder=str(folder.path), path=str(folder.path))
 
 
 class _LogHandler(logging.Handler):
