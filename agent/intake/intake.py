@@ -29,7 +29,7 @@ from agent.intake.identify.recording_time import check_recording_time, resolve_a
 from agent.intake.planning import passthrough
 from agent.intake.scanner import FolderScanner, is_in_scope, matches_filters, stat_footage
 from agent.intake.tracked import FileState, Tracked
-from agent.intake.watcher import Watcher
+from agent.intake.watcher import FsEvent, Watcher
 from agent.model import Clip, ClipKey, Footage
 from agent.spool import NotTaken, Spool, Taken
 
@@ -44,9 +44,6 @@ PRUNE_CONTINUE_SECONDS = 10.0
 MAX_IDLE_SECONDS = 15.0
 # The same while the clock is not trusted, since clips may wait for it to be set.
 CLOCK_INTERVAL_SECONDS = 5.0
-
-# Folder, path (None: scan the folder), and whether the file was closed after writing or moved in.
-_FsEvent = tuple[FootageFolder, Path | None, bool]
 
 
 class Intake:
@@ -82,15 +79,11 @@ class Intake:
         self._clock_seen: tuple[float, bool] | None = None
         self._limits = config.limits
         # The only thing here that other threads touch; None wakes the loop up.
-        self._events: queue.SimpleQueue[_FsEvent | ConformResult | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[FsEvent | ConformResult | None] = queue.SimpleQueue()
         self.conformer = Conformer(config, stop, self._events.put)
         self._readers = {folder: FootageReader(folder, config, stop) for folder in self._folders}
         self._handover = Handover(spool, self._readers, on_taken, monotonic)
-        self._watcher = Watcher(
-            self._folders,
-            lambda folder, path, closed: self._events.put((folder, path, closed)),
-            lambda folder: self._events.put((folder, None, False)),
-        )
+        self._watcher = Watcher(self._folders, self._events.put)
         self._warnings = WarnOnce()
         self._scanners = {folder: FolderScanner(folder, spool, self._warnings, clock.wall) for folder in self._folders}
         self._scan_at = dict.fromkeys(self._folders, 0.0)
@@ -163,15 +156,16 @@ class Intake:
                 tracked = self._tracked[event.footage]
                 self._tracked[event.footage] = tracked.conform_done(event, self._monotonic())
             else:
-                self._on_fs_event(*event)
+                self._on_fs_event(event)
 
-    def _on_fs_event(self, folder: FootageFolder, path: Path | None, closed: bool) -> None:
+    def _on_fs_event(self, event: FsEvent) -> None:
+        folder, path = event.folder, event.path
         if path is None:
             self._scan_soon(folder)
         elif matches_filters(folder, path.name) and is_in_scope(folder, path):
             found = stat_footage(path)
             if isinstance(found, Footage):
-                self._observe(folder, found, closed=closed)
+                self._observe(folder, found, closed=event.closed)
             elif found is not None:
                 self._warnings.warn("footage_skipped", found.path, found.reason, footage=str(found.path))
 

@@ -52,8 +52,21 @@ SCANS_TO_RETRY = 10
 # Stands for the path in warnings that concern all folders.
 ALL_FOLDERS = Path("all folders")
 
-OnFile = Callable[[FootageFolder, Path, bool], None]
-OnFolder = Callable[[FootageFolder], None]
+
+@dataclass(frozen=True, slots=True)
+class FsEvent:
+    """Something happened in a footage folder.
+
+    Args:
+        folder: the folder.
+        path: the file that appeared or was closed; None if files of the folder may have been missed: a directory
+            appeared, or events were lost.
+        closed: the file was closed after writing, or moved in.
+    """
+
+    folder: FootageFolder
+    path: Path | None
+    closed: bool = False
 
 
 @dataclass(slots=True)
@@ -79,16 +92,12 @@ class Watcher:
 
     Args:
         folders: what to watch.
-        on_file: called from watchdog's threads with folder, path, and whether the file was closed after writing or
-            moved in.
-        on_folder: called from watchdog's threads when files of a folder may have been missed: a directory appeared, or
-            events were lost.
+        on_event: called with each event, from watchdog's threads.
     """
 
-    def __init__(self, folders: Sequence[FootageFolder], on_file: OnFile, on_folder: OnFolder) -> None:
+    def __init__(self, folders: Sequence[FootageFolder], on_event: Callable[[FsEvent], None]) -> None:
         self._folders = folders
-        self._on_file = on_file
-        self._on_folder = on_folder
+        self._on_event = on_event
         self._observer: BaseObserver | None = None
         self._threads: list[threading.Thread] = []
         self._watches = {folder: _Watch() for folder in folders}
@@ -228,7 +237,7 @@ class Watcher:
         if inode is None or watch.inode is not None:
             return False
         try:
-            handler = _Handler(folder, self._on_file, self._on_folder)
+            handler = _Handler(folder, self._on_event)
             # watchdog follows no symbolic link, not even the folder's own path; "." is the directory that it points to.
             path = f"{folder.path}/."
             observer.schedule(handler, path, recursive=folder.recursive, event_filter=EVENTS)
@@ -244,7 +253,7 @@ class Watcher:
         """Events were lost, or a directory could not be watched. Called from watchdog's threads."""
         self._lost = message
         for folder in self._folders:
-            self._on_folder(folder)
+            self._on_event(FsEvent(folder, None))
 
     def _log_lost_events(self) -> None:
         lost, self._lost = self._lost, ""
@@ -282,16 +291,14 @@ class _LogHandler(logging.Handler):
 
 
 class _Handler(FileSystemEventHandler):
-    def __init__(self, folder: FootageFolder, on_file: OnFile, on_folder: OnFolder) -> None:
+    def __init__(self, folder: FootageFolder, on_event: Callable[[FsEvent], None]) -> None:
         self._folder = folder
-        self._on_file = on_file
-        self._on_folder = on_folder
+        self._on_event = on_event
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if isinstance(event, (DirCreatedEvent, DirMovedEvent)):
-            self._on_folder(self._folder)
-        elif isinstance(event, FileMovedEvent):
-            self._on_file(self._folder, Path(os.fsdecode(event.dest_path)), True)
-        elif isinstance(event, (FileClosedEvent, FileCreatedEvent)):
-            closed = isinstance(event, FileClosedEvent)
-            self._on_file(self._folder, Path(os.fsdecode(event.src_path)), closed)
+            self._on_event(FsEvent(self._folder, None))
+            return
+        was_moved = isinstance(event, FileMovedEvent)
+        path = Path(os.fsdecode(event.dest_path if was_moved else event.src_path))
+        self._on_event(FsEvent(self._folder, path, closed=was_moved or isinstance(event, FileClosedEvent)))

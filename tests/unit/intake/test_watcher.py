@@ -17,7 +17,7 @@ from agent.config import FootageFolder
 from agent.device import inotify
 from agent.device.inotify import Inode
 from agent.intake import watcher
-from agent.intake.watcher import Watcher
+from agent.intake.watcher import FsEvent, Watcher
 from tests.support.daemon import PATIENCE_SECONDS
 
 
@@ -26,16 +26,14 @@ class Recorded:
 
     def __init__(self, *paths: Path, recursive: bool = True) -> None:
         self.folders = [FootageFolder(path, recursive=recursive) for path in paths]
-        self.files: list[tuple[Path, bool]] = []
-        self.directories: list[FootageFolder] = []
-        self.watcher = Watcher(
-            self.folders,
-            lambda folder, path, closed: self.files.append((path, closed)),
-            self.directories.append,
-        )
+        self.events: list[FsEvent] = []
+        self.watcher = Watcher(self.folders, self.events.append)
 
     def closed(self) -> set[Path]:
-        return {path for path, closed in self.files if closed}
+        return {event.path for event in self.events if event.path and event.closed}
+
+    def to_scan(self) -> list[FootageFolder]:
+        return [event.folder for event in self.events if event.path is None]
 
 
 Record = Callable[..., Recorded]
@@ -67,7 +65,7 @@ def test_a_file_is_reported_when_it_appears_and_when_it_is_closed(tmp_path: Path
     recorded = record(tmp_path)
     recorded.watcher.refresh()
     with (tmp_path / "a.mp4").open("wb") as file:
-        assert eventually(lambda: (tmp_path / "a.mp4", False) in recorded.files)
+        assert eventually(lambda: FsEvent(recorded.folders[0], tmp_path / "a.mp4") in recorded.events)
         assert not recorded.closed()
         file.write(b"footage")
     assert eventually(lambda: recorded.closed() == {tmp_path / "a.mp4"})
@@ -93,7 +91,7 @@ def test_a_new_directory_is_reported(tmp_path: Path, record: Record) -> None:
     recorded = record(tmp_path)
     recorded.watcher.refresh()
     (tmp_path / "new").mkdir()
-    assert eventually(lambda: recorded.directories == recorded.folders)
+    assert eventually(lambda: recorded.to_scan() == recorded.folders)
 
 
 def test_a_folder_that_is_a_symbolic_link_is_watched_under_its_own_path(tmp_path: Path, record: Record) -> None:
@@ -325,7 +323,7 @@ def test_a_warning_of_watchdog_requests_a_scan_and_is_logged_once(tmp_path: Path
         recorded.watcher.refresh()
         library.warning("Inotify queue overflowed")
         recorded.watcher.refresh()
-    assert recorded.directories == recorded.folders * 4
+    assert recorded.to_scan() == recorded.folders * 4
     assert [entry["event"] for entry in logged] == ["notifications_lost"] * 2
 
 
