@@ -1,4 +1,4 @@
-"""Clips that were taken without a result of their own: the list confirms them, or they are sent again."""
+"""Clips that were accepted without a result of their own: the list confirms them, or they are sent again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def queries(server: ScriptedApi) -> list[dict[str, list[str]]]:
 
 
 def accepted(device: Bench, server: ScriptedApi, count: int) -> list[int]:
-    """Sends so many clips, of which the answers say nothing."""
+    """Sends so many clips; the responses have no results for them."""
     ids = [device.take(number) for number in range(count)]
     server.uploads += [says(200, {"data": []})] * 1000
     device.go_on_until(lambda: device.states() == {State.ACCEPTED: count})
@@ -59,7 +59,7 @@ def go_on_for(device: Bench, seconds: float) -> None:
     device.go_on_until(lambda: device.clock.seconds >= end, most_steps=5000)
 
 
-def test_one_query_every_30_to_60_seconds_asks_for_all_clips_that_wait(tmp_path: Path) -> None:
+def test_one_query_every_30_to_60_seconds_covers_all_accepted_clips(tmp_path: Path) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT), batch_clips=10) as device:
         accepted(device, server, 40)
         before = len(queries(server))
@@ -80,7 +80,7 @@ def test_one_query_every_30_to_60_seconds_asks_for_all_clips_that_wait(tmp_path:
         assert server.uploads_begun == 4
 
 
-def test_clips_of_months_are_asked_for_in_short_windows_and_few_at_a_time(tmp_path: Path) -> None:
+def test_clips_of_months_are_queried_in_short_windows_few_at_a_time(tmp_path: Path) -> None:
     with Simulator(SILENT) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         for number in range(20):
             device.take(number, start=START + timedelta(days=5 * number))
@@ -93,7 +93,7 @@ def test_clips_of_months_are_asked_for_in_short_windows_and_few_at_a_time(tmp_pa
         assert sum(video.updates for video in simulator.received) == 0
 
 
-def test_a_list_of_several_pages_is_read_to_its_end(tmp_path: Path) -> None:
+def test_all_pages_of_the_list_are_read(tmp_path: Path) -> None:
     with Simulator(SILENT) as simulator, bench(tmp_path, simulated(simulator.base_url), batch_clips=100) as device:
         for number in range(120):
             device.take(number)
@@ -107,7 +107,7 @@ def test_a_list_of_several_pages_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [1, 2])
-def test_a_clip_that_is_listed_as_under_way_is_waited_for(tmp_path: Path, status: int) -> None:
+def test_a_clip_that_is_listed_as_pending_is_waited_for(tmp_path: Path, status: int) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         accepted(device, server, 2)
         server.lists = [entry(0, status), entry(1, status)]
@@ -119,7 +119,7 @@ def test_a_clip_that_is_listed_as_under_way_is_waited_for(tmp_path: Path, status
 
 
 @pytest.mark.parametrize(("status", "words"), [(4, "cancelled"), (5, "does not exist"), (6, "timeout")])
-def test_a_clip_that_failed_after_it_was_taken_is_sent_again_but_not_without_end(
+def test_a_clip_that_failed_after_acceptance_is_sent_again_with_a_limit(
     tmp_path: Path, figure: Figure, status: int, words: str
 ) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
@@ -173,7 +173,7 @@ def test_a_clock_that_is_set_makes_no_clip_overdue(tmp_path: Path, figure: Figur
         figure("faults survived: clock set while clips are to be confirmed", 1)
 
 
-def test_after_a_restart_clips_from_before_are_asked_for_ten_minutes_before_they_are_sent_again(tmp_path: Path) -> None:
+def test_after_a_restart_accepted_clips_have_ten_minutes_to_be_confirmed(tmp_path: Path) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         accepted(device, server, 3)
         device.clock.step_seconds = YEAR_SECONDS
@@ -184,7 +184,7 @@ def test_after_a_restart_clips_from_before_are_asked_for_ten_minutes_before_they
         assert {record.attempts for record in device.records()} == {1}
 
 
-def test_a_list_that_cannot_be_had_stops_no_upload_and_decides_nothing(tmp_path: Path, figure: Figure) -> None:
+def test_an_unavailable_list_stops_no_upload_and_decides_nothing(tmp_path: Path, figure: Figure) -> None:
     with Simulator(SILENT) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         simulator.faults.add(Fault("answer", times=0, path="videos/requests", status=500))
         for number in range(3):

@@ -1,7 +1,6 @@
-"""The power goes when the server has taken a batch and the device has not written that down yet, or only half.
+"""The power fails after the server accepted a batch and before the device has written the verdicts, or all of them.
 
-Not knowing, the device sends the batch again, which the API takes as an update; in its own ledger each clip is
-delivered once.
+The device sends the batch again, which the API treats as an update; in its own ledger each clip is delivered once.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ CLIPS = 5
 
 
 class PowerCut(BaseException):
-    """Ends the process, as far as the code under test can tell."""
+    """Simulates the end of the process."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("but_the_last_byte", [False, True], ids=["nothing of the answer", "all but its last byte"])
-def test_a_kill_between_the_servers_answer_and_the_verdict_sends_the_batch_again(
+def test_a_kill_between_the_response_and_the_verdict_sends_the_batch_again(
     tmp_path: Path, figure: Figure, but_the_last_byte: bool
 ) -> None:
     with (
@@ -82,9 +81,7 @@ def test_a_power_cut_before_the_verdict_is_written_sends_the_batch_again(
         assert set(server.times_received().values()) == {2}
 
 
-def test_a_power_cut_after_the_verdict_and_before_the_stored_files_are_gone_sends_nothing_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_power_cut_after_the_verdict_sends_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         for number in range(CLIPS):
             device.take(number)

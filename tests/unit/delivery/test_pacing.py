@@ -30,7 +30,7 @@ def test_with_all_gates_open_a_batch_may_be_sent_at_once() -> None:
         (replace(OPEN, slot_at=LATER), Wait.SLOT),
     ],
 )
-def test_each_gate_alone_puts_the_upload_off_and_is_named(closed: PacingState, wait: Wait) -> None:
+def test_each_gate_alone_delays_the_upload_and_is_named(closed: PacingState, wait: Wait) -> None:
     for preflight_ok, action in ((True, Action.UPLOAD), (False, Action.PREFLIGHT)):
         state = replace(closed, preflight_ok=preflight_ok)
         allowed = next_allowed_at(state, NOW)
@@ -39,7 +39,7 @@ def test_each_gate_alone_puts_the_upload_off_and_is_named(closed: PacingState, w
         assert (allowed.at, allowed.action) == (LATER, action)
 
 
-def test_of_lingering_and_the_slot_the_later_one_is_waited_for() -> None:
+def test_linger_and_slot_are_waited_for_together() -> None:
     linger_longer = next_allowed_at(replace(OPEN, linger_until=LATER, slot_at=LATER - 1), NOW)
     slot_longer = next_allowed_at(replace(OPEN, linger_until=LATER - 1, slot_at=LATER), NOW)
     assert (linger_longer.at, linger_longer.wait) == (LATER, Wait.LINGER)
@@ -51,7 +51,7 @@ def test_a_clip_that_is_not_due_waits_for_no_slot() -> None:
     assert (allowed.at, allowed.wait) == (NOW + 1, Wait.CLIPS)
 
 
-def test_until_the_api_is_known_to_take_uploads_it_is_asked_first() -> None:
+def test_the_first_request_is_the_preflight_check() -> None:
     assert next_allowed_at(replace(OPEN, preflight_ok=False), NOW).action is Action.PREFLIGHT
 
 
@@ -60,7 +60,7 @@ def test_a_poll_that_is_due_goes_before_an_upload_that_is_due() -> None:
     assert (allowed.at, allowed.action) == (NOW, Action.POLL)
 
 
-def test_a_poll_is_not_put_off_by_what_clips_wait_for_and_does_not_hide_it() -> None:
+def test_a_poll_is_not_delayed_by_gates_of_uploads_and_does_not_hide_them() -> None:
     allowed = next_allowed_at(replace(OPEN, slot_at=LATER, poll_at=NOW + 5), NOW)
     assert (allowed.at, allowed.action, allowed.wait) == (NOW + 5, Action.POLL, Wait.SLOT)
 
@@ -76,7 +76,7 @@ def test_without_clips_and_without_polls_it_waits_for_a_clip() -> None:
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_whatever_the_gates_no_request_is_early_and_waiting_as_told_always_ends(seed: int) -> None:
+def test_no_request_is_early_and_the_named_waits_always_end(seed: int) -> None:
     rng = random.Random(seed)
 
     def instant() -> float:
@@ -93,7 +93,7 @@ def test_whatever_the_gates_no_request_is_early_and_waiting_as_told_always_ends(
     now, waits = NOW, 0
     while (allowed := next_allowed_at(state, now)).at > now:
         now, waits = allowed.at, waits + 1
-    assert waits <= 3, "a backoff, then a clip, then its slot or its company"
+    assert waits <= 3, "a backoff, then a clip, then its slot or more clips"
     assert now >= state.backoff_until
     if allowed.action is Action.POLL:
         assert now >= state.poll_at

@@ -1,4 +1,4 @@
-"""What was decided is kept in memory while the spool's disk is full, and nothing is sent until it is noted."""
+"""While the spool's disk is full, verdicts are kept in memory, and nothing is sent until they are written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Monotonic:
 
 
 @pytest.mark.parametrize("failing", ["settle", "release", "claim", "count_ready"])
-def test_a_verdict_that_cannot_be_written_is_written_later_and_its_clip_is_not_sent_again(
+def test_an_unwritten_verdict_is_written_later_and_its_clip_not_sent_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     clock, monotonic = Clock(), Monotonic()

@@ -1,4 +1,4 @@
-"""Who is to blame for an upload that fails though the API answers: only the uploads of others tell."""
+"""Whether a failing upload is the clip's fault or the link's: only uploads of other clips can tell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def upload(id: int, batch_failures: int = 0) -> Upload:
     return Upload(id, video, "", Path(f"/spool/{id}.mp4"), 100, 0, batch_failures=batch_failures)
 
 
-def test_nothing_is_held_against_a_clip_before_others_have_passed() -> None:
+def test_no_clip_is_suspected_before_others_succeed() -> None:
     poison = PoisonDetector()
     assert not poison.peers_succeed(upload(1), 0.0)
     poison.record_failure([upload(1)], 1.0)
@@ -25,14 +25,14 @@ def test_nothing_is_held_against_a_clip_before_others_have_passed() -> None:
     assert poison.peers_succeed(upload(1), 4.0)
 
 
-def test_what_passed_before_the_clip_failed_first_proves_nothing() -> None:
+def test_a_success_before_the_first_failure_of_the_clip_proves_nothing() -> None:
     poison = PoisonDetector()
     poison.record_success([upload(2)], 1.0)
     poison.record_failure([upload(1, batch_failures=1)], 2.0)
     assert not poison.peers_succeed(upload(1, batch_failures=1), 3.0)
 
 
-def test_what_passed_long_ago_proves_nothing() -> None:
+def test_a_success_long_ago_proves_nothing() -> None:
     poison = PoisonDetector()
     poison.record_failure([upload(1)], 1.0)
     poison.record_success([upload(2)], 2.0)
@@ -40,7 +40,7 @@ def test_what_passed_long_ago_proves_nothing() -> None:
     assert not poison.peers_succeed(upload(1), 2.0 + FRESH_SECONDS)
 
 
-def test_a_failure_of_an_unsuspected_clip_puts_the_link_in_doubt_and_one_of_a_suspect_does_not() -> None:
+def test_a_failure_of_an_unsuspected_clip_casts_doubt_on_the_link() -> None:
     poison = PoisonDetector()
     poison.record_failure([upload(1)], 1.0)
     poison.record_success([upload(2)], 2.0)
@@ -50,7 +50,7 @@ def test_a_failure_of_an_unsuspected_clip_puts_the_link_in_doubt_and_one_of_a_su
     assert not poison.peers_succeed(upload(1), 6.0)
 
 
-def test_a_clip_that_passed_or_is_settled_begins_anew() -> None:
+def test_a_clip_that_succeeded_or_is_settled_is_no_longer_suspected() -> None:
     poison = PoisonDetector()
     poison.record_failure([upload(1), upload(2)], 1.0)
     poison.record_success([upload(1)], 2.0)

@@ -23,14 +23,14 @@ from tests.support.vision_cases import stored_clip, upload_of
 
 UTC = ZoneInfo("UTC")
 SIZES = [0, 1, 2, 3, 1000, CHUNK_BYTES // 4 * 3, CHUNK_BYTES + 1, 700_001]
-FAILING_FILE = Path("/sys/class/net/lo/speed")  # the loopback has none: reading it fails as a bad card does
+FAILING_FILE = Path("/sys/class/net/lo/speed")  # the loopback interface has no speed: reading it fails like a bad card
 Part = tuple[str | None, str | None, str, bytes]
 Bulk = type[JsonBulkBody] | type[MultipartBulkBody]
 both = pytest.mark.parametrize("bulk", [JsonBulkBody, MultipartBulkBody], ids=["json", "multipart"])
 
 
 def parts(content_type: str, body: bytes) -> list[Part]:
-    """What a server reads in a multipart body."""
+    """The fields and files that a server finds in a multipart body."""
     head = f"Content-Type: {content_type}\r\nMIME-Version: 1.0\r\n\r\n".encode()
     message = BytesParser(policy=policy.HTTP).parsebytes(head + body)
     assert message.is_multipart()
@@ -128,7 +128,7 @@ def test_without_a_webhook_the_body_has_none(tmp_path: Path) -> None:
 
 
 @given(registration=st.text(), comments=st.text(min_size=1))
-def test_no_text_breaks_a_body_or_adds_to_it(registration: str, comments: str) -> None:
+def test_no_text_of_a_user_can_inject_fields_or_headers(registration: str, comments: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         upload = stored_clip(Path(folder), registration=registration, comments=comments)
         record = json.loads(b"".join(JsonBulkBody([upload], UTC)))["data"][0]
@@ -142,7 +142,7 @@ def test_no_text_breaks_a_body_or_adds_to_it(registration: str, comments: str) -
     assert len(values) == 6
 
 
-def test_half_characters_of_a_file_name_are_replaced(tmp_path: Path) -> None:
+def test_surrogates_in_text_are_replaced(tmp_path: Path) -> None:
     upload = stored_clip(tmp_path, comments="caf\udce9")
     assert json.loads(b"".join(JsonBulkBody([upload], UTC)))["data"][0]["comments"] == "caf?"
     assert b"\r\ncaf?\r\n" in b"".join(MultipartBulkBody([upload], UTC))
@@ -155,19 +155,19 @@ def test_a_body_can_be_sent_again(tmp_path: Path, bulk: Bulk) -> None:
 
 
 @both
-def test_pieces_are_small(tmp_path: Path, bulk: Bulk) -> None:
+def test_chunks_are_small(tmp_path: Path, bulk: Bulk) -> None:
     body = bulk([stored_clip(tmp_path, bytes(1_000_000))], UTC)
     assert max(len(piece) for piece in body) <= CHUNK_BYTES
 
 
 @both
-def test_small_clips_share_a_piece(tmp_path: Path, bulk: Bulk) -> None:
+def test_small_clips_share_a_chunk(tmp_path: Path, bulk: Bulk) -> None:
     body = bulk([stored_clip(tmp_path, bytes(1000), id=id) for id in range(20)], UTC)
     assert len(list(body)) == 1
 
 
 @both
-def test_progress_counts_what_has_left_and_names_the_clip(tmp_path: Path, bulk: Bulk) -> None:
+def test_progress_counts_sent_bytes_and_names_the_clip(tmp_path: Path, bulk: Bulk) -> None:
     told: list[tuple[int, int]] = []
     uploads = [stored_clip(tmp_path, bytes(500_000), id=id) for id in (5, 6)]
     body = bulk(uploads, UTC, progress=lambda sent_bytes, position: told.append((sent_bytes, position)))
@@ -181,7 +181,7 @@ def test_progress_counts_what_has_left_and_names_the_clip(tmp_path: Path, bulk: 
 
 
 @both
-def test_a_body_stops_before_the_next_piece(tmp_path: Path, bulk: Bulk) -> None:
+def test_a_body_stops_before_the_next_chunk(tmp_path: Path, bulk: Bulk) -> None:
     sent: list[bytes] = []
     body = bulk([stored_clip(tmp_path, bytes(2_000_000))], UTC, stopping=lambda: len(sent) == 2)
     with pytest.raises(Cancelled):
@@ -198,19 +198,19 @@ class TestAFileThatIsNotTheOneStored:
         return caught.value.reason
 
     @both
-    def test_one_that_is_gone(self, tmp_path: Path, bulk: Bulk) -> None:
+    def test_a_missing_file_is_unreadable(self, tmp_path: Path, bulk: Bulk) -> None:
         upload = stored_clip(tmp_path)
         upload.file.unlink()
         assert self.unreadable(upload, bulk) == "cannot be opened: No such file or directory"
 
     @both
-    def test_one_that_is_another_size(self, tmp_path: Path, bulk: Bulk) -> None:
+    def test_a_file_of_another_size_is_unreadable(self, tmp_path: Path, bulk: Bulk) -> None:
         upload = stored_clip(tmp_path, b"12345")
         upload.file.write_bytes(b"1234567")
         assert self.unreadable(upload, bulk) == "was written to after it was stored: it has 7 bytes instead of 5"
 
     @both
-    def test_one_that_was_rewritten_in_place(self, tmp_path: Path, bulk: Bulk) -> None:
+    def test_a_file_that_was_rewritten_in_place_is_unreadable(self, tmp_path: Path, bulk: Bulk) -> None:
         upload = stored_clip(tmp_path, b"12345")
         os.utime(upload.file, ns=(0, upload.modified_ns + 1))
         assert self.unreadable(upload, bulk) == "was written to after it was stored"
@@ -231,11 +231,11 @@ class TestAFileThatIsNotTheOneStored:
 
     @both
     @pytest.mark.skipif(not FAILING_FILE.exists(), reason="needs a file of the kernel that cannot be read")
-    def test_one_that_cannot_be_read_may_be_readable_later(self, bulk: Bulk) -> None:
+    def test_an_io_error_is_transient(self, bulk: Bulk) -> None:
         assert self.unreadable(upload_of(FAILING_FILE), bulk, is_transient=True) == "cannot be read: Invalid argument"
 
     @both
-    def test_all_files_are_looked_at_before_the_first_byte(self, tmp_path: Path, bulk: Bulk) -> None:
+    def test_all_files_are_checked_before_the_first_byte(self, tmp_path: Path, bulk: Bulk) -> None:
         uploads = [stored_clip(tmp_path, id=id) for id in (1, 2)]
         uploads[1].file.unlink()
         sent: list[bytes] = []
@@ -245,7 +245,9 @@ class TestAFileThatIsNotTheOneStored:
 
     @both
     @pytest.mark.parametrize("change", ["shrink", "grow", "rewrite"])
-    def test_one_that_changes_while_it_is_sent_never_ends_a_body(self, tmp_path: Path, bulk: Bulk, change: str) -> None:
+    def test_a_file_that_changes_while_it_is_sent_never_completes_a_body(
+        self, tmp_path: Path, bulk: Bulk, change: str
+    ) -> None:
         upload = stored_clip(tmp_path, os.urandom(1_000_000))
         body = bulk([upload], UTC)
         sent_bytes = 0
@@ -296,8 +298,8 @@ def test_twenty_clips_of_48_mb_need_little_memory(tmp_path: Path, bulk: Bulk) ->
     with files[0].open("wb") as sparse:
         sparse.truncate(48_000_000)
     for file in files[1:]:
-        file.hardlink_to(files[0])  # the kernel then keeps one of them in its cache, not twenty
+        file.hardlink_to(files[0])  # so that the kernel caches one of them, not twenty
     probe = subprocess.run(
         [sys.executable, "-c", MEMORY_PROBE, bulk.__name__, *files], capture_output=True, text=True, check=True
     )
-    assert int(probe.stdout) < 60_000  # kB, of which the interpreter and its libraries take most
+    assert int(probe.stdout) < 60_000  # kB, most of it for the interpreter and its libraries

@@ -85,7 +85,7 @@ class TestTheBulkUpload:
         assert len(request.body) == int(request.headers["content-length"]) > 2_000_000
 
     @encodings
-    def test_a_file_that_vanished_is_told_as_that_and_nothing_is_sent(self, tmp_path: Path, encoding: Encoding) -> None:
+    def test_a_missing_file_is_reported_and_nothing_is_sent(self, tmp_path: Path, encoding: Encoding) -> None:
         upload = stored_clip(tmp_path)
         upload.file.unlink()
         with (
@@ -96,7 +96,7 @@ class TestTheBulkUpload:
         assert caught.value.file == upload.file
 
     @encodings
-    def test_a_file_that_changes_is_told_as_that_and_the_request_does_not_end(
+    def test_a_file_that_changes_is_reported_and_the_request_not_completed(
         self, tmp_path: Path, encoding: Encoding
     ) -> None:
         upload = stored_clip(tmp_path, bytes(2_000_000))
@@ -118,7 +118,9 @@ class TestTheBulkUpload:
             client.upload_bulk([upload], encoding=encoding, progress=wait)
 
     @encodings
-    def test_a_wish_to_stop_ends_it_and_the_request_does_not_end(self, tmp_path: Path, encoding: Encoding) -> None:
+    def test_a_stop_cancels_the_upload_and_the_request_is_not_completed(
+        self, tmp_path: Path, encoding: Encoding
+    ) -> None:
         stop = threading.Event()
 
         def swallow(peer: Peer) -> None:
@@ -130,19 +132,19 @@ class TestTheBulkUpload:
         with vision(tmp_path, swallow, stopping=stop.is_set) as (client, _), pytest.raises(Cancelled):
             client.upload_bulk([stored_clip(tmp_path, bytes(60_000_000))], encoding=encoding)
 
-    def test_progress_is_told(self, tmp_path: Path) -> None:
+    def test_progress_is_reported(self, tmp_path: Path) -> None:
         told: list[tuple[int, int]] = []
         uploads = [stored_clip(tmp_path, bytes(400_000), id=id) for id in (1, 2)]
         with vision(tmp_path, answering(200, {"data": None})) as (client, server):
             client.upload_bulk(uploads, encoding="json", progress=lambda *now: told.append(now))
             assert told[-1] == (int(server.requests[0].headers["content-length"]), 1)
 
-    def test_a_webhook_is_asked_for(self, tmp_path: Path) -> None:
+    def test_a_webhook_is_requested(self, tmp_path: Path) -> None:
         with vision(tmp_path, answering(200, {"data": None})) as (client, server):
             client.upload_bulk([stored_clip(tmp_path)], encoding="json", webhook_url="https://hook.example/")
             assert sent(server.requests[0])["webhook_url"] == "https://hook.example/"
 
-    def test_a_front_server_that_refuses_the_size_is_heard(self, tmp_path: Path) -> None:
+    def test_a_413_of_a_front_server_is_noticed(self, tmp_path: Path) -> None:
         def refuse(peer: Peer) -> None:
             peer.read_head()
             peer.answer(413, "<html>Request Entity Too Large</html>")
@@ -150,7 +152,7 @@ class TestTheBulkUpload:
         with vision(tmp_path, refuse) as (client, _), pytest.raises(TooLarge):
             client.upload_bulk([stored_clip(tmp_path, bytes(20_000_000))], encoding="json")
 
-    def test_items_that_are_refused_are_named(self, tmp_path: Path) -> None:
+    def test_rejected_items_are_named(self, tmp_path: Path) -> None:
         payload = {"error": {"code": 422, "message": "Bad."}, "errors": {"data.0.video_file": ["Not MP4."]}}
         with vision(tmp_path, answering(422, payload)) as (client, _), pytest.raises(RequestRejected) as caught:
             client.upload_bulk([stored_clip(tmp_path)], encoding="json")
@@ -171,7 +173,7 @@ class TestTheSingleUpload:
         result, _ = self.upload(tmp_path, {"data": {"request_id": 4}})
         assert (result.request_id, result.errors) == ("4", ())
 
-    def test_errors_in_an_answer_that_says_done_are_errors(self, tmp_path: Path) -> None:
+    def test_errors_in_a_200_response_are_errors(self, tmp_path: Path) -> None:
         result, _ = self.upload(tmp_path, {"data": {"errors": {"video_file": ["Not MP4."]}}})
         assert result.errors == ("video_file: Not MP4.",)
 
@@ -199,7 +201,7 @@ class TestTheListOfRequests:
     def test_all_pages_are_read(self, tmp_path: Path) -> None:
         assert self.pages(tmp_path, last_page=2) == ["1", "2"]
 
-    def test_an_empty_page_is_the_last_whatever_is_promised(self, tmp_path: Path) -> None:
+    def test_an_empty_page_is_the_last_whatever_the_page_count(self, tmp_path: Path) -> None:
         assert self.pages(tmp_path, last_page=1_000_000) == ["1", "2", "3"]
 
 
@@ -213,7 +215,9 @@ class TestARequestForFootage:
             ("ok", ()),
         ],
     )
-    def test_its_numbers_are_read_wherever_they_stand(self, tmp_path: Path, data: object, ids: tuple[str, ...]) -> None:
+    def test_request_ids_are_found_anywhere_in_the_response(
+        self, tmp_path: Path, data: object, ids: tuple[str, ...]
+    ) -> None:
         with vision(tmp_path, answering(201, {"data": data})) as (client, server):
             assert client.create_request("ABC1234X", START, 30, [1, 2], "please") == ids
             (request,) = server.requests
@@ -238,7 +242,7 @@ class TestALivestream:
         assert (request.method, request.target) == ("POST", "/rest/vision/livestream/AB%2F1")
         assert sent(request) == {"camera": [1, 2]}
 
-    def test_a_503_of_the_api_says_that_the_camera_is_offline(self, tmp_path: Path) -> None:
+    def test_a_503_of_the_api_means_that_the_camera_is_offline(self, tmp_path: Path) -> None:
         payload = {"error": {"code": 503, "message": "Digital Video Recorder is not online"}}
         with (
             vision(tmp_path, answering(503, payload)) as (client, _),
@@ -246,12 +250,12 @@ class TestALivestream:
         ):
             client.livestream("A", [1])
 
-    def test_a_503_of_something_else_says_that_the_link_is_down(self, tmp_path: Path) -> None:
+    def test_a_503_of_something_else_means_that_the_link_is_down(self, tmp_path: Path) -> None:
         with vision(tmp_path, answering(503, "<html>")) as (client, _), pytest.raises(LinkDown):
             client.livestream("A", [1])
 
 
-def test_the_status_table_is_the_cheap_check(tmp_path: Path) -> None:
+def test_the_status_table_is_the_preflight_check(tmp_path: Path) -> None:
     with vision(tmp_path, answering(200, {"data": []})) as (client, server):
         client.videos_status()
         assert (server.requests[0].method, server.requests[0].target) == ("GET", "/rest/vision/videos/status")
@@ -260,13 +264,13 @@ def test_the_status_table_is_the_cheap_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "payload", ["<html>Welcome to the hotel</html>", "", "null", "[]", {"login": 1}, {"data": 1, "error": {"code": 1}}]
 )
-def test_a_200_that_is_not_the_apis_is_a_link_that_is_down(tmp_path: Path, payload: object) -> None:
+def test_a_200_not_from_the_api_means_that_the_link_is_down(tmp_path: Path, payload: object) -> None:
     with vision(tmp_path, answering(200, payload)) as (client, _), pytest.raises(LinkDown):
         client.videos_status()
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b'{"data": ', b"[" * 100_000, b'{"data": ' + b"9" * 5000 + b"}"])
-def test_an_answer_that_is_no_json_is_a_link_that_is_down(tmp_path: Path, content: bytes) -> None:
+def test_a_response_that_is_not_json_means_that_the_link_is_down(tmp_path: Path, content: bytes) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()
         peer.answer_bytes(200, content, {"Content-Type": "application/json"})
@@ -275,19 +279,19 @@ def test_an_answer_that_is_no_json_is_a_link_that_is_down(tmp_path: Path, conten
         client.videos_status()
 
 
-def test_an_error_of_the_api_is_its_decision(tmp_path: Path) -> None:
+def test_an_error_of_the_api_is_raised_as_its_decision(tmp_path: Path) -> None:
     with vision(tmp_path, answering(401, API_ERROR)) as (client, _), pytest.raises(CredentialsRejected):
         client.videos_status()
 
 
-def test_a_429_that_names_an_instant_is_counted_from_now_if_it_has_no_date(tmp_path: Path) -> None:
+def test_a_429_with_an_instant_but_no_date_is_relative_to_now(tmp_path: Path) -> None:
     headers = {"X-RateLimit-Retry-At": "1060"}
     with vision(tmp_path, answering(429, API_ERROR, headers)) as (client, _), pytest.raises(RateLimited) as caught:
         client.videos_status()
     assert caught.value.retry_after_seconds == 60
 
 
-def test_an_abort_ends_what_another_thread_waits_for(tmp_path: Path) -> None:
+def test_abort_ends_the_request_of_another_thread(tmp_path: Path) -> None:
     def silent(peer: Peer) -> None:
         peer.read_head()
         threading.Timer(0.05, client.abort).start()

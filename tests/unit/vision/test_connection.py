@@ -17,13 +17,13 @@ from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Script, Scripte
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
 
 DONE = {"data": None}
-# Longer than a test may take: what ends at all has ended for another reason.
+# Longer than a test may take: whatever ends has another reason.
 ENDLESS = 3600.0
 both = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 
 
 class Bytes:
-    """A body of so many bytes, in pieces of 256 KiB."""
+    """A body of so many bytes, in chunks of 256 KiB."""
 
     content_type = "application/octet-stream"
 
@@ -58,7 +58,7 @@ def link(
             yield transport, server
 
 
-# A busy machine may not come to a thread for a second or two; it is no stall yet.
+# A busy machine may not schedule a thread for a second or two: that is not a stall.
 STALL = 10.0
 
 
@@ -69,7 +69,7 @@ def slowly(peer: Peer) -> None:
 
 @pytest.mark.slow
 @both
-def test_a_slow_link_that_moves_is_not_given_up(tmp_path: Path, secure: bool) -> None:
+def test_a_slow_link_with_progress_is_not_given_up(tmp_path: Path, secure: bool) -> None:
     with link(tmp_path, slowly, secure=secure, stall_seconds=STALL, receive_buffer_bytes=16384) as (transport, _):
         started = time.monotonic()
         assert transport.exchange("POST", "/upload", body=Bytes(2 * 1024 * 1024)).status == 200
@@ -78,7 +78,7 @@ def test_a_slow_link_that_moves_is_not_given_up(tmp_path: Path, secure: bool) ->
 
 @pytest.mark.slow
 @both
-def test_bytes_that_still_leave_the_device_count_while_the_answer_is_awaited(tmp_path: Path, secure: bool) -> None:
+def test_acknowledged_bytes_count_as_progress_while_waiting_for_the_response(tmp_path: Path, secure: bool) -> None:
     def very_slowly(peer: Peer) -> None:
         peer.read_request(at_most_bytes=1024, pause_seconds=0.05)
         peer.answer(200, DONE)
@@ -104,7 +104,7 @@ def test_a_server_that_stops_reading_is_given_up(tmp_path: Path, secure: bool) -
 
 
 @both
-def test_a_server_that_never_answers_is_given_up(tmp_path: Path, secure: bool) -> None:
+def test_a_server_that_never_responds_is_given_up(tmp_path: Path, secure: bool) -> None:
     def mute(peer: Peer) -> None:
         peer.read_head()
         peer.drain()
@@ -114,13 +114,13 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path, secure: bool) -
         link(tmp_path, mute, secure=secure, stall_seconds=0.2) as (transport, _),
         pytest.raises(LinkDown, match=r"nothing moved for 0\.2 s while waiting for the response"),
     ):
-        # So little that it leaves at once, whenever the server comes to read it.
+        # So little that it is sent at once, whenever the server reads it.
         transport.exchange("POST", "/upload", body=Bytes(1000))
 
 
 @both
 @pytest.mark.parametrize("header", ["Connection: keep-alive", "Connection: close"])
-def test_an_answer_that_stalls_half_way_is_given_up(tmp_path: Path, header: str, secure: bool) -> None:
+def test_a_response_that_stalls_half_way_is_given_up(tmp_path: Path, header: str, secure: bool) -> None:
     def half(peer: Peer) -> None:
         peer.read_request()
         peer.sock.sendall(f'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n{header}\r\n\r\n{{"data"'.encode())
@@ -131,7 +131,7 @@ def test_an_answer_that_stalls_half_way_is_given_up(tmp_path: Path, header: str,
 
 
 @both
-def test_a_refusal_before_the_body_was_read_is_heard_though_the_server_hangs_up(tmp_path: Path, secure: bool) -> None:
+def test_an_early_response_is_read_though_the_server_closes_the_connection(tmp_path: Path, secure: bool) -> None:
     def refuse(peer: Peer) -> None:
         peer.read_head()
         peer.answer(413, API_ERROR)
@@ -143,7 +143,7 @@ def test_a_refusal_before_the_body_was_read_is_heard_though_the_server_hangs_up(
 
 
 @both
-def test_a_refusal_before_the_body_was_read_ends_the_sending_and_the_connection(tmp_path: Path, secure: bool) -> None:
+def test_an_early_response_ends_the_sending_and_the_connection(tmp_path: Path, secure: bool) -> None:
     def refuse_and_wait(peer: Peer) -> None:
         peer.read_head()
         peer.answer(401, API_ERROR)
@@ -159,7 +159,7 @@ def test_a_refusal_before_the_body_was_read_ends_the_sending_and_the_connection(
 
 
 @both
-def test_a_refusal_is_heard_though_a_failing_send_notices_it_first(
+def test_an_early_response_is_read_even_if_a_failing_send_comes_first(
     tmp_path: Path, secure: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(peer: Peer) -> None:
@@ -172,7 +172,7 @@ def test_a_refusal_is_heard_though_a_failing_send_notices_it_first(
 
 
 @both
-def test_a_refusal_on_a_slow_link_is_heard_before_the_piece_is_through(tmp_path: Path, secure: bool) -> None:
+def test_an_early_response_on_a_slow_link_is_read_within_a_chunk(tmp_path: Path, secure: bool) -> None:
     def refuse_soon(peer: Peer) -> None:
         peer.read_head()
         for _ in range(3):
@@ -180,14 +180,14 @@ def test_a_refusal_on_a_slow_link_is_heard_before_the_piece_is_through(tmp_path:
         peer.answer(401, API_ERROR)
         peer.hang()
 
-    # What the kernel buffers is far less than the body: whoever sent on would stall.
+    # The kernel buffers far less than the body: to continue sending would stall.
     body = Bytes(40 * 256 * 1024)
     with link(tmp_path, refuse_soon, secure=secure, receive_buffer_bytes=16384) as (transport, _):
         assert transport.exchange("POST", "/upload", body=body).status == 401
 
 
 @both
-def test_an_unasked_100_continue_is_no_answer(tmp_path: Path, secure: bool) -> None:
+def test_an_unrequested_100_continue_is_not_the_response(tmp_path: Path, secure: bool) -> None:
     def encourage(peer: Peer) -> None:
         peer.read_head()
         peer.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -270,7 +270,7 @@ def test_a_connection_is_kept_for_the_next_request(tmp_path: Path) -> None:
         assert len(server.peers) == 1
 
 
-def test_a_connection_that_was_idle_for_long_is_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_was_idle_for_long_is_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with link(tmp_path, answering(200, DONE)) as (transport, server):
         transport.exchange("GET", "/status")
         monkeypatch.setattr(transport_module, "MAX_IDLE_SECONDS", -1.0)
@@ -281,7 +281,7 @@ def test_a_connection_that_was_idle_for_long_is_not_trusted(tmp_path: Path, monk
 def test_a_connection_that_the_server_closed_is_replaced(tmp_path: Path) -> None:
     with link(tmp_path, answering(200, DONE, closing=True)) as (transport, server):
         transport.exchange("GET", "/status")
-        # It takes one connection after the other: when another is answered, the first was closed.
+        # It accepts one connection after the other: when the second is served, the first was closed.
         with closing(Transport(api(server.url, tmp_path), lambda: False)) as other:
             other.exchange("GET", "/status")
         assert transport.exchange("GET", "/status").status == 200
@@ -293,7 +293,7 @@ def deaf(peer: Peer) -> None:
 
 
 def abort(transport: Transport, body: Bytes | None) -> None:
-    """Aborts a request from another thread; it must end with Cancelled, and not by its own patience."""
+    """Aborts a request from another thread; it must end with Cancelled, and not by a timeout."""
     outcome: list[BaseException] = []
 
     def work() -> None:
@@ -304,7 +304,7 @@ def abort(transport: Transport, body: Bytes | None) -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    time.sleep(0.15)  # or the request might not have begun
+    time.sleep(0.15)  # so that the request has begun
     transport.abort()
     worker.join(PATIENCE_SECONDS)
     assert [type(exc) for exc in outcome] == [Cancelled]
@@ -317,7 +317,7 @@ def test_abort_ends_a_blocked_upload_at_once(tmp_path: Path, secure: bool) -> No
 
 
 @both
-def test_abort_ends_the_wait_for_an_answer_at_once(tmp_path: Path, secure: bool) -> None:
+def test_abort_ends_the_wait_for_a_response_at_once(tmp_path: Path, secure: bool) -> None:
     with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, _):
         abort(transport, None)
 
@@ -330,7 +330,7 @@ def test_abort_ends_a_tls_handshake_at_once(tmp_path: Path) -> None:
 
 
 def full_listener() -> tuple[socket.socket, list[socket.socket]]:
-    """A listener whose queue is full: further connections hang while they are made."""
+    """A listener whose backlog is full: further connection attempts hang."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=0)
     waiting = [socket.create_connection(listener.getsockname())]
     for _ in range(3):
@@ -341,7 +341,7 @@ def full_listener() -> tuple[socket.socket, list[socket.socket]]:
     return listener, waiting
 
 
-def test_abort_ends_the_making_of_a_connection_at_once(tmp_path: Path) -> None:
+def test_abort_ends_a_connection_attempt_at_once(tmp_path: Path) -> None:
     listener, waiting = full_listener()
     with listener:
         account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=ENDLESS)
@@ -351,7 +351,7 @@ def test_abort_ends_the_making_of_a_connection_at_once(tmp_path: Path) -> None:
         sock.close()
 
 
-def test_a_connection_that_cannot_be_made_in_time_is_the_links_fault(tmp_path: Path) -> None:
+def test_a_connect_timeout_is_the_links_fault(tmp_path: Path) -> None:
     listener, waiting = full_listener()
     with listener:
         account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=0.2)
@@ -373,7 +373,7 @@ def test_nothing_is_sent_after_an_abort(tmp_path: Path) -> None:
 
 
 @both
-def test_a_wish_to_stop_is_noticed_without_an_abort(tmp_path: Path, secure: bool) -> None:
+def test_a_stop_is_noticed_without_an_abort(tmp_path: Path, secure: bool) -> None:
     stop = threading.Event()
     with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS, stopping=stop) as (transport, _):
         threading.Timer(0.1, stop.set).start()

@@ -60,11 +60,11 @@ def test_every_filter_has_its_name_in_the_query() -> None:
     ]
 
 
-def test_what_is_none_filters_nothing() -> None:
+def test_none_is_no_filter() -> None:
     assert list(query_pairs({"registration": None, "request_ids": [], "camera": None}, UTC)) == []
 
 
-def test_an_entry_is_read() -> None:
+def test_an_entry_is_parsed() -> None:
     meta = {"from": 1, "to": 15, "current_page": 1, "per_page": 15, "last_page": "3", "total": 45}
     page = parse_page({"data": [ITEM], "meta": meta}, UTC, 1)
     (item,) = page.items
@@ -73,7 +73,7 @@ def test_an_entry_is_read() -> None:
     assert (page.current_page, page.last_page, page.total) == (1, 3, 45)
 
 
-def test_an_entry_with_nothing_that_is_known_is_no_error() -> None:
+def test_an_entry_without_known_fields_is_no_error() -> None:
     (item,) = parse_page({"data": [{"colour": "red"}]}, UTC, 1).items
     assert item == VideoRequest(None, None, None, None, None, None, None, None, None)
     assert item.status == "status unknown"

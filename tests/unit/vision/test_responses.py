@@ -68,12 +68,12 @@ json_values = st.recursive(
     ],
     ids=["grouped", "one group", "flat", "flat below", "grouped below", "data in data", "deep", "split"],
 )
-def test_results_are_read_wherever_they_stand(data: object) -> None:
+def test_results_are_found_anywhere_in_the_response(data: object) -> None:
     assert parse_results({"data": data}, UTC) == EXPECTED
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "ok", True, 3, [[[]]], {"message": "accepted"}])
-def test_an_answer_without_results_has_none(data: object) -> None:
+def test_a_response_without_results_has_none(data: object) -> None:
     assert parse_results({"data": data}, UTC) == ()
 
 
@@ -96,17 +96,17 @@ def test_errors_in_any_form_are_errors(errors: object) -> None:
 
 
 @pytest.mark.parametrize("errors", [None, "", " ", [], {}, False, [None], {"video_file": []}])
-def test_no_errors_in_any_form_and_a_number_is_success(errors: object) -> None:
+def test_no_errors_in_any_form_and_an_id_is_success(errors: object) -> None:
     (result,) = parse_results({"data": [{"registration": "A", **GOOD, "errors": errors}]}, UTC)
     assert (result.errors, result.request_id) == ((), "15139")
 
 
-def test_an_error_is_believed_even_beside_a_number() -> None:
+def test_an_error_counts_even_beside_an_id() -> None:
     (result,) = parse_results({"data": [{"registration": "A", **GOOD, "error": "Virus."}]}, UTC)
     assert result.errors == ("Virus.",)
 
 
-def test_an_echo_of_what_was_sent_is_no_verdict() -> None:
+def test_an_echo_of_the_request_is_no_result() -> None:
     assert parse_results({"data": [{"registration": "A", "camera": 1, **TIMES}]}, UTC) == ()
 
 
@@ -124,12 +124,12 @@ def test_an_echo_of_what_was_sent_is_no_verdict() -> None:
     ],
     ids=str,
 )
-def test_a_record_that_names_no_clip_is_ignored(wrong: dict[str, object]) -> None:
+def test_a_record_that_identifies_no_clip_is_ignored(wrong: dict[str, object]) -> None:
     assert parse_results({"data": [{"registration": "A", **GOOD, **wrong}]}, UTC) == ()
 
 
 @given(json_values)
-def test_no_json_makes_reading_fail(payload: Any) -> None:
+def test_no_json_makes_parsing_fail(payload: Any) -> None:
     parse_results(payload, UTC)
     item_errors(payload)
     messages(payload)
@@ -137,13 +137,13 @@ def test_no_json_makes_reading_fail(payload: Any) -> None:
     list(objects(payload))
 
 
-def test_the_deepest_json_is_read_in_bounded_depth() -> None:
+def test_deep_json_is_read_to_a_bounded_depth() -> None:
     payload = json.loads('{"data":' * 900 + "1" + "}" * 900)
     assert parse_results(payload, UTC) == ()
     assert urls(payload) == ()
 
 
-def test_results_find_their_clips_by_registration_camera_and_times(tmp_path: Path) -> None:
+def test_results_match_clips_by_registration_camera_and_times(tmp_path: Path) -> None:
     uploads = [stored_clip(tmp_path, id=10 + camera, camera=camera, registration="abc1234x") for camera in (1, 2, 3)]
     found = match_results(parse_results({"data": GROUPED}, UTC), uploads, UTC)
     assert found == {13: EXPECTED[0], 12: EXPECTED[1]}
@@ -155,7 +155,7 @@ def test_results_of_clips_that_were_not_sent_are_ignored(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_two_contradicting_results_the_error_is_believed(tmp_path: Path, order: int) -> None:
+def test_of_two_contradicting_results_the_error_counts(tmp_path: Path, order: int) -> None:
     upload = stored_clip(tmp_path, camera=3)
     good = FileResult("ABC1234X", 3, START, END, "7")
     assert match_results([good, EXPECTED[0]][::order], [upload], UTC) == {1: EXPECTED[0]}
@@ -189,27 +189,27 @@ def test_items_that_a_validation_error_names_are_found(payload: object) -> None:
     assert item_errors(payload) == {3: "Not MP4."}
 
 
-def test_items_that_are_named_only_in_words_are_found() -> None:
+def test_items_that_are_named_only_in_a_message_are_found() -> None:
     payload = {"error": {"code": 422, "message": "The data.0.video_file field is required."}}
     assert item_errors(payload) == {0: "The data.0.video_file field is required."}
 
 
-def test_errors_that_name_no_item_name_none() -> None:
+def test_errors_without_an_item_name_none() -> None:
     payload = {"error": {"message": "data is required"}, "errors": {"webhook_url": ["Bad."], "metadata.3.x": ["?"]}}
     assert item_errors(payload) == {}
 
 
-def test_what_was_sent_and_is_repeated_beside_the_errors_is_no_error() -> None:
+def test_an_echo_of_the_request_beside_errors_is_no_error() -> None:
     assert item_errors({"error": {"message": "Bad."}, "data": [{"registration": "A"}]}) == {}
 
 
-def test_the_servers_words_are_one_line_of_bounded_length_that_steers_no_terminal() -> None:
+def test_server_messages_are_one_line_without_control_characters() -> None:
     assert messages("\x1b[31m  red\n\x00 alert \ud800") == ("[31m red alert",)
     assert len(messages("x" * 10_000)[0]) == MAX_MESSAGE_CHARS
     assert len(messages(["x"] * 1000)) == MAX_MESSAGES
 
 
-def test_links_are_found_in_any_form() -> None:
+def test_urls_are_found_in_any_form() -> None:
     assert urls(["https://a/1", {"url": "wss://b"}, "no link", None]) == ("https://a/1", "wss://b")
 
 
@@ -227,7 +227,7 @@ def test_identifiers_come_as_numbers_or_as_text(value: object, expected: str | N
     assert as_id(value) == expected
 
 
-def test_a_long_name_over_many_errors_takes_neither_memory_nor_the_log() -> None:
+def test_a_long_field_name_with_many_errors_is_bounded() -> None:
     payload = {"errors": {"\x1b[2J\n" + "k" * 300_000: ["no"] * 20_000}}
     tracemalloc.start()
     said = (*messages(payload["errors"]), *item_errors(payload).values())
@@ -238,6 +238,6 @@ def test_a_long_name_over_many_errors_takes_neither_memory_nor_the_log() -> None
     assert all(sentence.isprintable() and len(sentence) < 1000 for sentence in said)
 
 
-def test_thousands_of_errors_in_the_answer_to_one_upload_are_cut(tmp_path: Path) -> None:
+def test_thousands_of_errors_for_one_upload_are_truncated(tmp_path: Path) -> None:
     payload = {"data": [{"errors": "no"}] * 20_000}
     assert single_result(payload, stored_clip(tmp_path)).errors == ("no",) * MAX_MESSAGES

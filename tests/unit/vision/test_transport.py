@@ -35,7 +35,7 @@ def headers_of(folder: Path, **changes: Any) -> Mapping[str, str]:
         return server.requests[0].headers
 
 
-def test_a_request_carries_the_credentials_and_says_who_asks(tmp_path: Path) -> None:
+def test_a_request_has_credentials_and_a_user_agent(tmp_path: Path) -> None:
     headers = headers_of(tmp_path)
     assert headers["authorization"] == "Basic YWNjb3VudDpjb3JyZWN0LWhvcnNlLdCx0YPQug=="  # in UTF-8
     assert headers["user-agent"] == f"vision-ingest/{__version__}"
@@ -55,17 +55,13 @@ def test_the_environment_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert headers_of(tmp_path)["authorization"].startswith("Basic YWNjb3VudD")
 
 
-def test_the_systems_certificates_are_trusted_if_none_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_certificates_of_the_system_are_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority().cert_pem.write_to_path(str(tmp_path / "system.pem"))
     monkeypatch.setattr(transport_module, "SYSTEM_CA_FILE", tmp_path / "system.pem")
     assert headers_of(tmp_path, ca_file=None)
 
 
-def test_the_librarys_certificates_are_trusted_if_the_system_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_certificates_of_the_library_are_the_fallback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport_module, "SYSTEM_CA_FILE", tmp_path / "missing.pem")
     with (
         scripted_server(answering(200, DONE), certificate=certificate()) as server,
@@ -74,7 +70,7 @@ def test_the_librarys_certificates_are_trusted_if_the_system_has_none(
         exchange(server.url, tmp_path, ca_file=None)
 
 
-def test_a_redirect_is_an_answer_and_not_followed(tmp_path: Path) -> None:
+def test_a_redirect_is_not_followed(tmp_path: Path) -> None:
     with scripted_server(answering(302, "moved", {"Location": "/login"})) as server:
         assert exchange(server.url, tmp_path).status == 302
         assert len(server.requests) == 1
@@ -88,7 +84,7 @@ def test_cookies_are_not_kept(tmp_path: Path) -> None:
         assert "cookie" not in server.requests[1].headers
 
 
-def test_a_compressed_answer_is_read_though_none_was_asked_for(tmp_path: Path) -> None:
+def test_a_compressed_response_is_read_though_not_requested(tmp_path: Path) -> None:
     def compressed(peer: Peer) -> None:
         peer.read_request()
         peer.answer_bytes(200, gzip.compress(b'{"data": 1}'), {"Content-Encoding": "gzip"})
@@ -121,7 +117,7 @@ class TestCertificates:
             exchange(f"https://{host}:{server.port}/rest", folder)
         return str(caught.value)
 
-    def test_one_that_is_not_valid_yet_points_to_the_devices_clock(self, tmp_path: Path) -> None:
+    def test_a_certificate_that_is_not_valid_yet_points_to_the_clock(self, tmp_path: Path) -> None:
         leaf = certificate(not_before=NOW + timedelta(days=1), not_after=NOW + timedelta(days=2))
         before = datetime.now(timezone.utc)
         said = self.refused(tmp_path, leaf)
@@ -129,18 +125,18 @@ class TestCertificates:
         assert "not valid yet" in said
         assert any(f"this device's clock says {day}" in said for day in days)
 
-    def test_one_that_has_expired_is_told_with_the_time_of_the_device(self, tmp_path: Path) -> None:
+    def test_an_expired_certificate_is_shown_with_the_time_of_the_device(self, tmp_path: Path) -> None:
         leaf = certificate(not_before=NOW - timedelta(days=2), not_after=NOW - timedelta(days=1))
         said = self.refused(tmp_path, leaf)
         assert "expired" in said
         assert "clock says" in said
 
-    def test_one_of_an_unknown_authority_points_to_the_ca_file(self, tmp_path: Path) -> None:
+    def test_a_certificate_of_an_unknown_authority_points_to_the_ca_file(self, tmp_path: Path) -> None:
         said = self.refused(tmp_path, trustme.CA().issue_cert("127.0.0.1"))
         assert "not trusted" in said
         assert "api.ca_file" in said
 
-    def test_one_for_another_name_points_to_the_address(self, tmp_path: Path) -> None:
+    def test_a_certificate_for_another_name_points_to_the_address(self, tmp_path: Path) -> None:
         assert "another name" in self.refused(tmp_path, certificate(), host="localhost")
 
 
@@ -152,7 +148,7 @@ def test_a_server_that_does_not_speak_tls_is_the_links_fault(tmp_path: Path) -> 
         exchange(f"https://127.0.0.1:{server.port}/rest", tmp_path)
 
 
-def test_a_handshake_that_does_not_end_is_the_links_fault(tmp_path: Path) -> None:
+def test_a_tls_handshake_that_stalls_is_the_links_fault(tmp_path: Path) -> None:
     with (
         scripted_server(lambda peer: peer.hang()) as server,
         pytest.raises(LinkDown, match="no response within the timeout"),
@@ -166,7 +162,7 @@ def test_a_name_that_cannot_be_resolved_points_to_the_mobile_data(tmp_path: Path
         exchange("https://fleetapi.invalid/rest", tmp_path)
 
 
-def test_a_port_where_nobody_listens_refuses(tmp_path: Path) -> None:
+def test_a_closed_port_is_reported_as_refused(tmp_path: Path) -> None:
     with refusing_port() as port, pytest.raises(LinkDown, match="connection is refused"):
         exchange(f"http://127.0.0.1:{port}/rest", tmp_path)
 
@@ -197,16 +193,14 @@ def test_every_address_of_a_name_is_tried(tmp_path: Path, monkeypatch: pytest.Mo
         ("http://host.example/rest", "socks5://127.0.0.1:1"),
     ],
 )
-def test_an_address_that_cannot_be_one_is_for_a_person_to_correct(
-    tmp_path: Path, base_url: str, proxy: str | None
-) -> None:
+def test_an_invalid_address_must_be_corrected_by_a_person(tmp_path: Path, base_url: str, proxy: str | None) -> None:
     with pytest.raises(EndpointNotFound, match=r"check api\.region or api\.base_url, and api\.proxy") as caught:
         exchange(base_url, tmp_path, proxy=proxy)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_ca_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | None) -> None:
+def test_an_unusable_ca_file_is_named(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "own.pem"
     if content is not None:
         file.write_text(content)
@@ -242,14 +236,14 @@ class TestThroughAProxy:
         ):
             assert exchange(server.url, tmp_path, proxy=proxy.url.removesuffix("/rest")).status == 200
 
-    def test_a_proxy_that_wants_a_login_is_told_with_its_key(self, tmp_path: Path) -> None:
+    def test_a_proxy_that_requires_a_login_is_reported_with_its_key(self, tmp_path: Path) -> None:
         with (
             scripted_server(answering(407, "login")) as proxy,
             pytest.raises(LinkDown, match=r"407.*check api\.proxy"),
         ):
             exchange("https://api.example/rest", tmp_path, proxy=f"http://127.0.0.1:{proxy.port}")
 
-    def test_a_proxy_that_hangs_up_is_named(self, tmp_path: Path) -> None:
+    def test_a_proxy_that_closes_the_connection_is_named(self, tmp_path: Path) -> None:
         with (
             scripted_server(lambda peer: peer.reset()) as proxy,
             pytest.raises(LinkDown, match=r"through the proxy 127\.0\.0\.1"),
@@ -263,8 +257,8 @@ def sockets() -> int:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_closing_leaves_no_socket_of_a_request_that_was_stopped(tmp_path: Path, secure: bool) -> None:
-    """Each reload of the configuration would leave one, until the garbage collector comes by."""
+def test_closing_leaves_no_socket_of_a_cancelled_request(tmp_path: Path, secure: bool) -> None:
+    """Else each reload of the configuration would leave one until the next garbage collection."""
     asked = threading.Event()
 
     def hear(peer: Peer) -> None:
@@ -277,6 +271,6 @@ def test_closing_leaves_no_socket_of_a_request_that_was_stopped(tmp_path: Path, 
         transport = Transport(api(server.url, tmp_path), asked.is_set)
         with pytest.raises(Cancelled) as kept:
             transport.exchange("GET", "/status")
-        assert kept.traceback  # holds what the request left
+        assert kept.traceback  # keeps the frames of the request alive
         transport.close()
     assert sockets() <= before

@@ -1,4 +1,4 @@
-"""What becomes of clips whose confirmation cannot be had, or lies in a list without end. Only the API is pretended."""
+"""Confirmation when queries are rejected or the list is very long, with a double of the API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POLL = 60.0
 
 
 class List:
-    """The account's list: it refuses one registration, and has every minute of the other from eight cameras."""
+    """The account's list: rejects one registration, and has every minute of the other from eight cameras."""
 
     timezone = ZoneInfo("UTC")
 
@@ -47,7 +47,7 @@ class List:
 
 
 class Account:
-    """A spool with clips that the API has accepted, a poller, and a clock that only the test moves."""
+    """A spool with accepted clips, a poller, and a clock that only the test moves."""
 
     def __init__(self, place: Path) -> None:
         self.seconds = 1_790_000_000.0
@@ -56,7 +56,7 @@ class Account:
         self.list = List()
         self.poller = ConfirmationPoller(
             self.spool,
-            self.list,  # type: ignore[arg-type]  # the edge that is not ours
+            self.list,  # type: ignore[arg-type]  # a double
             Policy(5, "auto"),
             random.Random(1),
             monotonic=self.now,
@@ -78,7 +78,7 @@ class Account:
         return taken.id
 
     def poll(self, hours: float) -> dict[int, State]:
-        """Polls for so long; the states that clips have come to."""
+        """Polls for so long; returns the new states of clips."""
         states: dict[int, State] = {}
         for _ in range(int(hours * 3600 / POLL)):
             verdicts = self.poller.poll()
@@ -94,13 +94,13 @@ def account(tmp_path: Path) -> Iterator[Account]:
     account.spool.close()
 
 
-def test_a_query_that_is_rejected_stops_no_other_and_its_clips_are_sent_again(account: Account) -> None:
+def test_a_rejected_query_stops_no_other_and_its_clips_are_sent_again(account: Account) -> None:
     rejected = account.accepted("REFUSED", 0, 1)
     others = [account.accepted("GOOD 1", minute, 1) for minute in range(3)]
     assert account.poll(hours=3) == {rejected: State.WAITING, **dict.fromkeys(others, State.DELIVERED)}
 
 
-def test_a_list_that_is_too_long_is_asked_for_in_parts_until_all_is_decided(account: Account) -> None:
+def test_a_list_that_is_too_long_is_queried_in_parts(account: Account) -> None:
     unknown = account.accepted("GOOD 1", 0, 0)
     others = [account.accepted("GOOD 1", minute, 3) for minute in range(10, 351, 20)]
     states = account.poll(hours=1)
@@ -108,5 +108,5 @@ def test_a_list_that_is_too_long_is_asked_for_in_parts_until_all_is_decided(acco
     before = account.list.pages
     states |= account.poll(hours=8)
     assert states[unknown] is State.WAITING
-    # Once the others are decided, one page a poll is enough.
+    # Once the others are decided, one page for each poll is enough.
     assert account.list.pages - before <= 8 * 60

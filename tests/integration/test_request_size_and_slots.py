@@ -1,6 +1,6 @@
-"""Requests follow the link and the account's limit, by real sockets; only the clock is not real.
+"""Requests adapt to the link and to the account's rate limit, over real sockets; only the clock is not real.
 
-The server lets the time pass that a link of some bandwidth would have taken.
+The server moves the clock by the time that a link with some throughput needs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def clips(device: Bench, count: int) -> None:
 
 
 def link(device: Bench, server: ScriptedApi, bytes_per_second: float) -> Script:
-    """Answers after so long as the footage of the request would have taken; it is sent as base64."""
+    """Responds after the time that the footage of the request (base64) takes on such a link."""
 
     def well(peer: Peer) -> None:
         device.clock.seconds += 0.75 * int(peer.requests[-1].headers["content-length"]) / bytes_per_second
@@ -35,7 +35,7 @@ def link(device: Bench, server: ScriptedApi, bytes_per_second: float) -> Script:
 
 
 def clips_a_request(device: Bench, server: ScriptedApi) -> list[int]:
-    """Delivers all; how many clips each request carried."""
+    """Delivers all; returns how many clips each request carried."""
     counts = []
     while set(device.states()) != {State.DELIVERED}:
         before = len(server.videos)
@@ -45,7 +45,7 @@ def clips_a_request(device: Bench, server: ScriptedApi) -> list[int]:
     return counts
 
 
-def test_a_slow_link_is_given_fewer_clips_at_once_and_a_fast_one_as_many_as_allowed(tmp_path: Path) -> None:
+def test_batches_are_small_on_a_slow_link_and_full_on_a_fast_one(tmp_path: Path) -> None:
     for bytes_per_second, least, most in ((20_000.0, 1, 2), (50_000_000.0, 20, 20)):
         place = tmp_path / f"{bytes_per_second:.0f}"
         place.mkdir()
@@ -58,8 +58,8 @@ def test_a_slow_link_is_given_fewer_clips_at_once_and_a_fast_one_as_many_as_allo
             assert set(server.times_received().values()) == {1}
 
 
-def test_one_clip_goes_whatever_the_link(tmp_path: Path) -> None:
-    """What went before was as slow: a clip takes hours, and is not tried in company."""
+def test_one_clip_is_sent_however_slow_the_link(tmp_path: Path) -> None:
+    """Once the link is known to be that slow, a clip takes hours, and is sent alone."""
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         clips(device, 15)
         server.uploads += [link(device, server, 50.0)] * 15
@@ -69,7 +69,7 @@ def test_one_clip_goes_whatever_the_link(tmp_path: Path) -> None:
 def test_an_upload_that_breaks_makes_the_next_one_smaller(tmp_path: Path) -> None:
     def broken(peer: Peer) -> None:
         device.clock.seconds += 600.0
-        server.questions.append(reset)  # nor does the API answer after the break
+        server.questions.append(reset)  # the API does not respond after the break either
         reset(peer)
 
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
@@ -81,7 +81,7 @@ def test_an_upload_that_breaks_makes_the_next_one_smaller(tmp_path: Path) -> Non
         all_arrive_once(device, server)
 
 
-def test_a_large_fleet_lets_the_others_ask_between_the_check_and_the_upload(tmp_path: Path) -> None:
+def test_in_a_large_fleet_preflight_and_upload_use_two_slots(tmp_path: Path) -> None:
     with (
         scripted_api() as server,
         bench(tmp_path, api(server.url, tmp_path, **PATIENT), vehicles=10_000) as device,
@@ -96,7 +96,7 @@ def test_a_large_fleet_lets_the_others_ask_between_the_check_and_the_upload(tmp_
         device.deliver_all()
 
 
-def test_after_an_outage_requests_are_a_turn_apart(tmp_path: Path) -> None:
+def test_after_an_outage_requests_are_one_slot_apart(tmp_path: Path) -> None:
     with (
         scripted_api() as server,
         bench(tmp_path, api(server.url, tmp_path, **PATIENT), batch_clips=1) as device,
@@ -110,7 +110,7 @@ def test_after_an_outage_requests_are_a_turn_apart(tmp_path: Path) -> None:
         assert device.clock.seconds - since > 3 * 0.9 * slot_seconds(1000)
 
 
-def test_a_refusal_names_the_key_and_costs_a_turn(tmp_path: Path) -> None:
+def test_a_429_names_the_key_and_costs_a_slot(tmp_path: Path) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         clips(device, 2)
         server.uploads.append(says(429, API_ERROR, {"X-RateLimit-Retry-After-Seconds": "7"}))
