@@ -1,4 +1,4 @@
-"""The daemon's main thread: it sleeps until there is something to do, and then does it at once."""
+"""The daemon's main thread: it sleeps until there is something to do, and then reacts at once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Manager:
         self.socket.settimeout(PATIENCE_SECONDS)
 
     def told(self, beginning: str) -> str:
-        """Waits for a message that begins like this."""
+        """Wait for a message that starts with this."""
         while True:
             message = self.socket.recv(4096).decode()
             if message.startswith(beginning):
@@ -51,7 +51,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager
 
 @pytest.fixture
 def daemon(tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonProcess]:
-    """The place of a daemon that, left alone, looks at nothing for an hour."""
+    """A daemon whose periodic checks are an hour apart, so that only events can wake it."""
     monkeypatch.setattr(daemon_module, "WATCHDOG_INTERVAL_SECONDS", 3600.0)
     monkeypatch.setattr(daemon_module, "STALL_TIMEOUT_SECONDS", 3 * 3600.0)
     monkeypatch.setenv("VISION_INGEST_PASSWORD", PASSWORD)
@@ -62,10 +62,10 @@ def daemon(tmp_path: Path, manager: Manager, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def run(place: DaemonProcess, meanwhile: Callable[[], object]) -> int:
-    """Runs the daemon in this thread.
+    """Run the daemon in this thread.
 
     Args:
-        meanwhile: done in another thread; then the daemon is told to stop, if that has not ended it.
+        meanwhile: runs in another thread; when it is done, the daemon gets SIGTERM.
     """
     daemon = Daemon(place.config, read_config(place.config))
 

@@ -1,4 +1,4 @@
-"""`livestream` against scripted answers."""
+"""`livestream` against scripted responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def password(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def livestream(folder: Path, status: int, payload: object, *arguments: str) -> int:
-    """The exit code; the API is asked exactly once."""
+    """Run the command and return its exit code; asserts that it sends exactly one request."""
     with scripted_server(answering(status, payload)) as server:
         (folder / "footage").mkdir()
         file = folder / "config.toml"

@@ -1,4 +1,4 @@
-"""`requests` against scripted answers: what no simulator does on request."""
+"""`requests` against scripted responses that the simulator cannot produce."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Command = Callable[..., int]
 
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[ScriptedServer], Command]:
-    """Runs `vision-ingest requests` with a configuration for this server."""
+    """Run `vision-ingest requests` with a configuration for this server."""
     monkeypatch.setenv("VISION_INGEST_PASSWORD", "secret")
     monkeypatch.setenv("COLUMNS", "160")
 

@@ -1,4 +1,4 @@
-"""The service before it is configured: it runs, says what is missing, and never fails in a loop."""
+"""The service without a valid configuration: it runs, tells what is missing, and does not crash in a loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Service:
         )
 
     def told(self, beginning: str) -> str:
-        """Waits for a message that begins like this."""
+        """Wait for a message that starts with this."""
         while True:
             message = self.manager.recv(4096).decode()
             if message.startswith(beginning):

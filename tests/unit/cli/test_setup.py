@@ -1,4 +1,4 @@
-"""`vision-ingest setup` as it is used for provisioning: everything given, nothing asked."""
+"""`vision-ingest setup`, with all options given as for provisioning, and at a terminal."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_at_a_terminal_it_asks_again_after_an_invalid_answer(
         while True:
             try:
                 piece = os.read(terminal, 4096)
-            except OSError:  # Linux's way to say that the other end is closed
+            except OSError:  # EIO: the other end is closed
                 break
             shown += piece
         asking.wait(60)

@@ -19,7 +19,7 @@ def test_a_clock_synchronised_by_a_time_service_is_trusted() -> None:
 
 
 def test_a_plausible_clock_without_a_source_is_not_trusted() -> None:
-    """A device without a battery-backed clock resumes at the time it was switched off: plausible, and wrong."""
+    """A device without an RTC resumes with the time at which it was switched off: plausible, but wrong."""
     assert not Clock(source=BenchDevice(BOOTED)).latest.trusted
 
 
@@ -35,7 +35,7 @@ def test_always_trusts_any_clock_without_checking() -> None:
     ("off", "trusted"), [(0.0, True), (200.0, True), (-200.0, True), (400.0, False), (-YEAR, False)]
 )
 def test_a_clock_that_agrees_with_its_rtc_is_trusted(off: float, trusted: bool) -> None:
-    """With a dead battery it says 2000, and systemd moves the system's clock on to when it was last known."""
+    """With a dead battery the RTC reads 2000, and systemd advances the system clock to the last known time."""
     device = BenchDevice(BOOTED)
     device.rtc = device.wall() + off
     assert Clock(source=device).latest.trusted is trusted
@@ -144,7 +144,7 @@ def test_the_clocks_of_this_machine_can_be_read() -> None:
 
 
 def test_the_kernels_clock_error_is_read_as_timedated_reads_it() -> None:
-    """The whole of struct timex by its own words (adjtimex(2)); the agent reads its first fields only."""
+    """Reads the full struct timex of adjtimex(2); the agent declares only its first fields."""
 
     class Whole(ctypes.Structure):
         _fields_ = (

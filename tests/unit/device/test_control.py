@@ -29,7 +29,7 @@ def echo(request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A spool's directory with a daemon that answers with the question."""
+    """A spool's directory with a daemon that echoes each request."""
     server = ControlServer(tmp_path, echo)
     yield tmp_path
     server.close()

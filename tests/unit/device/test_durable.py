@@ -1,4 +1,4 @@
-"""What is written durably is whole, has the mode that was asked for, and leaves nothing behind."""
+"""Durable writes are complete, have the requested mode, and leave no temporary files."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def logging_as_before() -> Iterator[None]:
 
 
 class Pipe:
-    """A stream whose other end this test reads, as the service manager does."""
+    """A stream whose other end the test reads, as journald does."""
 
     def __init__(self) -> None:
         out, into = os.pipe()
@@ -56,7 +56,7 @@ class Pipe:
         return f"{status.st_dev}:{status.st_ino}"
 
     def lines(self) -> list[str]:
-        """All that was written, split where any program would see a new line."""
+        """Everything written, split at everything that any program takes as a line break."""
         self.stream.close()
         return self.reader.read().splitlines()
 
@@ -85,7 +85,7 @@ def one_json_line(pipe: Pipe) -> dict[str, Any]:
 
 
 def terminal_output(action: Callable[[TextIO], None]) -> str:
-    """What a terminal gets when `action` writes to it."""
+    """What a terminal receives when `action` writes to it."""
     keyboard, screen = pty.openpty()
     with os.fdopen(screen, "w", encoding="utf-8") as stream:
         action(stream)
@@ -185,7 +185,7 @@ def test_reconfiguring_applies_to_existing_loggers(pipe: Pipe) -> None:
     assert [json.loads(line)["event"] for line in pipe.lines()] == ["after", "library_message"]
 
 
-# --- what a stranger wrote ---------------------------------------------------------------------------------------
+# --- untrusted text ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", ["json", "console", "journal"])

@@ -1,3 +1,5 @@
+"""Unused parts of libraries are not imported, and are still there if something uses them."""
+
 from __future__ import annotations
 
 import subprocess

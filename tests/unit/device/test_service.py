@@ -13,7 +13,7 @@ from agent.device.service import ServiceManager
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
-    """The service manager's socket and how NOTIFY_SOCKET names it."""
+    """The service manager's socket, and its address as in NOTIFY_SOCKET."""
     address = str(tmp_path / "notify") if request.param == "path" else f"@vision-ingest-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(address.replace("@", "\0", 1) if request.param == "abstract" else address)
