@@ -18,7 +18,7 @@ from agent.config import Config
 from agent.delivery.dispatcher import Dispatcher
 from agent.delivery.progress import Activity
 from agent.device.control import NoDaemon, ask
-from agent.errors import SpoolLocked, VisionIngestError
+from agent.errors import SpoolLocked
 from agent.model import State
 from agent.spool import Spool
 from agent.spool.queries import Ledger, open_ledger
@@ -55,31 +55,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _deliver(config: Config, spool: Spool, deadline: float) -> int:
+    from agent.daemon import SHUTDOWN_TIMEOUT_SECONDS, Worker
     from agent.vision.client import VisionClient
 
     stop = threading.Event()
     client = VisionClient(config.api, stopping=stop.is_set)
     dispatcher = Dispatcher(spool, client, config.upload, stop)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            dispatcher.run()
-        except VisionIngestError as exc:
-            failures.append(exc)
-            stop.set()
-
-    worker = threading.Thread(target=work, name="delivery", daemon=True)
-    worker.start()
+    worker = Worker("delivery", dispatcher.run, stop.set)
+    worker.thread.start()
     try:
         return _watch(spool.ledger, lambda: dispatcher.activity, stop.is_set, deadline)
     finally:
         stop.set()
         dispatcher.wake()
         client.abort()
-        worker.join(4.0)
-        if failures:
-            raise failures[0]
+        worker.thread.join(SHUTDOWN_TIMEOUT_SECONDS)
+        if worker.failure is not None:
+            raise worker.failure
 
 
 def _follow_daemon(config: Config, deadline: float) -> int:
@@ -101,7 +93,7 @@ def _watch(ledger: Ledger, activity: Callable[[], Activity], stopped: Callable[[
     from agent.cli import DONE, FAILED
 
     with _progress() as progress:
-        total = _left(ledger)
+        total, now = _left(ledger), activity()
         bar = progress.add_task("delivering", total=total)
         while (left := _left(ledger)) > 0 and not stopped():
             now = activity()

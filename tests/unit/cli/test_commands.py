@@ -18,6 +18,7 @@ import structlog
 from agent.cli import COMMANDS, build_parser, main
 from agent.cli.requests import wait_for
 from agent.config import load
+from agent.delivery.dispatcher import Dispatcher
 from agent.device.clock import SystemClocks
 from agent.device.control import ControlServer
 from agent.model import Clip, ClipKey, Footage, State, UntrustedClock, Verdict
@@ -214,6 +215,19 @@ def test_drain_ends_when_delivery_is_blocked(
     simulator.settings = replace(simulator.settings, option_active=False)
     assert run(config, "drain") == 1
     assert "Clips still waiting: 1 (" in capsys.readouterr().out
+
+
+def test_drain_ends_with_the_error_that_ended_its_delivery(
+    spool: Spool, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk failed")
+
+    take(spool, config, 1)
+    spool.close()
+    monkeypatch.setattr(Dispatcher, "run", fail)
+    with pytest.raises(OSError, match="the disk failed"):
+        run(config, "drain")
 
 
 def test_check_succeeds_without_problems(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
