@@ -61,6 +61,7 @@ class ControlServer:
         self._thread.start()
 
     def close(self) -> None:
+        """Remove the socket and stop the thread; a request in progress gets 2 s to finish."""
         self._closed.set()
         with suppress(OSError):  # a failed disk must not prevent an orderly shutdown
             self._path.unlink()
