@@ -1,24 +1,29 @@
-"""What would become of footage, without taking any of it in: for `vision-ingest inspect`."""
+"""Dry run: what the daemon would make of footage, without taking any of it in. For `vision-ingest inspect`."""
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from agent.config import Config, FootageFolder
+from agent.device.safe_open import OpenFootage, open_footage, translated_errors
 from agent.errors import FootageGone, FootageRefused
 from agent.intake.identify.filename import Naming, is_proxy, read_name
-from agent.intake.identify.inspector import Inspector, read_mp4
-from agent.intake.identify.reader import MediaReader
+from agent.intake.identify.reader import FootageReader, read_media
 from agent.intake.identify.recording import Media, Recording
-from agent.intake.planning import ConformJob, forecast, needs_work, passthrough
+from agent.intake.planning import AsIs, PlanSettings, Reencode, Reject, Salvage, clips_of, plan
 from agent.intake.scanner import NotFootage, matches_filters, stat_footage, walk
-from agent.media.ffmpeg import CancelToken
-from agent.model import Clip, Footage
+from agent.media import damage
+from agent.media.ffmpeg import CancelToken, InputFile, probe_file
+from agent.media.segments import MARGIN, Segment, plan_segments
+from agent.media.transcode import read_gops
+from agent.model import Clip
 
 # Stands for the registration where none is known yet: everything else can be shown all the same.
 NO_REGISTRATION = "NOT-SET"
@@ -47,7 +52,7 @@ class Finding:
 
 
 class DryRun:
-    """Looks at the footage below one folder, or at one file, as the daemon would.
+    """Puts the footage below one folder, or one file, through the daemon's stages, and changes nothing.
 
     Args:
         folder: says how names are read; its path is where the names begin.
@@ -56,12 +61,12 @@ class DryRun:
 
     def __init__(self, folder: FootageFolder, config: Config) -> None:
         self._folder = folder
-        self._limits = config.limits
-        self._conform = config.conform
-        self._watch = CancelToken(threading.Event())
+        self._settings = PlanSettings(config.limits, config.conform)
+        self._cancel = CancelToken(threading.Event())
         if not (config.vehicle.registration or folder.registration):
             config = replace(config, vehicle=replace(config.vehicle, registration=NO_REGISTRATION))
-        self._inspector = Inspector(folder, config, MediaReader(config.conform, self._watch).read)
+        self._conform = config.conform
+        self._reader = FootageReader(folder, config, self._cancel.stop)
 
     def files(self, directory: Path) -> list[Path]:
         """The footage below a directory, in order.
@@ -99,38 +104,75 @@ class DryRun:
             refusal = "it is a smaller copy of a recording" if copy else "its name is not in include, or is in exclude"
             return Finding(path, found.size_bytes if found else 0, naming, refusal=f"it is passed over: {refusal}")
         try:
-            return self._decide(found, naming, now, exactly=exactly) if found is not None else None
+            return self._inspect(path, naming, now, exactly=exactly)
         except FootageGone:
             return None
-
-    def _decide(self, footage: Footage, naming: Naming, now: datetime, *, exactly: bool) -> Finding:
-        finding = Finding(footage.path, footage.size_bytes, naming)
-        try:
-            recording = self._inspector.recording(footage.path, now)
         except FootageRefused as refusal:
-            return replace(finding, media=_media(footage.path), refusal=refusal.reason)
-        finding = replace(finding, media=recording.media, recording=recording)
-        try:
-            return replace(finding, clips=self._clips(recording, exactly=exactly))
-        except FootageRefused as refusal:
-            return replace(finding, refusal=refusal.reason)
+            return Finding(path, found.size_bytes if found else 0, naming, refusal=refusal.reason)
 
-    def _clips(self, recording: Recording, *, exactly: bool) -> tuple[Clip, ...]:
-        """What the daemon would make of a recording.
+    def _inspect(self, path: Path, naming: Naming, now: datetime, *, exactly: bool) -> Finding:
+        """Opens, identifies and plans, as the intake does.
 
         Raises:
-            FootageRefused: nothing.
+            FootageGone: it vanished.
+            FootageRefused: it cannot be opened.
         """
-        if needs_work(ConformJob(recording), self._limits, self._conform):
-            return tuple(forecast(recording, self._limits, self._watch, exactly=exactly))
-        return (passthrough(recording, self._limits),)
+        with open_footage(path) as opened:
+            finding = Finding(path, opened.footage.size_bytes, naming)
+            try:
+                recording = self._reader.read(opened, is_abandoned=not opened.is_being_written(), now=now)
+            except FootageRefused as refusal:
+                return replace(finding, media=self._media(opened), refusal=refusal.reason)
+            if recording is None:
+                return replace(finding, refusal="it is not complete: it is still being written or copied")
+            finding = replace(finding, media=recording.media, recording=recording)
+            try:
+                return replace(finding, clips=tuple(self._clips(recording, opened, exactly=exactly)))
+            except FootageRefused as refusal:
+                return replace(finding, refusal=refusal.reason)
 
+    def _media(self, opened: OpenFootage) -> Media | None:
+        """What a file holds that cannot be identified; None if that cannot be read either."""
+        try:
+            return read_media(opened, self._conform, self._cancel)
+        except FootageRefused:
+            return None
 
-def _media(path: Path) -> Media | None:
-    try:
-        return read_mp4(path)[1]
-    except FootageRefused:
-        return None
+    def _clips(self, recording: Recording, opened: OpenFootage, *, exactly: bool) -> Sequence[Clip]:
+        """The clips that the daemon would make of a recording.
+
+        Raises:
+            FootageRefused: it would make none.
+        """
+        chosen = plan(recording, self._settings)
+        if isinstance(chosen, Reject):
+            raise chosen.error
+        if isinstance(chosen, AsIs):
+            return [chosen.clip]
+        if not exactly or isinstance(chosen, Reencode):
+            return clips_of(recording, self._estimate(recording), "as far as can be told without reading it all")
+        segments = self._segments(recording, opened)
+        if isinstance(chosen, Salvage) and isinstance(chosen.if_intact, AsIs) and all(s.is_intact for s in segments):
+            return [chosen.if_intact.clip]
+        return clips_of(recording, segments, "without encoding")
+
+    def _segments(self, recording: Recording, opened: OpenFootage) -> Sequence[Segment]:
+        """What the conformer would cut the footage into, by reading every packet of it."""
+        source = InputFile(opened.file.fileno(), recording.media.container)
+        with translated_errors(recording.footage.path):
+            gops = read_gops(source, probe_file(source, self._cancel), self._cancel)
+            segments = plan_segments(gops, self._settings.limits)
+        if not any(segment.is_intact for segment in segments):
+            raise FootageRefused(damage.diagnose_without_frames(bool(segments)))
+        return segments
+
+    def _estimate(self, recording: Recording) -> Sequence[Segment]:
+        """As few segments of equal length as the limits allow, as if every second had as many bytes."""
+        limits = self._settings.limits
+        seconds, size_bytes = recording.media.duration_seconds, recording.footage.size_bytes
+        count = math.ceil(max(size_bytes / limits.max_bytes, seconds / limits.max_seconds) / MARGIN)
+        each = seconds / count
+        return [Segment(number, number * each, (number + 1) * each, size_bytes // count) for number in range(count)]
 
 
 def footage_folder(path: Path, config: Config) -> FootageFolder | None:

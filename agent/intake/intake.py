@@ -21,12 +21,12 @@ from agent.device.clock import Clock
 from agent.device.safe_open import OpenFootage, open_footage
 from agent.device.warn_once import WarnOnce
 from agent.errors import Cancelled, FootageGone, FootageRefused, SpoolFull
-from agent.intake.conformer import Conformer, ConformResult
+from agent.intake.conformer import Conformer, ConformJob, ConformResult
 from agent.intake.handover import Handover, Item, PendingBatch, log_clip
 from agent.intake.identify.filename import unsupported_reason
 from agent.intake.identify.reader import FootageReader
 from agent.intake.identify.recording_time import check_recording_time, resolve_against_clock
-from agent.intake.planning import passthrough
+from agent.intake.planning import AsIs, PlanSettings, Reject, plan
 from agent.intake.scanner import FolderScanner, is_in_scope, matches_filters, stat_footage
 from agent.intake.tracked import FileState, Tracked
 from agent.intake.watcher import FsEvent, Watcher
@@ -77,7 +77,7 @@ class Intake:
         self._monotonic = monotonic
         self._clock = clock
         self._clock_seen: tuple[float, bool] | None = None
-        self._limits = config.limits
+        self._plan_settings = PlanSettings(config.limits, config.conform)
         # The only thing here that other threads touch; None wakes the loop up.
         self._events: queue.SimpleQueue[FsEvent | ConformResult | None] = queue.SimpleQueue()
         self.conformer = Conformer(config, stop, self._events.put)
@@ -255,18 +255,28 @@ class Intake:
             opened = files.enter_context(open_footage(tracked.footage.path))
             if opened.footage != tracked.footage:
                 raise FootageGone("it changed after it had settled")
-            job = None
+            recording = None
             if not opened.is_being_written():
                 reader = self._readers[tracked.folder]
-                job = reader.read(tracked.footage, self._clock.segments, is_abandoned=tracked.is_abandoned(now))
-            if job is None:
+                recording = reader.read(opened, is_abandoned=tracked.is_abandoned(now))
+            if recording is None:
                 self._tracked[tracked.footage] = tracked.postpone(now)
-            elif self.conformer.submit(job):
-                self._tracked[tracked.footage] = tracked.conforming()
-            else:
-                self._add_to_batch(tracked.ready(), [(passthrough(job.recording, self._limits), opened)])
+                return
+            chosen = plan(recording, self._plan_settings)
+            if isinstance(chosen, Reject):
+                raise chosen.error
+            if isinstance(chosen, AsIs):
+                if chosen.doubt:
+                    log.warning("footage_doubtful", footage=str(tracked.footage.path), reason=chosen.doubt)
+                self._add_to_batch(tracked.ready(), [(chosen.clip, opened)])
                 # From here on, the batch closes it.
                 files.pop_all()
+                return
+            # What will be refused for its time need not be cut first.
+            key = ClipKey(recording.registration, recording.camera, recording.start, recording.end)
+            resolve_against_clock([Clip(recording.footage, key)], self._clock.segments)
+            self.conformer.submit(ConformJob.of(recording, chosen, opened))
+            self._tracked[tracked.footage] = tracked.conforming()
 
     def _add_conformed(self, tracked: Tracked, conformed: ConformResult) -> None:
         """Raises FootageGone, FootageRefused, SpoolFull: the conformer could make no clips."""

@@ -21,6 +21,7 @@ NEVER_WRITTEN = (
 ONLY_ZEROS = "the file holds nothing but zeros: its space was reserved, and power was lost before anything was written"
 EMPTY = "the file is empty: power was lost before anything was written"
 CUT = "the recording was cut by power loss"
+SALVAGE_DISABLED = f"{CUT}: with conform.enabled = true its good part can be saved"
 
 _PROBES = 24
 _PROBE_BYTES = 512

@@ -75,13 +75,13 @@ class ToolProcess:
     def __init__(
         self,
         command: Sequence[str],
-        watch: CancelToken,
+        cancel: CancelToken,
         *,
         fds: Sequence[int] = (),
         folder: Path | None = None,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        self._watch = watch
+        self._cancel = cancel
         self._stall_seconds = stall_seconds
         self._name = command[0]
         self.stderr_tail = ""
@@ -152,7 +152,7 @@ class ToolProcess:
             selector.register(said, selectors.EVENT_READ)
             selector.register(stderr_tail, selectors.EVENT_READ)
             while selector.get_map():
-                if self._watch.stop.is_set():
+                if self._cancel.stop.is_set():
                     raise Cancelled("the daemon is to stop")
                 for key, _ in selector.select(POLL_SECONDS):
                     data = os.read(key.fd, 1 << 16)
@@ -169,7 +169,7 @@ class ToolProcess:
                         "looked at again in an hour",
                         RETRY_REFUSED_SECONDS,
                     )
-                self._watch.alive()
+                self._cancel.alive()
 
     def _complain(self, data: bytes) -> None:
         self.stderr_bytes += len(data)
@@ -275,18 +275,18 @@ def container_of(file: BinaryIO) -> str | None:
     return None
 
 
-def probe_file(source: InputFile, watch: CancelToken) -> ProbeResult:
+def probe_file(input_file: InputFile, cancel: CancelToken) -> ProbeResult:
     """Reads the headers.
 
     Raises:
         FootageRefused: ffprobe can make nothing of it, or there is no video in it.
-        Cancelled: `watch` says stop.
+        Cancelled: `cancel` says stop.
     """
     entries = "format=duration:stream=index,codec_type,codec_name,duration:stream_disposition=attached_pic"
-    command = ("ffprobe", "-v", "error", "-of", "json", "-show_entries", entries, *source.input)
+    command = ("ffprobe", "-v", "error", "-of", "json", "-show_entries", entries, *input_file.input)
     try:
-        with ToolProcess(command, watch, fds=(source.fd,)) as child:
-            said = json.loads("\n".join(child.lines()))
+        with ToolProcess(command, cancel, fds=(input_file.fd,)) as tool:
+            said = json.loads("\n".join(tool.lines()))
     except (ToolFailed, ValueError) as exc:
         raise FootageRefused(f"no video can be read from it: {last_line(str(exc))}") from exc
     streams: list[Mapping[str, Any]] = said.get("streams", [])
@@ -299,20 +299,20 @@ def probe_file(source: InputFile, watch: CancelToken) -> ProbeResult:
     return ProbeResult(_stream(video), audio, max(0.0, seconds))
 
 
-def packets(source: InputFile, facts: ProbeResult, watch: CancelToken) -> Iterator[Packet]:
+def packets(input_file: InputFile, probed: ProbeResult, cancel: CancelToken) -> Iterator[Packet]:
     """Every packet of the video and the audio, in the file's order.
 
     Raises:
         FootageRefused: ffprobe gave up, or the card stood still.
-        Cancelled: `watch` says stop.
+        Cancelled: `cancel` says stop.
     """
-    video = facts.video.index
-    kept = {video, *(stream.index for stream in facts.audio)}
+    video = probed.video.index
+    kept = {video, *(stream.index for stream in probed.audio)}
     entries = "packet=stream_index,pts_time,dts_time,duration_time,size,pos,flags"
-    command = ("ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", entries, *source.input)
+    command = ("ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", entries, *input_file.input)
     try:
-        with ToolProcess(command, watch, fds=(source.fd,)) as child:
-            for line in child.lines():
+        with ToolProcess(command, cancel, fds=(input_file.fd,)) as tool:
+            for line in tool.lines():
                 fields = line.split(",")
                 if len(fields) >= 7 and fields[0].isdigit() and int(fields[0]) in kept:
                     yield _packet(fields, video)

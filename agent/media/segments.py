@@ -187,9 +187,11 @@ def _check(group: Segment, limits: SizeLimits) -> None:
             f"a single group of pictures ({at}) has {group.size_bytes:,} bytes and the limit is {limits.max_bytes:,} "
             f"(limits.max_bytes): {remedy}"
         )
-    if group.seconds > limits.max_seconds:
+    # The seconds that the API will see, as for whole files.
+    seconds = round_seconds(group.end_seconds) - round_seconds(group.start_seconds)
+    if seconds > limits.max_seconds:
         raise GopTooLarge(
-            f"a single group of pictures ({at}) lasts {group.seconds:,.0f} s and the limit is {limits.max_seconds:,} s "
+            f"a single group of pictures ({at}) lasts {seconds:,} s and the limit is {limits.max_seconds:,} s "
             f"(limits.max_seconds): {remedy}"
         )
 

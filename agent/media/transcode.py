@@ -36,26 +36,26 @@ class SegmentTooLarge(Exception):
     """A piece came out larger than was planned: plan with a smaller aim."""
 
 
-def read_gops(source: InputFile, facts: ProbeResult, watch: CancelToken) -> Iterator[Segment]:
+def read_gops(input_file: InputFile, probed: ProbeResult, cancel: CancelToken) -> Iterator[Segment]:
     """Reads every packet and yields the groups of pictures; those of an MP4 or MOV that hold zeros are not intact.
 
     Raises:
         FootageRefused: ffprobe cannot read it.
-        Cancelled: `watch` says stop.
+        Cancelled: `cancel` says stop.
     """
-    found = packets(source, facts, watch)
-    return gops(damage.flag_zeroed(found, source.fd) if source.container in _LENGTH_PREFIXED else found)
+    found = packets(input_file, probed, cancel)
+    return gops(damage.flag_zeroed(found, input_file.fd) if input_file.container in _LENGTH_PREFIXED else found)
 
 
 def cut(
-    source: InputFile,
-    facts: ProbeResult,
+    input_file: InputFile,
+    probed: ProbeResult,
     pieces: Sequence[Segment],
     folder: Path,
     *,
     keep_audio: bool,
     limits: SizeLimits,
-    watch: CancelToken,
+    cancel: CancelToken,
 ) -> list[Path]:
     """Writes each piece as an MP4 of its own, with the index first.
 
@@ -71,18 +71,18 @@ def cut(
         PieceTooLarge: see there.
         FootageRefused: ffmpeg could not do it, or did something else.
         SpoolFull: the disk became full.
-        Cancelled: `watch` says stop.
+        Cancelled: `cancel` says stop.
     """
     if len(pieces) > MOST_PIECES:
         raise FootageRefused(f"it would be cut into {len(pieces):,} pieces: the file, or limits, cannot be right")
-    command = ["ffmpeg", *_QUIET, *source.input, *_streams(facts, keep_audio=keep_audio)]
+    command = ["ffmpeg", *_QUIET, *input_file.input, *_streams(probed, keep_audio=keep_audio)]
     if len(pieces) == 1:
         command += ["-movflags", "+faststart", "-f", "mp4", "piece00000.mp4"]
     else:
         first_pictures = ",".join(str(piece.first_frame) for piece in pieces[1:])
         command += ["-f", "segment", "-segment_format", "mp4", "-segment_format_options", "movflags=+faststart"]
         command += ["-segment_frames", first_pictures, "-reset_timestamps", "1", "piece%05d.mp4"]
-    _run(command, source, folder, watch)
+    _run(command, input_file, folder, cancel)
     files = [folder / f"piece{number:05}.mp4" for number in range(len(pieces))]
     for piece, file in zip(pieces, files, strict=True):
         if piece.is_intact:
@@ -90,27 +90,27 @@ def cut(
     return files
 
 
-def reencode(source: InputFile, facts: ProbeResult, target: Path, watch: CancelToken) -> None:
+def reencode(input_file: InputFile, probed: ProbeResult, target: Path, cancel: CancelToken) -> None:
     """Writes the whole recording anew, as H.264 with a key frame each second.
 
     Raises: as `cut`.
     """
-    command = ["ffmpeg", *_QUIET, *source.input, "-map", f"0:{facts.video.index}"]
-    command += [word for stream in facts.audio for word in ("-map", f"0:{stream.index}")]
+    command = ["ffmpeg", *_QUIET, *input_file.input, "-map", f"0:{probed.video.index}"]
+    command += [word for stream in probed.audio for word in ("-map", f"0:{stream.index}")]
     command += ["-dn", "-sn", "-map_metadata", "-1", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23"]
     command += ["-maxrate", str(_MAX_BITS_PER_SECOND), "-bufsize", str(_MAX_BITS_PER_SECOND), "-pix_fmt", "yuv420p"]
     command += ["-threads", "2", "-force_key_frames", f"expr:gte(t,n_forced*{_KEY_FRAME_SECONDS})"]
     command += ["-c:a", "aac", "-f", "mp4", target.name]
-    _run(command, source, target.parent, watch)
+    _run(command, input_file, target.parent, cancel)
 
 
-def _streams(facts: ProbeResult, *, keep_audio: bool) -> list[str]:
+def _streams(probed: ProbeResult, *, keep_audio: bool) -> list[str]:
     """The words that say what is taken: the video as it is, the audio if it can be; no data, no subtitles, no dates.
 
     The original's date would be that of every piece: the API is told the true one.
     """
-    words = ["-map", f"0:{facts.video.index}", "-c:v", "copy"]
-    kept = [stream for stream in facts.audio if stream.codec in MP4_AUDIO or keep_audio]
+    words = ["-map", f"0:{probed.video.index}", "-c:v", "copy"]
+    kept = [stream for stream in probed.audio if stream.codec in MP4_AUDIO or keep_audio]
     for number, stream in enumerate(kept):
         words += ["-map", f"0:{stream.index}", *_audio_codec(number, stream)]
     return [*words, "-dn", "-sn", "-map_metadata", "-1", "-map_chapters", "-1"]
@@ -120,16 +120,16 @@ def _audio_codec(number: int, stream: Stream) -> tuple[str, str]:
     return f"-c:a:{number}", "copy" if stream.codec in MP4_AUDIO else "aac"
 
 
-def _run(command: Sequence[str], source: InputFile, folder: Path, watch: CancelToken) -> None:
+def _run(command: Sequence[str], input_file: InputFile, folder: Path, cancel: CancelToken) -> None:
     try:
-        with ToolProcess(command, watch, fds=(source.fd,), folder=folder) as child:
-            child.finish()
+        with ToolProcess(command, cancel, fds=(input_file.fd,), folder=folder) as tool:
+            tool.finish()
     except ToolFailed as exc:
         if os.strerror(errno.ENOSPC) in str(exc):
             raise SpoolFull("the disk became full while footage was cut") from exc
         raise FootageRefused(f"ffmpeg could not repack it: {last_line(str(exc))}") from exc
-    if child.stderr_bytes:
-        log.debug("ffmpeg_complained", last=last_line(child.stderr_tail), bytes=child.stderr_bytes)
+    if tool.stderr_bytes:
+        log.debug("ffmpeg_complained", last=last_line(tool.stderr_tail), bytes=tool.stderr_bytes)
 
 
 def _check(piece: Segment, file: Path, limits: SizeLimits) -> None:

@@ -24,20 +24,23 @@ import json, resource, sys, threading
 from datetime import datetime, timezone
 from pathlib import Path
 from agent.config import Conform, Limits, SpoolSettings
-from agent.intake.identify.reader import MediaReader
+from agent.device.safe_open import open_footage
+from agent.intake.identify.reader import read_media
 from agent.media.ffmpeg import CancelToken
-from agent.intake.conformer import ConformSettings, conform
-from agent.intake.planning import ConformJob
+from agent.intake.conformer import ConformJob, ConformSettings, conform
+from agent.intake.planning import PlanSettings, plan
 from agent.intake.identify.recording import Recording
 
 source, folder = map(Path, sys.argv[1:])
-watch = CancelToken(threading.Event())
+cancel = CancelToken(threading.Event())
 def used(who):
     return (lambda u: u.ru_utime + u.ru_stime)(resource.getrusage(who))
 own = used(resource.RUSAGE_SELF)
-footage, media = MediaReader(Conform(), watch).read(source)
-job = ConformJob(Recording(footage, media, "ABC1234X", 1, datetime(2026, 7, 28, tzinfo=timezone.utc)))
-pieces = conform(job, ConformSettings(Limits(), Conform(), SpoolSettings(folder, min_free_bytes=0)), folder, watch)
+with open_footage(source) as opened:
+    media = read_media(opened, Conform(), cancel)
+    found = Recording(opened.footage, media, "ABC1234X", 1, datetime(2026, 7, 28, tzinfo=timezone.utc))
+    job = ConformJob.of(found, plan(found, PlanSettings(Limits(), Conform())), opened)
+pieces = conform(job, ConformSettings(Limits(), Conform(), SpoolSettings(folder, min_free_bytes=0)), folder, cancel)
 print(json.dumps({
     "own": used(resource.RUSAGE_SELF) - own,
     "children": used(resource.RUSAGE_CHILDREN),

@@ -1,25 +1,23 @@
-"""Footage becomes clips: what a file and its surroundings say, checked against what the API takes."""
+"""Which recording a file is: its name, the folders around it, its sidecar and its headers, in order of precedence."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
 from agent import __version__
 from agent.config import Config, Conform, FootageFolder, Limits, Vehicle
-from agent.device.safe_open import RETRY_REFUSED_SECONDS, open_regular_file
-from agent.errors import FootageGone, FootageIncomplete, FootageRefused, printable
-from agent.intake.identify.filename import Naming, read_name, unsupported_reason
-from agent.intake.identify.recording import MP4, Media, Recording
+from agent.device.safe_open import RETRY_REFUSED_SECONDS
+from agent.errors import FootageRefused, printable
+from agent.intake.identify.filename import Naming, read_name
+from agent.intake.identify.recording import Media, Recording
 from agent.intake.identify.recording_time import (
     Instant,
     check_recording_time,
@@ -30,60 +28,46 @@ from agent.intake.identify.recording_time import (
     to_utc,
 )
 from agent.intake.identify.sidecar import Sidecar, read_sidecar
-from agent.media import mp4
 from agent.model import Footage
 
 log = structlog.get_logger()
 
 MAX_REGISTRATION_CHARACTERS = 20
-# Longer than any camera records in one file: a damaged index can claim more than a calendar holds.
-MAX_DURATION_SECONDS = 30 * 86_400
 _REGISTRATION = re.compile(r"[^\W_]+(?:[ -][^\W_]+)*")
-_QUICKTIME_BRAND = "qt  "
 _SIDECAR = "sidecar"
 
 _Value = TypeVar("_Value")
 
 
 class Inspector:
-    """Turns the footage of one folder into clips.
+    """Identifies the footage of one folder.
 
     Args:
         folder: how the files are named, and the camera's clock.
         config: vehicle and limits.
-        read_media: reads the headers of a file, with the file as it was meanwhile.
 
     Attributes:
         fingerprint: changes whenever a setting changes that decides what is refused; see `settings_fingerprint`.
     """
 
-    def __init__(
-        self,
-        folder: FootageFolder,
-        config: Config,
-        read_media: Callable[[Path], tuple[Footage, Media]] | None = None,
-    ) -> None:
+    def __init__(self, folder: FootageFolder, config: Config) -> None:
         self._folder = folder
-        self._read_media = read_media or read_mp4
         self._vehicle = config.vehicle
         self.fingerprint = settings_fingerprint(folder, config.vehicle, config.limits, config.conform)
 
-    def recording(self, path: Path, now: datetime | None = None) -> Recording:
-        """Read a file's headers, its name and its sidecar: what it is, not whether the API takes it.
+    def recording(self, footage: Footage, media: Media, now: datetime | None = None) -> Recording:
+        """Combines what the headers, the name and the sidecar say.
 
         Args:
-            path: a file in the folder.
+            footage: a file in the folder.
+            media: its headers.
             now: this device's clock, aware; None leaves the judgement of the times to `resolve_against_clock`.
 
         Raises:
-            FootageIncomplete: it is no whole MP4, but may become one.
-            FootageRefused: it cannot be delivered; the reason says why and what to do.
-            FootageGone: it vanished, or changed while it was read.
+            FootageRefused: something is missing or wrong; the reason says what to do.
         """
+        path = footage.path
         relative = path.relative_to(self._folder.path).as_posix()
-        if reason := unsupported_reason(relative):
-            raise FootageRefused(reason)
-        footage, media = self._read_media(path)
         sidecar = read_sidecar(path)
         naming = read_name(relative, self._folder)
         start = self._start(sidecar, naming, footage, media, now)
@@ -213,34 +197,6 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     return str(value)
-
-
-def read_mp4(path: Path) -> tuple[Footage, Media]:
-    """Read the headers of an MP4 or a QuickTime file.
-
-    Raises:
-        FootageIncomplete, FootageRefused, FootageGone: as `Inspector.recording`.
-    """
-    with open_regular_file(path) as file:
-        footage = Footage.from_stat(path, os.fstat(file.fileno()))
-        try:
-            movie = mp4.read(file)
-        except mp4.Mp4Error as error:
-            _check_unchanged(footage, file)
-            refusal = FootageIncomplete if isinstance(error, mp4.Mp4Incomplete) else FootageRefused
-            raise refusal(str(error)) from error
-        _check_unchanged(footage, file)
-    if movie.duration_seconds > MAX_DURATION_SECONDS:
-        raise FootageRefused(f"it lasts {movie.duration_seconds:,.0f} s by its headers: the file is damaged")
-    container = "MOV" if movie.brand == _QUICKTIME_BRAND else MP4
-    codec = movie.video.codec if movie.video else None
-    return footage, Media(container, codec, movie.duration_seconds, movie.created)
-
-
-def _check_unchanged(footage: Footage, file: BinaryIO) -> None:
-    """What was read of a file that changed meanwhile is worth nothing, be it a movie or an error."""
-    if Footage.from_stat(footage.path, os.fstat(file.fileno())) != footage:
-        raise FootageGone("it changed while it was read")
 
 
 def _normal_registration(found: _Found[str]) -> str:

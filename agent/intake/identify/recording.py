@@ -10,6 +10,8 @@ from agent.intake.identify.presets import EventTag
 from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Footage
 
 MP4 = "MP4"
+# Longer than any camera records in one file: a damaged index can claim more than a calendar holds.
+MAX_DURATION_SECONDS = 30 * 86_400
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ import pytest
 import structlog
 
 from agent.cli import main
-from agent.intake import planning
 from simulator.recorder import recording
 from tests.support.ffmpeg import RECIPES, needs_ffmpeg
 from tests.support.footage import created
@@ -87,7 +86,7 @@ def test_a_name_that_nothing_knows_is_shown_with_what_the_file_holds(
 def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(
     card: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "is_installed", lambda: False)
+    monkeypatch.setenv("PATH", "")
     for number in range(10, 14):
         (card / f"2026_0728_14{number}00_00{number}R.MP4").write_bytes(recording(60 if number < 12 else 390 + number))
     (card / "GX010001.MP4").write_bytes(recording(60))
@@ -116,9 +115,11 @@ def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(
 
 
 def test_a_card_whose_recordings_are_too_long_is_summed_up_with_the_clips_that_they_would_be_cut_into(
-    card: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "is_installed", lambda: True)
+    for tool in ("ffmpeg", "ffprobe"):
+        (tmp_path / tool).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     (card / "2026_0728_141541_002F.MP4").write_bytes(recording(700))
     assert main(["inspect", str(card), "--registration", "ABC1234X"]) == 0
     assert "2 would be delivered as 4 clips" in shown(capsys)

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from agent.config import Conform, Limits, SpoolSettings
+from agent.device.safe_open import open_footage
 from agent.errors import Cancelled, FootageGone, FootageIncomplete, FootageRefused, SpoolFull
 from agent.intake import conformer
-from agent.intake.conformer import ConformSettings, conform
-from agent.intake.identify.reader import MediaReader
+from agent.intake.conformer import ConformJob, ConformSettings, conform
+from agent.intake.identify.reader import read_damaged, read_media
 from agent.intake.identify.recording import Recording
-from agent.intake.planning import ConformJob
+from agent.intake.planning import AsIs, PlanSettings, Reject, Salvage, plan
 from agent.media import mp4, transcode
 from agent.media.ffmpeg import CancelToken
 from agent.model import Clip
@@ -30,20 +31,22 @@ from tests.unit.conftest import Footages
 pytestmark = needs_ffmpeg
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
-WATCH = CancelToken(threading.Event())
+CANCEL = CancelToken(threading.Event())
 Pieces = list[tuple[Clip, Path]]
 
 
-def job_of(path: Path, rules: Conform) -> ConformJob:
-    """As the intake makes it once the file has long stood still."""
-    reader = MediaReader(rules, WATCH)
-    try:
-        (footage, media), is_whole = reader.read(path), True
-    except FootageIncomplete:
-        (footage, media), is_whole = reader.read_damaged(path), False
-    return ConformJob(
-        Recording(footage, media, "ABC1234X", 1, START, comments="trip 7", sources={"start": "test"}), is_whole
-    )
+def planned(path: Path, rules: ConformSettings) -> ConformJob:
+    """What the intake submits once the file has long stood still; what fits is submitted as if zeros were suspected."""
+    with open_footage(path) as opened:
+        try:
+            media = read_media(opened, rules.conform, CANCEL)
+        except FootageIncomplete:
+            media = read_damaged(opened, rules.conform, CANCEL)
+        found = Recording(opened.footage, media, "ABC1234X", 1, START, comments="trip 7", sources={"start": "test"})
+        chosen = plan(found, PlanSettings(rules.limits, rules.conform))
+        if isinstance(chosen, Reject):
+            raise chosen.error
+        return ConformJob.of(found, Salvage("zeros", chosen) if isinstance(chosen, AsIs) else chosen, opened)
 
 
 class Desk:
@@ -53,10 +56,10 @@ class Desk:
         self.folder = place / "work"
         self.folder.mkdir()
         self.rules = ConformSettings(Limits(150_000, 300), Conform(), SpoolSettings(place, min_free_bytes=0))
-        self.watch = WATCH
+        self.watch = CANCEL
 
     def conform(self, path: Path) -> Pieces:
-        return conform(job_of(path, self.rules.conform), self.rules, self.folder, self.watch)
+        return conform(planned(path, self.rules), self.rules, self.folder, self.watch)
 
     def refusal(self, path: Path) -> str:
         with pytest.raises(FootageRefused) as refused:
@@ -181,7 +184,7 @@ def test_a_group_of_pictures_over_the_limit_is_encoded_anew_if_that_is_allowed(d
     pieces = desk.conform(footage("long-groups.mp4"))
     check(pieces, desk.rules.limits)
     assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
-    assert pieces[0][0].sources["piece"].endswith("encoded anew as H.264")
+    assert pieces[0][0].sources["piece"].endswith("re-encoded as H.264")
     assert sorted(desk.folder.iterdir()) == [file for _, file in pieces]
 
 
@@ -400,10 +403,20 @@ def test_footage_that_is_deleted_while_it_is_cut_is_saved_all_the_same(
 
 def test_footage_that_is_gone_before_its_turn_is_gone(desk: Desk, footage: Footages, tmp_path: Path) -> None:
     path = Path(shutil.copy(footage("constant.mp4"), tmp_path))
-    job = job_of(path, desk.rules.conform)
+    job = planned(path, desk.rules)
     path.unlink()
     with pytest.raises(FootageGone):
-        conform(job, desk.rules, desk.folder, WATCH)
+        conform(job, desk.rules, desk.folder, CANCEL)
+
+
+def test_another_file_under_the_same_name_is_not_worked_on(desk: Desk, footage: Footages, tmp_path: Path) -> None:
+    path = Path(shutil.copy2(footage("constant.mp4"), tmp_path))
+    job = planned(path, desk.rules)
+    other = Path(shutil.copy2(path, tmp_path / "other.mp4"))
+    assert (other.stat().st_size, other.stat().st_mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
+    other.replace(path)
+    with pytest.raises(FootageGone):
+        conform(job, desk.rules, desk.folder, CANCEL)
 
 
 def test_without_room_on_the_disk_it_waits(desk: Desk, footage: Footages) -> None:
@@ -431,7 +444,7 @@ def test_a_disk_that_becomes_full_while_cutting_is_no_fault_of_the_footage(
 
 def test_a_stop_while_cutting_ends_it(desk: Desk, footage: Footages) -> None:
     stop = threading.Event()
-    job = job_of(footage("constant.mp4"), desk.rules.conform)
+    job = planned(footage("constant.mp4"), desk.rules)
     stop.set()
     with pytest.raises(Cancelled):
         conform(job, desk.rules, desk.folder, CancelToken(stop))

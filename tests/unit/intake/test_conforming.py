@@ -27,7 +27,7 @@ from agent.config import (
     Vehicle,
 )
 from agent.device.clock import Clock, FixedClock
-from agent.intake import planning, tracked
+from agent.intake import tracked
 from agent.intake.intake import Intake
 from agent.media import damage
 from agent.model import Footage, State, Verdict
@@ -394,7 +394,7 @@ def test_cutting_that_is_switched_off_refuses_as_before(bench: Bench, footage: F
 
 def test_zeros_without_ffmpeg_are_delivered_with_a_warning(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they matter cannot be told without it, and footage is too precious to be kept back for a doubt."""
-    monkeypatch.setattr(planning, "is_installed", lambda: False)
+    monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(damage, "holds_zeros", lambda file: True)
     (bench.card / f"{NAME}.mp4").write_bytes(recording(5.0, size_bytes=20_000))
     with capture_logs() as logged:

@@ -13,7 +13,6 @@ from agent.config import (
     Secret,
     Vehicle,
 )
-from agent.intake import planning
 from agent.intake.dry_run import NO_REGISTRATION, DryRun, Finding, footage_folder
 from simulator.recorder import recording
 
@@ -61,7 +60,7 @@ def test_the_registration_of_the_configuration_is_used(card: Path) -> None:
 
 
 def test_what_does_not_fit_is_known_all_the_same(card: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "is_installed", lambda: False)
+    monkeypatch.setenv("PATH", "")
     finding = look_at(card, write(card, NAME, recording(400)))
     assert finding.recording is not None
     assert finding.recording.camera == 1

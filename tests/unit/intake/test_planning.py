@@ -5,16 +5,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config import Conform, Limits
-from agent.errors import FootageRefused
-from agent.intake import planning
 from agent.intake.identify.recording import Media, Recording
 from agent.intake.planning import (
     AsIs,
-    ConformJob,
     Cut,
     Plan,
     PlanSettings,
@@ -22,11 +19,10 @@ from agent.intake.planning import (
     Reject,
     Repack,
     Salvage,
-    needs_work,
-    passthrough,
+    clips_of,
     plan,
 )
-from agent.media import damage
+from agent.media.segments import Segment
 from agent.model import Footage
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
@@ -114,36 +110,42 @@ def test_a_doubt_comes_with_what_to_do_if_it_proves_unfounded() -> None:
 
 RECORDINGS = st.builds(
     recording,
-    seconds=st.one_of(st.floats(0.0, 700.0), st.sampled_from((0.0, 0.4, 299.6, 300.0, 300.3, 300.4999, 300.6, 301.0))),
+    seconds=st.one_of(st.floats(0.0, 700.0), st.sampled_from((0.0, 0.4, 299.6, 300.3, 300.4999, 300.5, 301.0))),
     size_bytes=st.sampled_from((0, 1, 50_000_000, 50_000_001, 200_000_000)),
     container=st.sampled_from(("MP4", "MOV", "TS", "AVI", "MKV")),
     codec=st.sampled_from(("avc1", "avc3", "hvc1", "mp4v", "", None)),
 )
-
-
+FINDINGS = st.fixed_dictionaries({"is_whole": st.booleans(), "may_hold_zeros": st.booleans()})
 CONFORM = st.builds(Conform, enabled=st.booleans(), reencode=st.booleans())
-MEDIA = st.fixed_dictionaries({"is_whole": st.booleans(), "may_hold_zeros": st.booleans()})
 
 
-@given(RECORDINGS, MEDIA, CONFORM, st.booleans())
-def test_the_plan_agrees_with_the_decisions_that_it_replaces(
-    found: Recording, media: dict[str, bool], conform: Conform, has_ffmpeg: bool
+@given(RECORDINGS, FINDINGS, CONFORM, st.booleans())
+def test_only_whole_h264_mp4_within_the_limits_stays_as_it_is(
+    found: Recording, findings: dict[str, bool], conform: Conform, has_ffmpeg: bool
 ) -> None:
-    is_whole, zeros = media["is_whole"], media["may_hold_zeros"]
-    assume(found.media.duration_seconds % 1 != 0.5)  # There they contradict each other.
-    assume(is_whole or conform.enabled)  # What is not whole was refused before any of them was asked.
-    found = replace(found, media=replace(found.media, is_whole=is_whole, may_hold_zeros=zeros))
+    media = replace(found.media, **findings)  # type: ignore[arg-type]  # both are flags
+    found = replace(found, media=media)
     decided = plan(found, settings(conform, has_ffmpeg=has_ffmpeg))
-    expected: Reject | None = None
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "is_installed", lambda: has_ffmpeg)
-        patch.setattr(planning, "open_regular_file", lambda path: path.open("rb"))
-        patch.setattr(damage, "holds_zeros", lambda file: zeros)
-        try:
-            if needs_work(ConformJob(found, is_whole), LIMITS, conform):
-                assert isinstance(decided, Cut | Repack | Reencode | Salvage)
-            else:
-                assert decided in (AsIs(passthrough(found, LIMITS)), AsIs(passthrough(found, LIMITS), planning.ZEROS))
-        except FootageRefused as refusal:
-            expected = Reject(refusal.reason.replace("encoded anew", "encoded again"), refusal.retry_after_seconds)
-    assert expected in (None, decided)
+    fits = (
+        media.codec in ("avc1", "avc3")
+        and media.container == "MP4"
+        and media.is_whole
+        and found.footage.size_bytes <= LIMITS.max_bytes
+        and 0 < media.duration_seconds < LIMITS.max_seconds + 0.5
+    )
+    is_doubtful = media.may_hold_zeros and conform.enabled
+    assert isinstance(decided, AsIs) == (fits and not (is_doubtful and has_ffmpeg))
+    if isinstance(decided, AsIs):
+        assert 1 <= decided.clip.key.duration_seconds <= LIMITS.max_seconds
+        assert bool(decided.doubt) == is_doubtful
+    if isinstance(decided, Cut | Repack | Reencode | Salvage):
+        assert conform.enabled
+        assert has_ffmpeg
+
+
+def test_the_clips_of_segments_share_the_seconds_at_which_they_meet() -> None:
+    segments = [Segment(0, 0.0, 2.5, 1), Segment(9, 2.5, 4.0, 1, is_intact=False), Segment(20, 4.0, 7.49, 1)]
+    first, second = clips_of(recording(), segments, "cut", ["zeros"])
+    assert [(clip.key.start.second, clip.key.end.second) for clip in (first, second)] == [(0, 3), (4, 7)]
+    assert (first.piece, second.piece, second.pieces) == (0, 1, 2)
+    assert second.comments == "Damaged: zeros."

@@ -16,8 +16,8 @@ from tests.support.daemon import await_until
 FOREVER = "echo $$; exec sleep 1000"
 
 
-def shell(script: str, watch: CancelToken | None = None, **options: float) -> ToolProcess:
-    return ToolProcess(("sh", "-c", script), watch or CancelToken(threading.Event()), **options)  # type: ignore[arg-type]
+def shell(script: str, cancel: CancelToken | None = None, **options: float) -> ToolProcess:
+    return ToolProcess(("sh", "-c", script), cancel or CancelToken(threading.Event()), **options)  # type: ignore[arg-type]
 
 
 def is_running(pid: int) -> bool:

@@ -124,6 +124,12 @@ def test_what_is_damaged_is_a_piece_of_its_own_and_may_be_of_any_size() -> None:
     ]
 
 
+def test_a_group_is_measured_in_the_seconds_that_the_api_sees() -> None:
+    assert len(plan_segments([group(0, 10.3, 1)], Limits(1_000_000, 10))) == 1
+    with pytest.raises(GopTooLarge):
+        plan_segments([group(0, 10.5, 1)], Limits(1_000_000, 10))
+
+
 def test_pieces_share_the_second_at_which_they_meet() -> None:
     pieces = [group(0, 59.5, 1), group(59.5, 60.0, 1), group(119.5, 0.2, 1)]
     assert segment_times(pieces) == [(0, 60), (60, 120), (120, 121)]

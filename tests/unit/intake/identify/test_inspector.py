@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Event
 from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -23,12 +24,15 @@ from agent.config import (
     Secret,
     Vehicle,
 )
+from agent.device.safe_open import open_footage
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
 from agent.intake.identify import inspector
 from agent.intake.identify.inspector import Inspector, settings_fingerprint
 from agent.intake.identify.presets import PRESETS
-from agent.intake.planning import passthrough
+from agent.intake.identify.reader import FootageReader, read_media
+from agent.intake.planning import AsIs, PlanSettings, Reject, plan
 from agent.media import mp4
+from agent.media.ffmpeg import CancelToken
 from agent.model import EVENT_PRIORITY, NORMAL_PRIORITY, Clip, ClipKey, Footage
 from simulator.recorder import recording
 from tests.support.footage import created
@@ -37,6 +41,7 @@ NOW = datetime(2026, 7, 28, 15, 0, tzinfo=timezone.utc)
 START = datetime(2026, 7, 28, 14, 41, 41, tzinfo=timezone.utc)
 NAME = "ABC1234X_1_20260728_144141.mp4"
 NAMELESS = "holiday.mp4"
+WITHOUT_CONFORMING = Conform(enabled=False)
 TIMED = re.compile(r"(?P<start>\d{8}_\d{6})")
 
 
@@ -61,9 +66,19 @@ class Card:
             path.with_suffix(".json").write_text(json.dumps(sidecar))
         return path
 
+    def reader(self) -> FootageReader:
+        config = replace(configuration(self.vehicle, self.limits), conform=WITHOUT_CONFORMING)
+        return FootageReader(self.folder, config, Event())
+
     def inspect(self, path: Path) -> Clip:
-        inspector = Inspector(self.folder, configuration(self.vehicle, self.limits))
-        return passthrough(inspector.recording(path, NOW), self.limits)
+        with open_footage(path) as opened:
+            found = self.reader().read(opened, is_abandoned=True, now=NOW)
+        assert found is not None
+        chosen = plan(found, PlanSettings(self.limits, WITHOUT_CONFORMING))
+        if isinstance(chosen, Reject):
+            raise chosen.error
+        assert isinstance(chosen, AsIs)
+        return chosen.clip
 
     def refusal(self, path: Path) -> FootageRefused:
         with pytest.raises(FootageRefused) as refused:
@@ -323,9 +338,11 @@ class TestFormat:
     def test_avc3_is_h264_too(self, card: Card) -> None:
         assert card.inspect(card.write(content=recording(60).replace(b"avc1\0\0", b"avc3\0\0"))).key.start == START
 
-    def test_what_a_name_says_can_never_be_used_is_not_even_opened(self, card: Card) -> None:
-        path = card.folder.path / "datadir0/hiv00001.mp4"
-        assert "overwrite in place" in card.refusal(path).reason
+    def test_what_a_name_says_can_never_be_used_is_not_even_read(
+        self, card: Card, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delattr(mp4, "read")
+        assert "overwrite in place" in card.refusal(card.write("datadir0/hiv00001.mp4")).reason
 
     def test_a_file_of_another_kind_is_refused(self, card: Card) -> None:
         refusal = card.refusal(card.write(content=b"\x1aE\xdf\xa3" + bytes(100)))
@@ -333,9 +350,11 @@ class TestFormat:
         assert not isinstance(refusal, FootageIncomplete)
 
     def test_a_recording_that_is_not_whole_may_become_so(self, card: Card) -> None:
-        refusal = card.refusal(card.write(content=recording(60, size_bytes=20_000)[:12_000]))
-        assert isinstance(refusal, FootageIncomplete)
-        assert "cut by a power loss" in refusal.reason
+        path = card.write(content=recording(60, size_bytes=20_000)[:12_000])
+        with open_footage(path) as opened:
+            assert card.reader().read(opened, is_abandoned=False) is None
+            with pytest.raises(FootageIncomplete, match="cut by a power loss"):
+                read_media(opened, WITHOUT_CONFORMING, CancelToken(Event()))
 
 
 class TestFileSystem:
@@ -391,10 +410,10 @@ def _bytes_read_so_far() -> int:
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
-class TestRulesDigest:
+class TestSettingsFingerprint:
     FOLDER = FootageFolder(Path("/media"), pattern=TIMED, cameras={"F": 1, "R": 2})
 
-    def digest(
+    def fingerprint(
         self,
         folder: FootageFolder = FOLDER,
         vehicle: Vehicle = Vehicle(),  # noqa: B008 - frozen
@@ -405,8 +424,8 @@ class TestRulesDigest:
 
     def test_it_is_the_same_for_the_same_settings(self) -> None:
         cameras = MappingProxyType({"R": 2, "F": 1})
-        assert self.digest() == self.digest(replace(self.FOLDER, cameras=cameras, timezone=ZoneInfo("UTC")))
-        assert re.fullmatch("[0-9a-f]{16}", self.digest())
+        assert self.fingerprint() == self.fingerprint(replace(self.FOLDER, cameras=cameras, timezone=ZoneInfo("UTC")))
+        assert re.fullmatch("[0-9a-f]{16}", self.fingerprint())
 
     @pytest.mark.parametrize(
         "change",
@@ -422,12 +441,12 @@ class TestRulesDigest:
         ],
     )
     def test_it_changes_with_each_setting_that_decides(self, change: dict[str, Any]) -> None:
-        assert self.digest(**change) != self.digest()
+        assert self.fingerprint(**change) != self.fingerprint()
 
     def test_it_changes_with_the_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        before = self.digest()
+        before = self.fingerprint()
         monkeypatch.setattr(inspector, "__version__", "99.0")
-        assert self.digest() != before
+        assert self.fingerprint() != before
 
     def test_the_inspector_carries_it(self) -> None:
-        assert Inspector(self.FOLDER, configuration(Vehicle(), Limits())).fingerprint == self.digest()
+        assert Inspector(self.FOLDER, configuration(Vehicle(), Limits())).fingerprint == self.fingerprint()
