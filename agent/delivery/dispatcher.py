@@ -39,6 +39,15 @@ log = structlog.get_logger()
 
 IDLE_SECONDS = 15.0
 DISK_FULL_SECONDS = 10.0
+CLIP_EVENTS = {
+    State.WAITING: "clip_waiting",
+    State.ACCEPTED: "clip_accepted",
+    State.DELIVERED: "clip_delivered",
+    State.REFUSED: "clip_refused",
+    State.HELD: "clip_held",
+    State.LOST: "clip_lost",
+}
+CLIP_WARNINGS = ("clip_refused", "clip_held", "clip_lost", "clip_deferred")
 
 
 class Dispatcher:
@@ -184,16 +193,12 @@ class Dispatcher:
         return IDLE_SECONDS if due is None else min(IDLE_SECONDS, max(0.0, due - self._now()))
 
     def _show_wait(self, wait: Wait) -> None:
-        match wait:
-            case Wait.BACKOFF:
-                pass  # shown since it began
-            case Wait.CLIPS:
-                self._progress.set_status(wait.value, reason="")
-            case Wait.LINGER:
-                self._progress.set_status(wait.value)
-            case Wait.SLOT:
-                reason = f"upload.vehicles = {self._settings.vehicles} share the account's rate limit"
-                self._progress.set_status(wait.value, reason=reason)
+        if wait is not Wait.BACKOFF:  # shown since it began
+            reasons = {
+                Wait.CLIPS: "",
+                Wait.SLOT: f"upload.vehicles = {self._settings.vehicles} share the account's rate limit",
+            }
+            self._progress.set_status(wait.value, reason=reasons.get(wait))
 
     def _preflight(self) -> bool:
         """Asks for the status table, a small request, before any footage is sent.
@@ -362,21 +367,10 @@ class Dispatcher:
 
 
 def _log_clip(record: Record) -> None:
-    clip, footage, reason = record.id, str(record.footage.path), record.reason
-    match record.state:
-        case State.REFUSED:
-            log.warning("clip_refused", clip=clip, footage=footage, reason=reason)
-        case State.HELD:
-            log.warning("clip_held", clip=clip, footage=footage, reason=reason)
-        case State.LOST:
-            log.warning("clip_lost", clip=clip, footage=footage, reason=reason)
-        case State.WAITING if record.reason:
-            log.warning("clip_deferred", clip=clip, footage=footage, reason=reason)
-        case State.WAITING:
-            log.info("clip_waiting", clip=clip, footage=footage, reason=reason)
-        case State.ACCEPTED:
-            log.info("clip_accepted", clip=clip, footage=footage, reason=reason)
-        case State.DELIVERED:
-            log.info("clip_delivered", clip=clip, footage=footage, reason=reason)
-        case State.SENDING:
-            pass  # not a verdict
+    event = CLIP_EVENTS[record.state]
+    if record.state is State.WAITING and record.reason:
+        event = "clip_deferred"
+    if event in CLIP_WARNINGS:
+        log.warning(event, clip=record.id, footage=record.footage.path.name, reason=record.reason)
+    else:
+        log.info(event, clip=record.id, footage=record.footage.path.name)
