@@ -100,7 +100,7 @@ class UntrustedClock:
     """
 
     boot_id: str
-    boot_began: int
+    boot_time: int
     lag_seconds: int
 
     @property
@@ -108,7 +108,7 @@ class UntrustedClock:
         """Whether the recorder may use this device's clock: file name and modification time agree."""
         return abs(self.lag_seconds) <= CLOCKS_AGREE_SECONDS
 
-    def offset_seconds(self, boot_began: float) -> int:
+    def offset_seconds(self, boot_time: float) -> int:
         """Correction to add to the clip's times, once the clock is trusted in the same boot.
 
         Name and modification time also agree if the camera has its own, correct clock and this device's was only
@@ -121,7 +121,7 @@ class UntrustedClock:
         Returns:
             Seconds; 0 if the times stay as they are.
         """
-        step = round(boot_began - self.boot_began)
+        step = round(boot_time - self.boot_time)
         if abs(step) < CLOCK_STEP_SECONDS or not self.is_time_source:
             return 0
         return step if abs(self.lag_seconds) < abs(self.lag_seconds + step) else 0

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """The result of one check."""
 
     what: str
@@ -43,34 +43,34 @@ def run(args: argparse.Namespace) -> int:
     try:
         config = read_config(args.config)
     except ConfigError as exc:
-        _show([Finding("configuration", False, str(problem)) for problem in exc.problems], as_json=args.json)
+        _show([CheckResult("configuration", False, str(problem)) for problem in exc.problems], as_json=args.json)
         return USAGE
     act_as_service_user(args.config)
     device = list(_device(config))
     api = [] if args.offline else [_api(config)]
-    _show([Finding("configuration", True, f"{args.config} is valid"), *device, *api], as_json=args.json)
-    if not all(finding.ok for finding in device):
+    _show([CheckResult("configuration", True, f"{args.config} is valid"), *device, *api], as_json=args.json)
+    if not all(result.ok for result in device):
         return USAGE
-    return DONE if all(finding.ok for finding in api) else FAILED
+    return DONE if all(result.ok for result in api) else FAILED
 
 
-def _device(config: Config) -> Iterator[Finding]:
+def _device(config: Config) -> Iterator[CheckResult]:
     from agent.config import environment
 
     problems = environment.check(config)
     for problem in problems:
-        yield Finding("device", False, str(problem))
+        yield CheckResult("device", False, str(problem))
     if not problems:
         folders = ", ".join(str(folder.path) for folder in config.footage)
-        yield Finding("device", True, f"footage in {folders}; spool in {config.spool.directory}")
+        yield CheckResult("device", True, f"footage in {folders}; spool in {config.spool.directory}")
     yield _disk(config)
     yield _tools(config)
     clock = Clock(config.clock.trust).latest
     says = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(clock.wall))
-    yield Finding("clock", clock.trusted, says if clock.trusted else f"{says}, not trusted: {NOT_TRUSTED}")
+    yield CheckResult("clock", clock.trusted, says if clock.trusted else f"{says}, not trusted: {NOT_TRUSTED}")
 
 
-def _disk(config: Config) -> Finding:
+def _disk(config: Config) -> CheckResult:
     place = config.spool.directory
     while not os.path.exists(place):  # noqa: PTH110  # Path.exists raises where a folder above may not be entered
         place = place.parent
@@ -78,45 +78,45 @@ def _disk(config: Config) -> Finding:
     floor = config.spool.min_free_bytes
     if free < floor:
         words = f"{free:,} bytes free at {place}, but spool.min_free_bytes is {floor:,}: free space, or lower it"
-        return Finding("disk", False, words)
-    return Finding("disk", True, f"{free:,} bytes free at {place}")
+        return CheckResult("disk", False, words)
+    return CheckResult("disk", True, f"{free:,} bytes free at {place}")
 
 
-def _tools(config: Config) -> Finding:
+def _tools(config: Config) -> CheckResult:
     """A missing ffmpeg is no problem: footage within the limits does not need it."""
     from agent.media.ffmpeg import is_installed
 
     if not config.conform.enabled:
-        return Finding("ffmpeg", True, "not used: conform.enabled is false")
+        return CheckResult("ffmpeg", True, "not used: conform.enabled is false")
     if is_installed():
-        return Finding("ffmpeg", True, "installed: footage that exceeds the limits is cut or repacked")
-    return Finding(
+        return CheckResult("ffmpeg", True, "installed: footage that exceeds the limits is cut or repacked")
+    return CheckResult(
         "ffmpeg", True, "not installed: footage over the limits, or not MP4, is refused (sudo apt install ffmpeg)"
     )
 
 
-def _api(config: Config) -> Finding:
+def _api(config: Config) -> CheckResult:
     from agent.vision.client import VisionClient
 
     client = VisionClient(config.api)
     try:
         client.videos_status()
     except DeliveryError as exc:
-        return Finding("API", False, str(exc))
+        return CheckResult("API", False, str(exc))
     finally:
         client.close()
-    return Finding("API", True, f"{config.api.base_url}: credentials accepted, Vision API option active")
+    return CheckResult("API", True, f"{config.api.base_url}: credentials accepted, Vision API option active")
 
 
-def _show(findings: list[Finding], *, as_json: bool) -> None:
+def _show(results: list[CheckResult], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print(json.dumps([asdict(result) for result in results], indent=2))
         return
     from rich.markup import escape
 
     from agent.cli.render import console
 
     screen = console()
-    for finding in findings:
-        mark = "[green]ok[/]  " if finding.ok else "[red]FIX[/] "
-        screen.print(f"{mark}[bold]{finding.what}[/]: {escape(finding.words)}", soft_wrap=True)
+    for result in results:
+        mark = "[green]ok[/]  " if result.ok else "[red]FIX[/] "
+        screen.print(f"{mark}[bold]{result.what}[/]: {escape(result.words)}", soft_wrap=True)

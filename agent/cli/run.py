@@ -16,7 +16,7 @@ from pathlib import Path
 from agent.errors import ConfigError
 
 # Change time in nanoseconds and size of each file of a configuration.
-State = Mapping[Path, tuple[int, int]]
+FileStamps = Mapping[Path, tuple[int, int]]
 
 HELP = "watch and deliver until stopped (what the service runs)"
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from agent.daemon import Daemon, read_config
     from agent.device import logs
 
-    before = _state_of(args.config)
+    before = _file_stamps(args.config)
     try:
         config = read_config(args.config)
     except ConfigError as exc:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return Daemon(args.config, config).run()
 
 
-def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
+def wait_for_change(file: Path, before: FileStamps, error: ConfigError) -> int:
     """Wait as a running service until the configuration changes or a signal arrives.
 
     The process must exit for a new password to take effect: the service manager passes it in at start.
@@ -87,7 +87,7 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
     manager.status(f"waiting to be configured: sudo vision-ingest setup ({problems[0]})")
     signals = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    while _state_of(file) == before:
+    while _file_stamps(file) == before:
         manager.watchdog_ping()
         if signal.sigtimedwait(signals, POLL_SECONDS) is not None:
             break
@@ -97,7 +97,7 @@ def wait_for_change(file: Path, before: State, error: ConfigError) -> int:
     return 0
 
 
-def _state_of(file: Path) -> State:
+def _file_stamps(file: Path) -> FileStamps:
     """The files of the configuration, including the password, with change time and size."""
     from agent.config.loading import drop_ins
     from agent.config.password import CREDENTIAL

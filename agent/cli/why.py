@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         line("start", f"{record.key.start:%Y-%m-%d %H:%M:%S} UTC")
         line("end", f"{record.key.end:%Y-%m-%d %H:%M:%S} UTC ({record.key.duration_seconds} s)")
     if record.clock is not None:
-        booted = datetime.fromtimestamp(record.clock.boot_began, tz=timezone.utc)
+        booted = datetime.fromtimestamp(record.clock.boot_time, tz=timezone.utc)
         line(
             "clock",
             f"not trusted at the time of recording; it says the device booted at {booted:%Y-%m-%d %H:%M:%S} UTC",

@@ -137,7 +137,7 @@ class ClockReading:
     trusted: bool
 
     @property
-    def boot_began(self) -> float:
+    def boot_time(self) -> float:
         """Boot time in Unix seconds, by this reading: moves by exactly as much as the clock is set."""
         return self.wall - self.boot_seconds
 
@@ -156,7 +156,7 @@ class ClockSegment:
 
     def contains(self, unix_seconds: float) -> bool:
         """Whether the clock showed this time during the segment."""
-        at = unix_seconds - self.latest.boot_began
+        at = unix_seconds - self.latest.boot_time
         return self.since - SLACK_SECONDS <= at <= self.latest.boot_seconds + SLACK_SECONDS
 
 
@@ -199,7 +199,7 @@ class Clock:
         """Read the clock; log if it was set since the last sample, or if its trust changed."""
         wall, boot_seconds = self._source.wall(), self._source.boot_seconds()
         before = self._segments[-1] if self._segments else None
-        step = wall - boot_seconds - before.latest.boot_began if before else 0.0
+        step = wall - boot_seconds - before.latest.boot_time if before else 0.0
         stepped = abs(step) >= CLOCK_STEP_SECONDS
         if stepped:
             log.warning("clock_stepped", seconds=round(step), before=_utc(wall - step), after=_utc(wall))

@@ -61,7 +61,7 @@ class StoredName:
         return (
             f"{key.start:{_STAMP}}_{key.end:{_STAMP}}_{_quoted(key.registration)}"
             f"_{key.camera}_p{self.priority}"
-            + (f"_b{clock.boot_id},{clock.boot_began},{clock.lag_seconds}" if clock else "")
+            + (f"_b{clock.boot_id},{clock.boot_time},{clock.lag_seconds}" if clock else "")
             + f"_{self.identity}-{self.piece}.mp4"
         )
 

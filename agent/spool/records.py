@@ -195,7 +195,7 @@ def to_json(record: Record) -> dict[str, Any]:
         stored = record.stored
         row["stored"] = [stored.name, stored.size_bytes, stored.modified_ns, stored.sample]
     if record.clock is not None:
-        row["clock"] = [record.clock.boot_id, record.clock.boot_began, record.clock.lag_seconds]
+        row["clock"] = [record.clock.boot_id, record.clock.boot_time, record.clock.lag_seconds]
     if record.pieces > 1:
         row["pieces"] = record.pieces
     row |= {name: value for name, attribute in _OPTIONAL.items() if (value := getattr(record, attribute))}

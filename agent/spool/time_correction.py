@@ -128,7 +128,7 @@ def decide(record: Record, now: ClockReading, check: TimeCheck, at: datetime) ->
         return record.changed(State.HELD, BOOT_ENDED, at)
     if not now.trusted:
         return record
-    seconds = clock.offset_seconds(now.boot_began) if same_boot else 0
+    seconds = clock.offset_seconds(now.boot_time) if same_boot else 0
     corrected = shifted(key, seconds)
     sources = _explained(record.sources, key, clock, seconds) if seconds else record.sources
     decided = replace(record, key=corrected, sources=sources, clock=None)
@@ -146,7 +146,7 @@ def signed(seconds: int) -> str:
 
 def _explained(sources: Mapping[str, str], key: ClipKey, clock: UntrustedClock, seconds: int) -> dict[str, str]:
     start = sources.get("start", "the name of the stored file")
-    booted = datetime.fromtimestamp(clock.boot_began, tz=timezone.utc)
+    booted = datetime.fromtimestamp(clock.boot_time, tz=timezone.utc)
     return {
         **sources,
         "start": f"{start}, {key.start:%Y-%m-%d %H:%M:%S} UTC by this device's clock before it was set; moved by "

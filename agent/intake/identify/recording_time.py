@@ -240,7 +240,7 @@ def resolve_against_clock(clips: Sequence[Clip], settings: Sequence[ClockSegment
     unset = _recorded_by(clips, settings)
     if unset is not None and not now.trusted:
         return [replace(clip, clock=unset) for clip in clips]
-    seconds = unset.offset_seconds(now.boot_began) if unset is not None else 0
+    seconds = unset.offset_seconds(now.boot_time) if unset is not None else 0
     if unset is not None and seconds:
         clips = [correct_clip(clip, unset, seconds) for clip in clips]
     start, end = clips[0].key.start, clips[-1].key.end
@@ -256,7 +256,7 @@ def resolve_against_clock(clips: Sequence[Clip], settings: Sequence[ClockSegment
                 raise
             return [replace(clip, clock=lag) for clip in clips]
         # In the future by a clock that is probably behind: safe in the spool, and judged when that one is set.
-        ahead = UntrustedClock(now.boot_id, round(now.boot_began), round(now.wall - end.timestamp()))
+        ahead = UntrustedClock(now.boot_id, round(now.boot_time), round(now.wall - end.timestamp()))
         return [replace(clip, clock=ahead) for clip in clips]
     return clips
 
@@ -268,10 +268,10 @@ def _recorded_by(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> Unt
     for setting in settings:
         if setting.latest.trusted or not setting.contains(start):
             continue
-        began = setting.latest.boot_began
+        began = setting.latest.boot_time
         for written_under in (setting, *settings):
             if written_under.contains(modified):
-                written = modified - written_under.latest.boot_began + began
+                written = modified - written_under.latest.boot_time + began
                 unset = UntrustedClock(setting.latest.boot_id, round(began), round(written - end))
                 if unset.is_time_source:
                     return unset

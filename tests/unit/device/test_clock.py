@@ -111,7 +111,7 @@ def test_the_segments_of_this_boot_are_remembered() -> None:
     clock.sample()
     unset, right = clock.segments
     assert (unset.since, unset.latest.boot_seconds, unset.latest.trusted) == (0.0, 100.0, False)
-    assert (right.since, right.latest.boot_began, right.latest.trusted) == (100.0, BOOTED, True)
+    assert (right.since, right.latest.boot_time, right.latest.trusted) == (100.0, BOOTED, True)
     assert unset.contains(50.0)
     assert not unset.contains(BOOTED + 50.0)
     assert not unset.contains(500.0)

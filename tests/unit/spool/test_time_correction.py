@@ -21,7 +21,7 @@ from tests.support.spooling import take
 
 RIGHT = 1_790_000_000
 NEXT_BOOT = "c" * 32
-UNSET = UntrustedClock(BOOT, boot_began=0, lag_seconds=2)
+UNSET = UntrustedClock(BOOT, boot_time=0, lag_seconds=2)
 NOT_YET = ClockReading(BOOT, 300.0, 300.0, trusted=False)
 SET = ClockReading(BOOT, 400.0, RIGHT + 400.0, trusted=True)
 SET_IN_NEXT_BOOT = replace(SET, boot_id=NEXT_BOOT)
