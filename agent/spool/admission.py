@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
 
@@ -187,7 +186,7 @@ class Admission:
             state, reason = State.HELD, WAITS_FOR_THE_CLOCK
             if clip.clock is None:
                 state, reason = resolve_conflict(clip.footage, others)
-            id = self._queue.enter(db, Record.of_clip(clip, file, state, reason, self._utc()))
+            id = self._queue.enter(db, Record.of_clip(clip, file, state, reason, self._queue.utc()))
             if clip.original_key is not None:
                 self._queue.add_alias(db, key_text(clip.original_key), id)
             candidate.taken.append(Taken(id, state, reason, copied=copied))
@@ -220,9 +219,6 @@ class Admission:
     def _end_multi_part(self, candidate: _Candidate) -> None:
         if len(candidate.pieces) > 1:
             self._files.end_multi_part(candidate.footage.identity)
-
-    def _utc(self) -> datetime:
-        return datetime.fromtimestamp(self._queue.now(), tz=timezone.utc)
 
 
 def _without_error(candidates: Sequence[_Candidate]) -> list[_Candidate]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 from agent.model import Clip, Footage, State, Upload, Verdict
@@ -89,7 +88,7 @@ class ClipQueue(Store):
         record = Record(0, State.REFUSED, footage, None, None, due=due)
         with self.transaction() as db:
             self.delete_where(db, "identity = ? AND rules IS NOT NULL", (footage.identity,))
-            self.insert(db, record.changed(State.REFUSED, reason, _utc(now)), rules=rules)
+            self.insert(db, record.changed(State.REFUSED, reason, self.utc()), rules=rules)
 
     def note_relocated(self, db: sqlite3.Connection, clip: Clip, id: int) -> None:
         """Notes that footage is the recording of a known clip: the recorder moved, locked or touched it.
@@ -99,7 +98,7 @@ class ClipQueue(Store):
             id: the known clip.
         """
         self.add_alias(db, clip.footage.identity, id)
-        self.rewrite(db, decode(self.row(db, id)).relocated(clip, _utc(self.now())))
+        self.rewrite(db, decode(self.row(db, id)).relocated(clip, self.utc()))
 
     @staticmethod
     def add_alias(db: sqlite3.Connection, identity: str, clip: int) -> None:
@@ -190,7 +189,7 @@ class ClipQueue(Store):
             The clips as they are now, and the numbers of rows that are too damaged to carry their verdict.
         """
         now = self.now()
-        at = _utc(now)
+        at = self.utc()
         settled: list[Record] = []
         readable: list[Record] = []
         damaged: list[int] = []
@@ -231,7 +230,7 @@ class ClipQueue(Store):
                 if record.stored is None:
                     self.delete_where(db, "_id = ?", (id,))
                 else:
-                    again = record.changed(State.WAITING, "asked for by hand", _utc(self.now()))
+                    again = record.changed(State.WAITING, "asked for by hand", self.utc())
                     record = replace(again, due=0.0, attempts=0, batch_failures=0, max_batch_clips=None, clock=None)
                     self.rewrite(db, record)
                 changed.append(record)
@@ -298,7 +297,3 @@ class ClipQueue(Store):
 
 def _due(now: float, retry_in_seconds: float) -> float:
     return now + retry_in_seconds if retry_in_seconds > 0 else 0.0
-
-
-def _utc(unix_seconds: float) -> datetime:
-    return datetime.fromtimestamp(unix_seconds, tz=timezone.utc)

@@ -12,10 +12,8 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -129,17 +127,10 @@ class ClipFiles:
             OSError: the disk failed.
         """
         target = self.directory / name_for(clip)
-        try:
-            _link(source, target)
-        except FileNotFoundError as exc:
-            raise FootageGone(f"{_path(source).name} is no longer there") from exc
-        except OSError as exc:
-            if exc.errno not in LINK_IMPOSSIBLE:
-                raise
-            with nullcontext(source) if isinstance(source, OpenFootage) else open_footage(source) as opened:
-                _copy(opened, target, max_copy_bytes)
-            return True
-        return False
+        if isinstance(source, OpenFootage):
+            return _store(source, target, max_copy_bytes)
+        with open_footage(source) as opened:
+            return _store(opened, target, max_copy_bytes)
 
     def sync(self) -> None:
         """Makes the names of stored files durable."""
@@ -229,29 +220,31 @@ class ClipFiles:
             os.close(fd)
 
 
-def _path(source: OpenFootage | Path) -> Path:
-    return source.footage.path if isinstance(source, OpenFootage) else source
-
-
-def _link(source: OpenFootage | Path, target: Path) -> None:
-    link = partial(_link_open, source) if isinstance(source, OpenFootage) else partial(_link_path, source)
+def _store(source: OpenFootage, target: Path, max_copy_bytes: int) -> bool:
+    """Returns whether the bytes had to be copied."""
     try:
-        link(target)
-    except FileExistsError:
-        # Left by an intake that the power cut short: its row was never written.
-        target.unlink()
-        link(target)
+        try:
+            _link(source, target)
+        except FileExistsError:
+            # Left by an intake that the power cut short: its row was never written.
+            target.unlink()
+            _link(source, target)
+    except FileNotFoundError as exc:
+        raise FootageGone(f"{source.footage.path.name} is no longer there") from exc
+    except OSError as exc:
+        if exc.errno not in LINK_IMPOSSIBLE:
+            raise
+        _copy(source, target, max_copy_bytes)
+        return True
+    return False
 
 
-def _link_path(source: Path, target: Path) -> None:
-    os.link(source, target, follow_symlinks=False)
-
-
-def _link_open(source: OpenFootage, target: Path) -> None:
+def _link(source: OpenFootage, target: Path) -> None:
     """Links the file that was inspected, whatever its name stands for by now.
 
     Raises:
-        FootageGone: its last name is gone.
+        FootageGone: without /proc: its name stands for another file.
+        FileNotFoundError: its last name is gone.
     """
     descriptor = source.file.fileno()
     try:
@@ -262,7 +255,7 @@ def _link_open(source: OpenFootage, target: Path) -> None:
         if os.fstat(descriptor).st_nlink == 0:
             raise
         # /proc is not mounted. The name may stand for another file by now.
-        _link_path(source.footage.path, target)
+        os.link(source.footage.path, target, follow_symlinks=False)
         found = target.lstat()
         if (found.st_dev, found.st_ino) != (source.device, source.inode):
             target.unlink()

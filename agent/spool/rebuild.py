@@ -10,7 +10,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -44,23 +43,6 @@ UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 _DEVICE_ERRORS = ("locked", "is full", "I/O error", "unable to open", "out of memory")
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuild:
-    """What became of a damaged queue.
-
-    Args:
-        set_aside: the name of the damaged database now.
-        reason: what is wrong with it, in SQLite's words.
-        rows: how many rows were copied into the new queue.
-        unreadable: how many rows were found that are damaged themselves.
-    """
-
-    set_aside: str
-    reason: str
-    rows: int
-    unreadable: int
-
-
 def open_queue(
     directory: Path,
     clips_directory: Path,
@@ -68,7 +50,7 @@ def open_queue(
     on_full: Callable[[], object],
     *,
     full_check: bool,
-) -> tuple[ClipQueue, Rebuild | None]:
+) -> ClipQueue:
     """Opens the queue. A damaged one is replaced, once: if the new one is damaged too, start-up fails.
 
     Args:
@@ -82,23 +64,23 @@ def open_queue(
     database = directory / DATABASE
     try:
         _check(database, full_check=full_check)
-        return ClipQueue(directory, clips_directory, now, on_full), None
+        return ClipQueue(directory, clips_directory, now, on_full)
     except UNREADABLE as exc:
         if not _is_damage(exc, database):
             raise
         reason = str(exc)
     aside = _set_aside(database, now())
     queue = ClipQueue(directory, clips_directory, now, on_full)
-    rebuild = Rebuild(aside.name, reason, *_copy_rows(aside, Maintenance(queue)))
+    copied, unreadable = _copy_rows(aside, Maintenance(queue))
     log.warning(
         "queue_damaged",
         reason=reason,
         set_aside=str(aside),
-        rows_saved=rebuild.rows,
-        rows_unreadable=rebuild.unreadable,
+        rows_saved=copied,
+        rows_unreadable=unreadable,
         effect="a new queue was made; the rest is restored from the stored files and the footage",
     )
-    return queue, rebuild
+    return queue
 
 
 def is_small(database: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -94,14 +93,13 @@ class Repair:
         self._maintenance = Maintenance(queue)
         self._files = files
 
-    def recover(self, at: datetime, *, full_check: bool = True) -> Recovery:
+    def recover(self, *, full_check: bool) -> Recovery:
         """Compares all rows with all stored files.
 
         Args:
-            at: now, for the histories.
             full_check: read each row that waits for delivery; else damage to one is found when its turn comes.
         """
-        repaired = self.repair_rows(self._maintenance.damaged(STORED_STATES), at) if full_check else 0
+        repaired = self.repair_rows(self._maintenance.damaged(STORED_STATES)) if full_check else 0
         matched, others = self._compare()
         adopted = removed = 0
         unfinished = self._files.unfinished_multi_parts()
@@ -124,12 +122,12 @@ class Repair:
                 self._files.remove(name)
                 removed += 1
             else:
-                adopted += self._adopt(name, named, at, replacing)
+                adopted += self._adopt(name, named, replacing)
         for identity in unfinished:
             self._files.end_multi_part(identity)
         requeued = lost = 0
         if adopted + matched < self._maintenance.count_stored(STORED_STATES):
-            requeued, lost = self._give_up_missing(at)
+            requeued, lost = self._give_up_missing()
         return Recovery(adopted, requeued, lost, removed, repaired)
 
     def _compare(self) -> tuple[int, list[str]]:
@@ -152,7 +150,7 @@ class Repair:
             others += [name for name in page if name not in known]
         return matched, others
 
-    def repair_rows(self, ids: Iterable[int], at: datetime) -> int:
+    def repair_rows(self, ids: Iterable[int]) -> int:
         """Restores damaged rows: from what is left of them, from their stored files, or from the footage.
 
         Returns:
@@ -168,15 +166,14 @@ class Repair:
                 names = [(name, read_name(name)) for name in self._files.names()]
                 by_piece = {(named.identity, named.piece): (name, named) for name, named in names if named}
             count += 1
-            remedy = self._repair_row(dict(zip(ROW, raw, strict=True)), by_piece, at)
+            remedy = self._repair_row(dict(zip(ROW, raw, strict=True)), by_piece)
             log.warning("row_damaged", clip=id, remedy=remedy)
         return count
 
-    def _repair_row(self, row: Mapping[str, Any], by_piece: FilesByPiece, at: datetime) -> str:
+    def _repair_row(self, row: Mapping[str, Any], by_piece: FilesByPiece) -> str:
         """Returns what was done, for the log."""
         id = row["_id"]
-        content = _content(row["data"])
-        record = _from_history(id, content)
+        record, footage = _remains(id, row["data"])
         if record is not None:
             self._maintenance.write(record)
             return "restored from its history"
@@ -185,9 +182,8 @@ class Repair:
             return "it was refused footage: the next scan inspects it again"
         file = by_piece.get((row["identity"], row["piece"]))
         if file is not None:
-            self._adopt(*file, at, replacing=id)
+            self._adopt(*file, replacing=id)
             return "restored from its stored file"
-        footage = _footage(content)
         if footage is not None and is_there(footage):
             self._queue.delete(id)
             return "its footage is taken in again"
@@ -195,10 +191,10 @@ class Repair:
             "its row in the spool was damaged and its stored file is gone; if its footage exists, it is taken in again"
         )
         lost = Record(id, State.LOST, footage or UNKNOWN, None, None)
-        self._maintenance.write(lost.changed(State.LOST, reason, at), release_identity=True)
+        self._maintenance.write(lost.changed(State.LOST, reason, self._queue.utc()), release_identity=True)
         return "it is listed as lost"
 
-    def _give_up_missing(self, at: datetime) -> tuple[int, int]:
+    def _give_up_missing(self) -> tuple[int, int]:
         """Finds clips without a stored file. Where the footage exists they start again; else they are lost."""
         requeued = lost = 0
         for record in self._queue.ledger.records(STORED_STATES):
@@ -209,11 +205,11 @@ class Repair:
                 requeued += 1
             else:
                 reason = "its bytes were gone when the agent started: neither the spool nor the footage has them"
-                self._maintenance.write(record.changed(State.LOST, reason, at), release_identity=True)
+                self._maintenance.write(record.changed(State.LOST, reason, self._queue.utc()), release_identity=True)
                 lost += 1
         return requeued, lost
 
-    def _adopt(self, name: str, named: StoredName, at: datetime, replacing: int | None = None) -> int:
+    def _adopt(self, name: str, named: StoredName, replacing: int | None = None) -> int:
         """Makes a row for a stored file that has none. The scan recognizes its footage by the identity.
 
         Args:
@@ -254,7 +250,7 @@ class Repair:
         )
         with self._queue.transaction() as db:
             self._queue.delete_where(db, "_id = ?", (replacing,))
-            self._queue.enter(db, record.changed(state, reason, at), named.identity)
+            self._queue.enter(db, record.changed(state, reason, self._queue.utc()), named.identity)
         return 1
 
 
@@ -265,34 +261,19 @@ def _owns(record: Record, name: str) -> bool:
     return record.state in STORED_STATES or (bool(record.history) and record.history[-1].state is record.state)
 
 
-def _content(data: Any) -> Any:
+def _remains(id: int, data: Any) -> tuple[Record | None, Footage | None]:
+    """What is left of a damaged row: the record, if its JSON is intact (its history tells its state); the footage."""
     try:
-        return content_of(data)
+        record = from_json(id, State.WAITING, 0.0, 0, content_of(data))
     except RowUnreadable:
-        return None
-
-
-def _from_history(id: int, content: Any) -> Record | None:
-    """The record of a row whose columns are damaged but whose JSON is not: its history tells its state."""
-    if content is None:
-        return None
-    try:
-        record = from_json(id, State.WAITING, 0.0, 0, content)
-    except RowUnreadable:
-        return None
+        try:
+            reduced = {**content_of(data), "reason": "", "video": None, "stored": None, "history": []}
+            return None, from_json(id, State.LOST, 0.0, 0, reduced).footage
+        except (RowUnreadable, TypeError):
+            return None, None
     if not record.history or record.key is None or record.stored is None:
-        return None
+        return None, record.footage
     state = record.history[-1].state
     named = read_name(record.stored.name)
-    priority = named.priority if named else 0
-    return replace(record, state=State.WAITING if state is State.SENDING else state, priority=priority)
-
-
-def _footage(content: Any) -> Footage | None:
-    """The footage of a row of which nothing else may be left."""
-    try:
-        return from_json(
-            0, State.LOST, 0.0, 0, {**content, "reason": "", "video": None, "stored": None, "history": []}
-        ).footage
-    except (RowUnreadable, TypeError):
-        return None
+    state = State.WAITING if state is State.SENDING else state
+    return replace(record, state=state, priority=named.priority if named else 0), record.footage

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 from agent.config import SpoolSettings
@@ -25,7 +25,7 @@ from agent.spool.files import ClipFiles
 from agent.spool.lock import SpoolLock
 from agent.spool.maintenance import Maintenance
 from agent.spool.queries import DATABASE, STORED_STATES
-from agent.spool.rebuild import Rebuild, is_small, open_queue
+from agent.spool.rebuild import is_small, open_queue
 from agent.spool.records import Record, Stored, is_gone, is_there
 from agent.spool.recovery import Recovery, Repair
 from agent.spool.store import with_reserve
@@ -51,7 +51,6 @@ class Spool:
 
     Attributes:
         ledger: reads the rows.
-        rebuild: what was restored of a damaged queue when this spool was opened; None if it was intact.
         invalidation_epoch: grows whenever a row stops standing for its footage, so that a scan takes that as new.
 
     Raises:
@@ -71,7 +70,7 @@ class Spool:
         try:
             self._budget = DiskBudget(settings, directory)
             self._files = ClipFiles(directory / CLIPS_DIRECTORY)
-            self._queue, self.rebuild = self._open()
+            self._queue = self._open()
             self._budget.keep_reserve()
         except (OSError, sqlite3.Error, SpoolError, SpoolFull) as exc:
             self._lock.release(clean=False)
@@ -168,7 +167,7 @@ class Spool:
             SpoolError: the disk failed.
         """
         try:
-            changed = TimeCorrection(self._queue, self._files).run(clock, check, self._utc())
+            changed = TimeCorrection(self._queue, self._files).run(clock, check)
         except (OSError, sqlite3.Error) as exc:
             raise SpoolError(f"the spool cannot correct the times of clips: {exc}") from exc
         self._recount()
@@ -220,7 +219,7 @@ class Spool:
         Returns:
             Whether there may be more to delete at once: each call does a bounded part of the work.
         """
-        now = self._utc()
+        now = self._queue.utc()
         before = self._now() - self._settings.remember_days * 86_400
 
         def gone(record: Record) -> bool:
@@ -247,7 +246,7 @@ class Spool:
             # Refused clips stay listed: they are not to be sent again only because there was no room for them.
             state = record.state if again else State.LOST
             changed = replace(record, stored=None, due=0.0).changed(
-                state, record.reason if again else reason, self._utc()
+                state, record.reason if again else reason, self._queue.utc()
             )
             delete = again and record.state is not State.REFUSED
             if self._maintenance.evict(changed, delete=delete, release_identity=not again):
@@ -263,12 +262,12 @@ class Spool:
         return recovery
 
     def _recover(self) -> Recovery:
-        TimeCorrection(self._queue, self._files).finish(self._utc())
+        TimeCorrection(self._queue, self._files).finish()
         full_check = self._lock.after_crash or is_small(self._settings.directory / DATABASE)
-        return self._repair.recover(self._utc(), full_check=full_check)
+        return self._repair.recover(full_check=full_check)
 
-    def _open(self) -> tuple[ClipQueue, Rebuild | None]:
-        def attempt() -> tuple[ClipQueue, Rebuild | None]:
+    def _open(self) -> ClipQueue:
+        def attempt() -> ClipQueue:
             return open_queue(
                 self._settings.directory,
                 self._files.directory,
@@ -288,7 +287,7 @@ class Spool:
 
     def _repair_rows(self, damaged: Sequence[int]) -> None:
         try:
-            self._invalidate(self._repair.repair_rows(damaged, self._utc()))
+            self._invalidate(self._repair.repair_rows(damaged))
         except SpoolFull:
             # They are found again.
             return
@@ -305,6 +304,3 @@ class Spool:
         """Refused clips do not count: nothing but a person ends that state, and they would fill the budget in time."""
         waiting = [state for state in STORED_STATES if state is not State.REFUSED]
         self._budget.recount(sum(count.size_bytes for count in self.ledger.counts(waiting).values()))
-
-    def _utc(self) -> datetime:
-        return datetime.fromtimestamp(self._now(), tz=timezone.utc)

@@ -17,6 +17,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,6 +116,10 @@ class Store:
     def close(self) -> None:
         """Closes the connection; closing twice is allowed."""
         self._connection.close()
+
+    def utc(self) -> datetime:
+        """Now, for the histories."""
+        return datetime.fromtimestamp(self.now(), tz=timezone.utc)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -41,7 +41,7 @@ class TimeCorrection:
         self._queue = queue
         self._files = files
 
-    def run(self, clock: ClockReading, check: TimeCheck, at: datetime) -> list[Record]:
+    def run(self, clock: ClockReading, check: TimeCheck) -> list[Record]:
         """Decides as far as the clock allows now; see `decide`.
 
         Returns:
@@ -49,12 +49,12 @@ class TimeCorrection:
         """
         changed = []
         for record in self._queue.ledger.awaiting_clock():
-            decided = decide(record, clock, check, at)
+            decided = decide(record, clock, check, self._queue.utc())
             if decided != record:
-                changed += self._settle(decided, at)
+                changed += self._settle(decided)
         return changed
 
-    def finish(self, at: datetime) -> None:
+    def finish(self) -> None:
         """Completes the rows of files that had been renamed when the power went."""
         behind = {}
         for record in self._queue.ledger.awaiting_clock():
@@ -66,9 +66,10 @@ class TimeCorrection:
             named = read_name(name)
             if named is not None and named.clock is None and (named.identity, named.piece) in behind:
                 record = replace(behind[named.identity, named.piece], key=named.key, clock=None)
-                self._settle(record.changed(State.WAITING, "its time had been corrected when the power went", at), at)
+                reason = "its time had been corrected when the power went"
+                self._settle(record.changed(State.WAITING, reason, self._queue.utc()))
 
-    def _settle(self, record: Record, at: datetime) -> list[Record]:
+    def _settle(self, record: Record) -> list[Record]:
         """Writes a decision. With its time known, a clip may turn out to be a duplicate of another one.
 
         Returns:
@@ -89,7 +90,7 @@ class TimeCorrection:
             return []
         state, reason = resolve_conflict(record.footage, others)
         if state is State.REFUSED:
-            record = record.changed(state, reason, at)
+            record = record.changed(state, reason, self._queue.utc())
         record = replace(record, stored=replace(stored, name=name))
         done = self._queue.resolve_awaiting_clock(
             record, lambda: self._files.rename(stored.name, name), original_key=key_text(named.key)

@@ -1,4 +1,4 @@
-"""A recorder that locks a clip moves it into a folder for events: the same footage, which goes first from then on."""
+"""A recorder that locks a clip moves it to its event folder: the same footage, with priority from then on."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.spool.close()
 
 
-def test_one_that_waits_goes_first_from_then_on(bench: Bench) -> None:
+def test_a_waiting_clip_that_is_locked_gets_priority(bench: Bench) -> None:
     first, second = bench.record(1), bench.record(2)
     bench.take(first)
     taken = bench.take(second)
@@ -80,7 +80,7 @@ def test_one_that_waits_goes_first_from_then_on(bench: Bench) -> None:
     assert len(bench.stored()) == 2
 
 
-def test_its_story_tells_where_it_is_and_why_it_goes_first(bench: Bench) -> None:
+def test_the_history_says_where_the_footage_is_and_why_it_has_priority(bench: Bench) -> None:
     clip = bench.record(1)
     taken = bench.take(clip)
     locked = bench.lock(clip)
@@ -93,7 +93,7 @@ def test_its_story_tells_where_it_is_and_why_it_goes_first(bench: Bench) -> None
     assert bench.spool.state_of(locked.footage) is State.WAITING
 
 
-def test_one_that_is_being_sent_goes_on(bench: Bench) -> None:
+def test_a_clip_that_is_being_sent_is_not_disturbed(bench: Bench) -> None:
     clip = bench.record(1)
     taken = bench.take(clip)
     bench.claim()
@@ -104,7 +104,7 @@ def test_one_that_is_being_sent_goes_on(bench: Bench) -> None:
     assert bench.stored() == []
 
 
-def test_one_that_was_delivered_is_not_sent_again(bench: Bench) -> None:
+def test_a_delivered_clip_that_is_locked_is_not_sent_again(bench: Bench) -> None:
     clip = bench.record(1)
     taken = bench.take(clip)
     bench.claim()
@@ -116,7 +116,7 @@ def test_one_that_was_delivered_is_not_sent_again(bench: Bench) -> None:
     assert "goes first" not in bench.record_of(taken).history[-1].reason
 
 
-def test_it_is_remembered_for_as_long_as_it_lies_where_it_was_moved(bench: Bench) -> None:
+def test_a_moved_clip_is_remembered_while_its_new_file_exists(bench: Bench) -> None:
     clip = bench.record(1)
     taken = bench.take(clip)
     bench.claim()
@@ -128,7 +128,7 @@ def test_it_is_remembered_for_as_long_as_it_lies_where_it_was_moved(bench: Bench
     assert bench.spool.state_of(locked.footage) is State.DELIVERED
 
 
-def test_one_that_moves_back_keeps_its_place_in_the_queue(bench: Bench) -> None:
+def test_a_clip_that_moves_back_keeps_its_priority(bench: Bench) -> None:
     clip = bench.record(1)
     taken = bench.take(clip)
     locked = bench.lock(clip)
@@ -138,7 +138,7 @@ def test_one_that_moves_back_keeps_its_place_in_the_queue(bench: Bench) -> None:
     assert bench.record_of(taken).priority == EVENT_PRIORITY
 
 
-def test_after_a_restart_it_still_goes_first(bench: Bench) -> None:
+def test_the_priority_survives_a_restart(bench: Bench) -> None:
     clip = bench.record(1)
     taken = bench.take(clip)
     bench.take(bench.lock(clip))
@@ -148,7 +148,7 @@ def test_after_a_restart_it_still_goes_first(bench: Bench) -> None:
     assert bench.record_of(taken).priority == EVENT_PRIORITY
 
 
-def test_with_the_database_lost_the_next_scan_makes_it_go_first_again(bench: Bench) -> None:
+def test_with_the_database_lost_the_next_scan_restores_the_priority(bench: Bench) -> None:
     clip = bench.record(1)
     bench.take(clip)
     locked = bench.lock(clip)

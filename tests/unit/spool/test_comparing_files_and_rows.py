@@ -17,7 +17,7 @@ from agent.spool.recovery import SetDigest
 from tests.support.spooling import START, Clock, claim, make_clip, reopen, stored, take_all
 
 
-def test_sets_with_the_same_names_agree_in_any_order() -> None:
+def test_digests_of_the_same_names_are_equal_in_any_order() -> None:
     names = [f"name {number}" for number in range(5000)]
     one, other = SetDigest(names), SetDigest(reversed(names))
     assert one.count_equal(other) == 5000
@@ -34,7 +34,7 @@ def test_sets_with_the_same_names_agree_in_any_order() -> None:
     ],
     ids=["one less", "one more", "one twice", "another one"],
 )
-def test_a_name_in_which_two_sets_differ_is_found_among_few(change: Callable[[list[str]], list[str]]) -> None:
+def test_a_name_in_which_two_sets_differ_is_among_the_few_candidates(change: Callable[[list[str]], list[str]]) -> None:
     names = [f"name {number}" for number in range(5000)]
     changed = change(names)
     one, other = SetDigest(names), SetDigest(changed)
@@ -46,7 +46,7 @@ def test_a_name_in_which_two_sets_differ_is_found_among_few(change: Callable[[li
     assert one.count_equal(other) > 5000 - 200
 
 
-def test_what_does_not_belong_is_found_among_many_that_agree(
+def test_differences_between_files_and_rows_are_found_among_many_equal(
     spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(60)]
@@ -68,7 +68,7 @@ def test_what_does_not_belong_is_found_among_many_that_agree(
     spool.close()
 
 
-def test_only_rows_that_mean_a_file_name_it(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+def test_only_intact_rows_count_as_owners_of_a_file(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
     take_all(spool, [make_clip(tmp_path / "footage", number) for number in range(6)])
     with spool._queue.transaction() as db:
         for id, damage in enumerate(["identity = 'x'", "piece = 1", "data = 'text'", "data = x'00'", "bytes = 0"], 1):
@@ -78,7 +78,7 @@ def test_only_rows_that_mean_a_file_name_it(spool: Spool, settings: SpoolSetting
     assert names[0] in {file.name for file in stored(settings)}
 
 
-def test_clips_of_some_states_come_oldest_first_over_all_pages(
+def test_clips_of_chosen_states_come_oldest_first_over_all_pages(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "PAGE_ROWS", 2)
@@ -101,14 +101,14 @@ def test_clips_of_some_states_come_oldest_first_over_all_pages(
     assert [record.id for record in spool.ledger.records()] == list(range(1, 24))
 
 
-def test_reading_what_waits_costs_each_row_the_same_however_many_there_are(
+def test_the_cost_of_reading_a_row_does_not_grow_with_their_number(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "PAGE_ROWS", 10)
     spool = Spool(replace(settings, max_bytes=1_000_000), clock)
 
     def steps() -> int:
-        """Of SQLite's machine: the same on every computer."""
+        """Steps of SQLite's virtual machine: the same on every computer."""
         counted = 0
 
         def count() -> int:

@@ -1,4 +1,4 @@
-"""A database that is damaged as a whole is set aside, and nothing that can be had is lost with it."""
+"""A database that is damaged as a whole is set aside, and nothing that can be recovered is lost with it."""
 
 from __future__ import annotations
 
@@ -38,6 +38,15 @@ def fill(settings: SpoolSettings, clock: Clock, folder: Path, *, clips: int = 12
     spool.settle(verdicts)
     spool.release_all()
     spool.close()
+
+
+def rebuilt(settings: SpoolSettings, clock: Clock) -> tuple[Spool, int]:
+    """Opens a spool whose queue is damaged: the spool, and how many rows were copied into the new queue."""
+    with capture_logs() as logged:
+        spool = Spool(settings, clock)
+    (event,) = [event for event in logged if event["event"] == "queue_damaged"]
+    assert Path(event["set_aside"]).exists()
+    return spool, event["rows_saved"]
 
 
 def truncated(database: Path) -> None:
@@ -85,12 +94,12 @@ def test_a_damaged_queue_is_set_aside_and_every_clip_is_still_known(
     assert recovery.lost == 0
     assert {record.stored.name for record in spool.ledger.records() if record.stored} >= files
     assert len(set_aside(settings.directory)) == 1
-    assert spool.rebuild is not None
-    assert spool.rebuild.set_aside == set_aside(settings.directory)[0].name
+    assert [event["set_aside"] for event in logged if "set_aside" in event] == list(
+        map(str, set_aside(settings.directory))
+    )
     spool.close()
-    again = Spool(settings, clock)
-    assert again.rebuild is None
-    again.close()
+    Spool(settings, clock).close()
+    assert len(set_aside(settings.directory)) == 1
 
 
 def test_rows_that_can_still_be_read_keep_number_state_and_reason(
@@ -100,16 +109,15 @@ def test_rows_that_can_still_be_read_keep_number_state_and_reason(
     fill(settings, clock, tmp_path / "footage", clips=90)
     before = {id: (state, reason) for id, state, reason in rows(settings)}
     garbled_in_the_middle(settings.directory / "clips.db")
-    spool = Spool(settings, clock)
-    assert spool.rebuild is not None
+    spool, saved = rebuilt(settings, clock)
     after = {id: (state, reason) for id, state, reason in rows(settings)}
-    assert 0 < len(after) == spool.rebuild.rows < 90
+    assert 0 < len(after) == saved < 90
     assert after.items() <= before.items()
     spool.close()
 
 
 def test_a_missing_log_of_the_database_loses_no_clip(settings: SpoolSettings, clock: Clock, tmp_path: Path) -> None:
-    """SQLite opens such a database without a word, with fewer rows."""
+    """SQLite opens such a database without an error, with fewer rows."""
     fill(settings, clock, tmp_path / "footage", clips=3)
     spool = Spool(settings, clock)
     take_all(spool, (make_clip(tmp_path / "footage", number) for number in range(10, 20)))
@@ -136,7 +144,7 @@ def test_a_torn_log_of_the_database_loses_no_clip(
     copy.close()
 
 
-def test_a_delivered_clip_that_an_old_queue_takes_for_waiting_is_sent_again_from_its_footage(
+def test_a_delivered_clip_that_a_restored_backup_lists_as_waiting_is_sent_again(
     settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     clip = make_clip(tmp_path / "footage", 1)
@@ -159,14 +167,12 @@ def test_only_a_few_damaged_databases_are_kept(settings: SpoolSettings, clock: C
     for number in range(KEPT + 2):
         clock.seconds -= number
         text(settings.directory / "clips.db")
-        spool = Spool(settings, clock)
-        assert spool.rebuild is not None
-        assert (settings.directory / spool.rebuild.set_aside).exists()
+        spool, _ = rebuilt(settings, clock)
         spool.close()
     assert len(set_aside(settings.directory)) == KEPT
 
 
-def test_a_second_damage_in_one_start_ends_it(
+def test_a_start_fails_if_the_new_queue_is_damaged_too(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(settings, clock, tmp_path / "footage", clips=1)
@@ -183,7 +189,7 @@ def test_a_second_damage_in_one_start_ends_it(
     Spool(settings, clock).close()
 
 
-def test_trouble_of_the_disk_sets_nothing_aside(
+def test_an_io_error_sets_no_queue_aside(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(settings, clock, tmp_path / "footage", clips=1)
@@ -197,27 +203,26 @@ def test_trouble_of_the_disk_sets_nothing_aside(
     assert set_aside(settings.directory) == []
 
 
-def test_a_large_queue_is_checked_whole_only_after_a_run_that_did_not_end_in_order(
+def test_a_large_queue_is_checked_completely_only_after_a_crash(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(settings, clock, tmp_path / "footage", clips=90)
     monkeypatch.setattr("agent.spool.rebuild.SMALL_BYTES", 0)
     with closing(sqlite3.connect(settings.directory / "clips.db")) as database:
-        # An index vanishes and its pages do not: nothing but a check of the whole file can tell.
+        # An index vanishes and its pages do not: only a check of the whole file can detect that.
         database.execute("PRAGMA writable_schema = ON")
         database.execute("DELETE FROM sqlite_master WHERE name = 'clip_video'")
         database.commit()
     spool = Spool(settings, clock)
-    assert spool.rebuild is None
+    assert set_aside(settings.directory) == []
     spool.close(clean=False)
-    spool = Spool(settings, clock)
-    assert spool.rebuild is not None
-    assert spool.rebuild.rows == 90
+    spool, saved = rebuilt(settings, clock)
+    assert saved == 90
     spool.close()
 
 
 @pytest.mark.slow
-def test_no_garbling_of_the_database_stops_the_start_or_loses_a_waiting_clip(
+def test_no_random_damage_to_the_database_prevents_the_start_or_loses_a_clip(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, figure: Callable[..., None]
 ) -> None:
     fill(settings, clock, tmp_path / "footage", clips=60)

@@ -1,4 +1,4 @@
-"""A damaged row stops nothing, and its clip is still delivered if anything is left of it."""
+"""A damaged row stops nothing, and its clip is still delivered if anything of it can be recovered."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def damage(settings: SpoolSettings, change: str, id: int = 1) -> None:
 
 
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_row_is_made_anew_at_the_start(
+def test_a_damaged_row_is_restored_at_start_up(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, change: str
 ) -> None:
     spool = Spool(settings, clock)
@@ -63,7 +63,7 @@ def test_a_damaged_row_is_made_anew_at_the_start(
 
 
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
-def test_a_row_that_is_damaged_while_the_daemon_runs_stops_no_other(
+def test_a_row_that_is_damaged_at_run_time_stops_no_other(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, change: str
 ) -> None:
     spool = Spool(settings, clock)
@@ -97,7 +97,7 @@ def test_a_row_that_is_damaged_in_flight_is_sent_again_if_it_was_not_delivered(
     assert [upload.key for upload in claim(spool)] == [clip.key]
 
 
-def test_a_damaged_row_without_a_stored_file_starts_anew_from_its_footage(
+def test_a_damaged_row_without_a_stored_file_is_taken_in_again_from_its_footage(
     settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     spool = Spool(settings, clock)
@@ -114,7 +114,7 @@ def test_a_damaged_row_without_a_stored_file_starts_anew_from_its_footage(
     spool.close()
 
 
-def test_a_damaged_row_of_which_nothing_is_left_is_lost_with_a_reason_and_its_footage_is_taken_if_it_comes_back(
+def test_a_damaged_row_of_which_nothing_is_left_is_listed_as_lost(
     settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     spool = Spool(settings, clock)
@@ -132,9 +132,7 @@ def test_a_damaged_row_of_which_nothing_is_left_is_lost_with_a_reason_and_its_fo
     spool.close()
 
 
-def test_the_last_state_in_its_history_tells_a_rows_state(
-    settings: SpoolSettings, clock: Clock, tmp_path: Path
-) -> None:
+def test_a_damaged_state_is_restored_from_the_history(settings: SpoolSettings, clock: Clock, tmp_path: Path) -> None:
     spool = Spool(settings, clock)
     take(spool, make_clip(tmp_path / "footage", 1))
     spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool)})
@@ -146,7 +144,7 @@ def test_the_last_state_in_its_history_tells_a_rows_state(
     spool.close()
 
 
-def test_footage_whose_refusal_has_lapsed_becomes_a_clip(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+def test_footage_whose_refusal_has_expired_becomes_a_clip(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "footage", 1)
     spool.refuse(clip.footage, "no registration", "rules", 600)
     clock.seconds += 601
@@ -155,7 +153,7 @@ def test_footage_whose_refusal_has_lapsed_becomes_a_clip(spool: Spool, clock: Cl
     assert [record.state for record in spool.ledger.records()] == [State.WAITING]
 
 
-def test_two_stored_files_of_one_video_are_not_both_sent_when_their_rows_are_lost(
+def test_two_stored_files_with_one_key_are_not_both_sent_when_rows_are_lost(
     settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     spool = Spool(settings, clock)
@@ -170,7 +168,7 @@ def test_two_stored_files_of_one_video_are_not_both_sent_when_their_rows_are_los
 
 
 @pytest.mark.parametrize("change", ["status = 5", "status = 8", """data = replace(data, '"stored"', '"stOred"')"""])
-def test_a_row_that_damage_made_to_say_that_its_file_may_go_is_not_believed(
+def test_a_damaged_row_that_says_delivered_does_not_remove_its_file(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, change: str
 ) -> None:
     spool = Spool(settings, clock)

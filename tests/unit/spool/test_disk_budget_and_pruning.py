@@ -1,4 +1,4 @@
-"""What the spool gives up when its disk is short of space, and what it forgets in the end."""
+"""Which clips are evicted when the disk is short of space, and which rows are pruned in the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BLOCK = b"x" * 4096
 
 
 class Disk:
-    """What the disk says of its free space: as much as the test sets, and what the spool has freed since."""
+    """The free space that the disk reports: what the test sets, and what the spool has freed since."""
 
     def __init__(self, settings: SpoolSettings, monkeypatch: pytest.MonkeyPatch) -> None:
         self._settings = settings
@@ -64,8 +64,8 @@ def overwritten(folder: Path, number: int, **changes: object) -> Clip:
     return make_clip(folder, number, b"%4d" % number * 1024, **changes)
 
 
-def test_links_are_given_up_in_order_and_none_without_need(spool: Spool, disk: Disk, tmp_path: Path) -> None:
-    """Refused, held, then what waits: lowest priority and oldest first; what the API has taken already comes last."""
+def test_links_are_evicted_in_order_and_none_without_need(spool: Spool, disk: Disk, tmp_path: Path) -> None:
+    """Refused, held, then what waits: lowest priority and oldest first; last what the API has accepted already."""
     folder = tmp_path / "footage"
     take(spool, overwritten(folder, 1))
     spool.settle({upload.id: Verdict(State.ACCEPTED, "taken", retry_in_seconds=60) for upload in claim(spool)})
@@ -91,7 +91,7 @@ def test_links_are_given_up_in_order_and_none_without_need(spool: Spool, disk: D
     assert "so it is" in {r.id: r.reason for r in spool.ledger.records([State.LOST])}[7]
 
 
-def test_only_as_much_is_given_up_as_is_missing(spool: Spool, disk: Disk, tmp_path: Path) -> None:
+def test_only_as_much_is_evicted_as_is_missing(spool: Spool, disk: Disk, tmp_path: Path) -> None:
     take_all(spool, [overwritten(tmp_path / "footage", number) for number in range(10)])
     for path in (tmp_path / "footage").iterdir():
         path.unlink()
@@ -100,7 +100,7 @@ def test_only_as_much_is_given_up_as_is_missing(spool: Spool, disk: Disk, tmp_pa
     assert spool.evict() == []
 
 
-def test_a_link_whose_footage_is_still_there_is_kept_for_it_frees_nothing(
+def test_a_link_whose_footage_exists_is_kept_since_it_frees_nothing(
     spool: Spool, settings: SpoolSettings, disk: Disk, tmp_path: Path
 ) -> None:
     take(spool, overwritten(tmp_path / "footage", 1))
@@ -109,7 +109,7 @@ def test_a_link_whose_footage_is_still_there_is_kept_for_it_frees_nothing(
     assert len(stored(settings)) == 1
 
 
-def test_a_copy_whose_footage_is_there_goes_first_and_is_taken_in_again_later(
+def test_a_copy_whose_footage_exists_is_evicted_first_and_taken_in_again(
     spool: Spool, settings: SpoolSettings, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -129,7 +129,7 @@ def test_a_copy_whose_footage_is_there_goes_first_and_is_taken_in_again_later(
     assert take(spool, there).state is State.WAITING
 
 
-def test_a_refused_copy_is_given_up_but_stays_listed_and_is_not_sent_again(
+def test_an_evicted_refused_copy_stays_listed_and_is_not_sent_again(
     spool: Spool, settings: SpoolSettings, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -149,7 +149,7 @@ def test_a_refused_copy_is_given_up_but_stays_listed_and_is_not_sent_again(
     assert spool.state_of(clip.footage) is None
 
 
-def test_footage_that_comes_back_after_its_clip_was_given_up_is_taken_in(
+def test_footage_that_comes_back_after_its_clip_was_evicted_is_taken_in(
     spool: Spool, disk: Disk, tmp_path: Path
 ) -> None:
     clip = overwritten(tmp_path / "footage", 1)
@@ -163,7 +163,7 @@ def test_footage_that_comes_back_after_its_clip_was_given_up_is_taken_in(
     assert take(spool, clip).state is State.WAITING
 
 
-def test_nothing_new_is_taken_while_the_reserve_is_spent(spool: Spool, disk: Disk, tmp_path: Path) -> None:
+def test_nothing_new_is_taken_in_while_the_reserve_is_spent(spool: Spool, disk: Disk, tmp_path: Path) -> None:
     clip = overwritten(tmp_path / "footage", 1)
     disk.leave_free(0)
     assert spool._budget.spend_reserve()
@@ -182,7 +182,7 @@ def deliver(spool: Spool, clips: list[Clip]) -> None:
     spool.settle({upload.id: Verdict(State.DELIVERED) for upload in claim(spool, len(clips))})
 
 
-def test_an_unplugged_card_is_not_forgotten_for_a_year(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+def test_clips_of_an_unplugged_card_are_not_pruned_for_a_year(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     """Its folder is missing or empty, so it is not among those that have footage."""
     card = tmp_path / "card"
     (card / "DCIM").mkdir(parents=True)
@@ -198,7 +198,7 @@ def test_an_unplugged_card_is_not_forgotten_for_a_year(spool: Spool, clock: Cloc
     assert list(spool.ledger.records()) == []
 
 
-def test_lost_clips_and_refused_footage_are_forgotten_in_the_end(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+def test_lost_clips_and_refused_footage_are_pruned_in_the_end(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     folder = tmp_path / "footage"
     deliver(spool, [make_clip(folder, 1)])
     take(spool, make_clip(folder, 2))
@@ -215,7 +215,7 @@ def test_lost_clips_and_refused_footage_are_forgotten_in_the_end(spool: Spool, c
     assert [record.footage for record in spool.ledger.records()] == [kept]
 
 
-def test_each_call_prunes_a_bounded_number_and_says_whether_there_may_be_more(
+def test_each_call_prunes_a_bounded_number_and_says_if_there_may_be_more(
     spool: Spool, clock: Clock, tmp_path: Path
 ) -> None:
     folder = tmp_path / "footage"
@@ -231,10 +231,10 @@ def test_each_call_prunes_a_bounded_number_and_says_whether_there_may_be_more(
     assert list(spool.ledger.records()) == []
 
 
-def test_an_adopted_clip_is_not_dropped_as_if_its_footage_were_there(
+def test_an_evicted_adopted_clip_is_lost_since_its_footage_is_unknown(
     spool: Spool, settings: SpoolSettings, clock: Clock, disk: Disk, tmp_path: Path
 ) -> None:
-    """Its stored file stands for its footage, and is all that there is: given up for space, it is listed as lost."""
+    """Its stored file stands for its footage, and is all that there is."""
     clip = overwritten(tmp_path / "footage", 1)
     taken = take(spool, clip)
     spool._queue.delete(taken.id)
@@ -246,9 +246,7 @@ def test_an_adopted_clip_is_not_dropped_as_if_its_footage_were_there(
     assert [record.state for record in spool.ledger.records()] == [State.LOST]
 
 
-def test_refused_clips_leave_room_in_the_budget_for_others(
-    spool: Spool, settings: SpoolSettings, tmp_path: Path
-) -> None:
+def test_refused_clips_do_not_count_against_the_budget(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
     folder = tmp_path / "footage"
     take(spool, make_clip(folder, 1, b"x" * 6_000_000))
     spool.settle({upload.id: Verdict(State.REFUSED, "the API refuses the file") for upload in claim(spool)})
@@ -258,7 +256,7 @@ def test_refused_clips_leave_room_in_the_budget_for_others(
     assert take(spool, make_clip(folder, 3, b"z" * 6_000_000)).state is State.WAITING
 
 
-def test_two_threads_that_count_stored_bytes_lose_nothing(settings: SpoolSettings) -> None:
+def test_two_threads_that_change_the_stored_bytes_lose_no_update(settings: SpoolSettings) -> None:
     """Intake adds while delivery subtracts."""
     settings.directory.mkdir(parents=True)
     budget = DiskBudget(settings, settings.directory)

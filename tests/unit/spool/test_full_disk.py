@@ -1,4 +1,4 @@
-"""A disk that is full or fails, as the spool meets it: a real small filesystem, and each system call that can fail."""
+"""A disk that is full or fails: a real small filesystem, and each system call that can fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def failing(number: int) -> Callable[..., int]:
 
 
 @pytest.mark.parametrize("call", ["link", "fsync", "open"])
-def test_no_room_for_a_link_or_its_sync_is_no_failure(
+def test_no_space_for_a_link_or_its_sync_is_spool_full_not_a_failure(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     clip = make_clip(tmp_path / "footage", 1)
@@ -41,7 +41,7 @@ def test_no_room_for_a_link_or_its_sync_is_no_failure(
 
 
 @pytest.mark.parametrize("call", ["sendfile", "fsync", "utime"])
-def test_no_room_for_a_copy_is_no_failure(
+def test_no_space_for_a_copy_is_spool_full_not_a_failure(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     clip = make_clip(tmp_path / "footage", 1)
@@ -52,10 +52,10 @@ def test_no_room_for_a_copy_is_no_failure(
     assert stored(settings) == []
 
 
-def test_a_sync_that_fails_ends_the_spool_and_keeps_the_stored_file(
+def test_a_failed_sync_is_fatal_and_keeps_the_stored_file(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a failed fsync another one may falsely succeed (fsync(2)): nobody may go on as if nothing had been."""
+    """After a failed fsync the next one may falsely succeed (fsync(2)), so that retrying would lose data."""
     clip = make_clip(tmp_path / "footage", 1)
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     with pytest.raises(SpoolError):
@@ -71,8 +71,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_everything_can_still_be_settled_on_a_disk_that_is_full_to_the_last_byte(disk: Path, clock: Clock) -> None:
-    """The reserve is for that: what the API has taken must be noted, or it would be sent again."""
+def test_everything_can_be_settled_on_a_completely_full_disk(disk: Path, clock: Clock) -> None:
+    """The reserve is for that: what was delivered must be recorded, or it would be sent again."""
     settings = SpoolSettings(disk / "spool", min_free_bytes=0)
     spool = Spool(settings, clock)
     take_all(spool, [make_clip(disk / "footage", number, b"%3d" % number * 1000) for number in range(300)])
@@ -98,7 +98,7 @@ def test_everything_can_still_be_settled_on_a_disk_that_is_full_to_the_last_byte
 
 
 @pytest.mark.slow
-def test_nothing_is_taken_in_on_a_full_disk_and_everything_when_there_is_room_again(disk: Path, clock: Clock) -> None:
+def test_a_full_disk_takes_nothing_in_and_everything_once_there_is_space(disk: Path, clock: Clock) -> None:
     spool = Spool(SpoolSettings(disk / "spool", min_free_bytes=0), clock)
     clips = [make_clip(disk / "footage", number, b"%3d" % number * 1000) for number in range(200)]
     ballast = fill(disk)

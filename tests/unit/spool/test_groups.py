@@ -1,4 +1,4 @@
-"""Footage that is taken in as a group: each piece has the fate that it would have had alone, for fewer syncs."""
+"""Footage that is taken in as a group: each piece has the outcome that it would have had alone, for fewer syncs."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def comparable(outcome: Outcome) -> object:
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_in_a_group_everything_becomes_what_it_would_have_become_one_by_one(
-    tmp_path: Path, clock: Clock, first: int
-) -> None:
+def test_a_group_has_the_same_outcome_as_one_by_one(tmp_path: Path, clock: Clock, first: int) -> None:
     with ExitStack() as stack:
         kinds = all_kinds(tmp_path / "footage", stack)
         for number, rest in enumerate(itertools.permutations(set(range(5)) - {first})):
@@ -70,7 +68,7 @@ def test_in_a_group_everything_becomes_what_it_would_have_become_one_by_one(
             assert len(ledgers[0]) == 2
 
 
-def test_pieces_of_a_recording_are_taken_all_or_none_and_the_others_of_the_group_all_the_same(
+def test_pieces_of_a_recording_are_all_or_none_whatever_else_is_in_the_group(
     spool: Spool, settings: SpoolSettings, tmp_path: Path
 ) -> None:
     pieces = [make_clip(tmp_path / "work", number) for number in range(3)]
@@ -88,7 +86,7 @@ def test_pieces_of_a_recording_are_taken_all_or_none_and_the_others_of_the_group
     assert len(stored(settings)) == 2
 
 
-def test_what_no_longer_fits_into_the_budget_is_left_and_the_rest_is_taken(spool: Spool, tmp_path: Path) -> None:
+def test_what_exceeds_the_budget_is_left_and_the_rest_is_taken(spool: Spool, tmp_path: Path) -> None:
     """The budget is 10,000 bytes."""
     sizes = (4_000, 5_000, 2_000, 1_000)
     clips = [make_clip(tmp_path / "footage", number, b"x" * size) for number, size in enumerate(sizes)]
@@ -107,7 +105,7 @@ def failing_at(clip: Clip, number: int, call: Callable[..., object]) -> Callable
     return fail
 
 
-def test_no_room_to_sync_one_file_is_the_trouble_of_that_one(
+def test_no_space_to_sync_one_file_affects_only_that_one(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(6)]
@@ -117,7 +115,7 @@ def test_no_room_to_sync_one_file_is_the_trouble_of_that_one(
     assert len(stored(settings)) == 5
 
 
-def test_one_file_that_cannot_be_copied_is_refused_and_the_others_are_taken(
+def test_one_file_that_cannot_be_copied_is_refused_and_the_rest_is_taken(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(4)]
@@ -132,7 +130,7 @@ def test_one_file_that_cannot_be_copied_is_refused_and_the_others_are_taken(
     assert len(stored(settings)) == 3
 
 
-def test_a_disk_without_room_for_the_rows_takes_nothing_and_later_everything(
+def test_without_space_for_the_rows_nothing_is_taken_and_later_everything(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(5)]
@@ -152,7 +150,7 @@ def test_a_disk_without_room_for_the_rows_takes_nothing_and_later_everything(
     assert {type(outcome) for outcome in take_all(spool, clips)} == {list}
 
 
-def test_a_sync_that_fails_ends_the_spool_and_the_next_start_takes_what_was_stored(
+def test_a_failed_sync_is_fatal_and_the_next_start_adopts_what_was_stored(
     settings: SpoolSettings, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(settings, clock)
@@ -169,7 +167,7 @@ def test_a_sync_that_fails_ends_the_spool_and_the_next_start_takes_what_was_stor
 
 
 @pytest.mark.parametrize("linked", [True, False])
-def test_a_group_costs_one_sync_a_file_one_for_their_names_and_one_commit(
+def test_a_group_costs_a_sync_for_each_file_one_for_names_and_one_commit(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(20)]
@@ -193,7 +191,7 @@ def test_a_group_costs_one_sync_a_file_one_for_their_names_and_one_commit(
     assert statements.count("COMMIT") == 1
 
 
-def test_a_sign_of_life_is_given_with_each_file(spool: Spool, tmp_path: Path) -> None:
+def test_each_file_gives_a_heartbeat(spool: Spool, tmp_path: Path) -> None:
     signs: list[int] = []
     clips = [make_clip(tmp_path / "footage", number) for number in range(10)]
     with ExitStack() as files:
@@ -201,5 +199,5 @@ def test_a_sign_of_life_is_given_with_each_file(spool: Spool, tmp_path: Path) ->
     assert len(signs) >= 2 * len(clips)
 
 
-def test_a_group_of_nothing_takes_nothing(spool: Spool) -> None:
+def test_an_empty_group_takes_nothing(spool: Spool) -> None:
     assert spool.take_in_group([]) == []

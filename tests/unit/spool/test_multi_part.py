@@ -1,4 +1,4 @@
-"""Pieces of one recording are in the spool all or none, whenever the power goes."""
+"""The pieces of one recording are in the spool all or none, whenever the power goes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
 
 class PowerCut(BaseException):
-    """Nothing that runs after it gets a chance to tidy up."""
+    """Not an Exception: nothing that handles errors gets a chance to clean up."""
 
 
 def cut_into(place: Path, count: int) -> list[tuple[Clip, Path]]:
@@ -44,7 +44,7 @@ def opened(place: Path) -> Spool:
 
 
 def take_in_with_power_cut(place: Path, pieces: list[tuple[Clip, Path]], step: str, after: int) -> Spool:
-    """The power goes before the given step of the intake is done for the last time, and comes back."""
+    """The power goes before the given step of the admission, after so many calls of it, and comes back."""
     spool = opened(place)
     with pytest.MonkeyPatch.context() as patch:
         owner = spool._admission if step == "_write_rows" else spool._files
@@ -65,7 +65,7 @@ def take_in_with_power_cut(place: Path, pieces: list[tuple[Clip, Path]], step: s
 
 
 @pytest.mark.parametrize(("step", "after"), [("store", 1), ("store", 2), ("_write_rows", 0)])
-def test_pieces_that_were_stored_only_in_part_are_cut_anew(tmp_path: Path, step: str, after: int) -> None:
+def test_pieces_that_were_stored_only_in_part_are_removed_and_cut_again(tmp_path: Path, step: str, after: int) -> None:
     pieces = cut_into(tmp_path, 3)
     spool = take_in_with_power_cut(tmp_path, pieces, step, after)
     recovery = spool.recover()
@@ -77,7 +77,7 @@ def test_pieces_that_were_stored_only_in_part_are_cut_anew(tmp_path: Path, step:
     spool.close()
 
 
-def test_pieces_whose_recording_is_gone_are_kept_as_far_as_they_were_stored(tmp_path: Path) -> None:
+def test_stored_pieces_whose_recording_is_gone_are_adopted(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 3)
     spool = take_in_with_power_cut(tmp_path, pieces, "store", 2)
     pieces[0][0].footage.path.unlink()
@@ -86,7 +86,7 @@ def test_pieces_whose_recording_is_gone_are_kept_as_far_as_they_were_stored(tmp_
     spool.close()
 
 
-def test_a_power_cut_right_after_the_intake_loses_and_repeats_nothing(tmp_path: Path) -> None:
+def test_a_power_cut_right_after_the_commit_loses_and_repeats_nothing(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 3)
     spool = take_in_with_power_cut(tmp_path, pieces, "end_multi_part", 0)
     assert spool.recover() == Recovery()
@@ -95,7 +95,7 @@ def test_a_power_cut_right_after_the_intake_loses_and_repeats_nothing(tmp_path: 
     spool.close()
 
 
-def test_a_damaged_note_of_a_set_adopts_what_is_there(tmp_path: Path) -> None:
+def test_with_a_damaged_note_the_stored_pieces_are_adopted(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 2)
     spool = take_in_with_power_cut(tmp_path, pieces, "_write_rows", 0)
     (note,) = (tmp_path / "spool" / "clips").glob("*.set")
@@ -105,7 +105,7 @@ def test_a_damaged_note_of_a_set_adopts_what_is_there(tmp_path: Path) -> None:
     spool.close()
 
 
-def test_a_stored_piece_that_vanished_is_told_as_lost_and_the_others_stay(tmp_path: Path) -> None:
+def test_a_stored_piece_that_vanished_is_lost_and_the_others_stay(tmp_path: Path) -> None:
     pieces = cut_into(tmp_path, 3)
     spool = opened(tmp_path)
     take_in(spool, pieces)
@@ -126,8 +126,8 @@ def deliver(spool: Spool, ids: set[int]) -> None:
     spool.settle({id: Verdict(State.DELIVERED) for id in ids})
 
 
-def test_footage_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> None:
-    """With after_delivery = "delete" it would go with the only copy of a piece that was given up."""
+def test_footage_is_fully_delivered_only_with_all_its_pieces(tmp_path: Path) -> None:
+    """With after_delivery = "delete", the only copy of an evicted piece would be deleted."""
     pieces = cut_into(tmp_path, 3)
     footage = pieces[0][0].footage
     spool = opened(tmp_path)
@@ -139,7 +139,7 @@ def test_footage_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> 
     assert not spool.is_fully_delivered(footage)
 
 
-def test_footage_that_moved_is_delivered_whole_only_with_all_its_pieces(tmp_path: Path) -> None:
+def test_moved_footage_is_fully_delivered_only_with_all_its_pieces(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     pieces = cut_into(tmp_path, 3)
     ids = [taken.id for taken in take_in(spool, pieces)]
@@ -154,10 +154,10 @@ def test_footage_that_moved_is_delivered_whole_only_with_all_its_pieces(tmp_path
     assert spool.is_fully_delivered(footage)
 
 
-def test_pieces_that_are_known_in_part_are_noted_only_together_with_the_others(
+def test_aliases_of_known_pieces_are_written_only_with_the_new_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the missing one would be taken for known when its row could not be written."""
+    """Otherwise the missing piece would count as known when its row could not be written."""
     spool = opened(tmp_path)
     pieces = cut_into(tmp_path, 3)
     take_in(spool, pieces[1:])

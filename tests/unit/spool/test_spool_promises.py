@@ -48,7 +48,7 @@ def test_where_a_link_is_impossible_the_clip_is_a_copy(
     assert file.stat().st_mtime_ns == clip.footage.modified_ns
 
 
-def test_a_copy_needs_room_and_a_full_spool_takes_nothing(
+def test_a_copy_needs_space_and_a_full_spool_takes_nothing(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SpoolFull, match=r"spool\.max_bytes"):
@@ -61,7 +61,7 @@ def test_a_copy_needs_room_and_a_full_spool_takes_nothing(
     assert list(spool.ledger.records()) == []
 
 
-def test_footage_on_a_failing_card_is_refused_and_looked_at_again(
+def test_footage_on_a_failing_card_is_refused_and_inspected_again(
     spool: Spool, settings: SpoolSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(number: int) -> Callable[..., int]:
@@ -91,7 +91,7 @@ def test_footage_that_changed_since_its_inspection_is_not_taken(
     assert stored(settings) == []
 
 
-def test_a_stored_name_says_all_that_delivery_needs(tmp_path: Path) -> None:
+def test_a_stored_name_contains_all_that_delivery_needs(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "footage", 1, key=ClipKey("A_B /Ü-9", 12, START, START + timedelta(seconds=7)))
     said = read_name(name_for(clip))
     assert said is not None
@@ -128,7 +128,9 @@ def test_release_gives_clips_back_untouched(spool: Spool, tmp_path: Path) -> Non
     assert claim(spool) == before
 
 
-def test_only_a_delivered_or_lost_clip_gives_up_its_file(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+def test_only_the_file_of_a_delivered_or_lost_clip_is_removed(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
     states = [state for state in State if state is not State.SENDING]
     for number, state in enumerate(states):
         take(spool, make_clip(tmp_path / "footage", number))
@@ -158,7 +160,7 @@ def test_a_clock_that_is_set_back_by_a_year_does_not_hold_a_clip(spool: Spool, c
     assert len(claim(spool)) == 1
 
 
-def test_a_held_clip_is_looked_at_again(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+def test_a_held_clip_is_tried_again(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     take(spool, make_clip(tmp_path / "footage", 1))
     claim(spool)
     spool.settle({1: Verdict(State.HELD, "no contract", retry_in_seconds=3600)})
@@ -177,9 +179,7 @@ def test_retry_by_hand_gives_a_refused_clip_all_its_attempts_again(spool: Spool,
     assert spool.retry([999]) == []
 
 
-def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
-    spool: Spool, clock: Clock, tmp_path: Path
-) -> None:
+def test_refused_footage_is_inspected_again_only_for_a_reason(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     footage = make_clip(tmp_path / "footage", 1).footage
     spool.refuse(footage, "no registration", "rules-1", None)
     assert spool.state_of(footage) is State.REFUSED
@@ -197,7 +197,9 @@ def test_refused_footage_is_listed_and_inspected_again_only_for_a_reason(
     assert spool.state_of(footage) is None
 
 
-def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: SpoolSettings, tmp_path: Path) -> None:
+def test_the_states_of_many_pieces_of_footage_are_read_at_once(
+    spool: Spool, settings: SpoolSettings, tmp_path: Path
+) -> None:
     clips = [make_clip(tmp_path / "footage", number) for number in range(3)]
     take(spool, clips[0])
     claim(spool)
@@ -213,7 +215,7 @@ def test_many_pieces_of_footage_are_asked_for_at_once(spool: Spool, settings: Sp
     }
 
 
-def test_what_was_read_from_the_ledger_holds_until_it_changes(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+def test_the_revision_grows_only_when_a_row_changes(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "footage", 1)
     before = spool.revision
     spool.state_of(clip.footage)
@@ -228,7 +230,7 @@ def test_what_was_read_from_the_ledger_holds_until_it_changes(spool: Spool, cloc
     assert not spool.has_refusal_expired(begin + 600, begin + 6000)
 
 
-def test_footage_on_a_card_that_is_away_is_not_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:
+def test_footage_on_an_unplugged_card_is_not_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     card = tmp_path / "footage"
     clip = make_clip(card, 1)
     take(spool, clip)
@@ -260,15 +262,13 @@ def test_the_same_recording_under_another_name_is_not_sent_twice(
     assert spool.state_of(again.footage) is State.WAITING
 
 
-def test_another_recording_that_claims_the_same_time_is_refused_and_can_be_sent_by_hand(
-    spool: Spool, tmp_path: Path
-) -> None:
+def test_a_conflicting_recording_is_refused_and_can_be_sent_by_hand(spool: Spool, tmp_path: Path) -> None:
     take(spool, make_clip(tmp_path / "footage", 1))
-    rival = take(spool, make_clip(tmp_path / "other", 1, b"y" * 100))
-    assert rival.state is State.REFUSED
-    assert "same registration, camera and times" in rival.reason
-    spool.retry([rival.id])
-    assert {upload.id for upload in claim(spool)} == {1, rival.id}
+    conflicting = take(spool, make_clip(tmp_path / "other", 1, b"y" * 100))
+    assert conflicting.state is State.REFUSED
+    assert "same registration, camera and times" in conflicting.reason
+    spool.retry([conflicting.id])
+    assert {upload.id for upload in claim(spool)} == {1, conflicting.id}
 
 
 def test_new_footage_under_a_used_name_is_new(spool: Spool, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_the_file_of_a_delivered_clip_that_a_crash_left_is_removed(
     spool.close()
 
 
-def test_a_clip_whose_file_is_gone_starts_anew_from_its_footage_or_is_lost_and_says_so(
+def test_a_clip_whose_file_is_gone_is_taken_in_again_or_lost(
     spool: Spool, settings: SpoolSettings, clock: Clock, tmp_path: Path
 ) -> None:
     with_footage, without = make_clip(tmp_path / "footage", 1), make_clip(tmp_path / "footage", 2)
@@ -329,9 +329,7 @@ def test_a_clip_whose_file_is_gone_starts_anew_from_its_footage_or_is_lost_and_s
     spool.close()
 
 
-def test_the_ledger_forgets_delivered_clips_only_when_their_footage_is_gone(
-    spool: Spool, clock: Clock, tmp_path: Path
-) -> None:
+def test_delivered_clips_are_pruned_only_when_their_footage_is_gone(spool: Spool, clock: Clock, tmp_path: Path) -> None:
     gone, there = make_clip(tmp_path / "footage", 1), make_clip(tmp_path / "footage", 2)
     for clip in (gone, there):
         take(spool, clip)
@@ -344,7 +342,7 @@ def test_the_ledger_forgets_delivered_clips_only_when_their_footage_is_gone(
     assert [record.footage for record in spool.ledger.records()] == [there.footage]
 
 
-def test_a_path_that_is_no_text_survives(spool: Spool, tmp_path: Path) -> None:
+def test_a_path_that_is_not_valid_text_survives(spool: Spool, tmp_path: Path) -> None:
     (tmp_path / "footage").mkdir()
     path = tmp_path / "footage" / os.fsdecode(b"odd\xff\n\x1b[31m.mp4")
     path.write_bytes(b"x")
@@ -354,7 +352,7 @@ def test_a_path_that_is_no_text_survives(spool: Spool, tmp_path: Path) -> None:
     assert record.footage == clip.footage
 
 
-def test_a_second_process_is_kept_out_with_the_first_ones_number(spool: Spool, settings: SpoolSettings) -> None:
+def test_a_second_process_is_kept_out_and_told_the_first_ones_id(spool: Spool, settings: SpoolSettings) -> None:
     code = (
         "import sys, time; from pathlib import Path; from agent.config import SpoolSettings; from agent.spool import "
         "Spool; Spool(SpoolSettings(Path(sys.argv[1])), time.time)"
@@ -368,12 +366,12 @@ def test_a_second_process_is_kept_out_with_the_first_ones_number(spool: Spool, s
         Spool(settings, Clock())
 
 
-def test_the_directories_are_for_their_owner_only(spool: Spool, settings: SpoolSettings) -> None:
+def test_only_the_owner_may_enter_the_directories(spool: Spool, settings: SpoolSettings) -> None:
     assert settings.directory.stat().st_mode & 0o777 == 0o700
     assert (settings.directory / "clips").stat().st_mode & 0o777 == 0o700
 
 
-def test_the_ledger_can_be_read_beside_the_daemon_and_says_why_it_cannot(
+def test_the_ledger_can_be_read_beside_the_daemon_or_says_why_not(
     spool: Spool, settings: SpoolSettings, tmp_path: Path
 ) -> None:
     take(spool, make_clip(tmp_path / "footage", 1))
@@ -395,7 +393,7 @@ def test_commands_that_only_read_cannot_write(spool: Spool, settings: SpoolSetti
             ledger._connection.execute("PRAGMA user_version = 7")
 
 
-def test_a_place_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_a_spool_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match="file/spool"):
         Spool(SpoolSettings(tmp_path / "file" / "spool"), Clock())
@@ -411,14 +409,14 @@ def test_a_registration_in_any_script_fits_into_the_stored_name(spool: Spool, tm
 
 
 @pytest.mark.parametrize("odd", ["\u0661", "9" * 100])
-def test_a_file_with_odd_digits_is_no_stored_clip(tmp_path: Path, odd: str) -> None:
+def test_a_file_name_with_odd_digits_is_not_a_stored_clip(tmp_path: Path, odd: str) -> None:
     name = name_for(make_clip(tmp_path / "footage", 1))
     assert read_name(name.replace("_1_p", f"_{odd}_p")) is None
     assert read_name(name.replace("-0.mp4", f"-{odd}.mp4")) is None
 
 
 @pytest.mark.parametrize("name", ["../../secret", "/etc/passwd", "..", ".", "", "a\0b"])
-def test_a_row_that_leads_out_of_the_directory_of_clips_cannot_be_read(name: str, tmp_path: Path) -> None:
+def test_a_row_whose_file_name_leaves_the_clips_directory_is_unreadable(name: str, tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "footage", 1)
     row = to_json(Record.of_clip(clip, Stored("clip.mp4", 1, 1, "00"), State.WAITING, "", START))
     assert from_json(1, State.WAITING, 0.0, 0, row).stored == Stored("clip.mp4", 1, 1, "00")
@@ -427,7 +425,7 @@ def test_a_row_that_leads_out_of_the_directory_of_clips_cannot_be_read(name: str
         from_json(1, State.WAITING, 0.0, 0, row)
 
 
-def test_a_row_with_a_number_without_end_cannot_be_read(tmp_path: Path) -> None:
+def test_a_row_with_an_infinite_number_is_unreadable(tmp_path: Path) -> None:
     row = to_json(Record.of_clip(make_clip(tmp_path / "f", 1), Stored("c.mp4", 1, 1, "0"), State.WAITING, "", START))
     with pytest.raises(RowUnreadable):
         from_json(1, State.WAITING, 0.0, 0, row | {"size": float("inf")})

@@ -28,11 +28,11 @@ def version(settings: SpoolSettings) -> int:
         return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
-def test_a_new_queue_has_the_present_version(spool: Spool, settings: SpoolSettings) -> None:
+def test_a_new_queue_has_the_current_version(spool: Spool, settings: SpoolSettings) -> None:
     assert version(settings) == store.VERSION == len(store.MIGRATIONS)
 
 
-def test_a_queue_without_a_version_is_brought_up_to_date(settings: SpoolSettings, clock: Clock, tmp_path: Path) -> None:
+def test_a_queue_without_a_version_is_migrated(settings: SpoolSettings, clock: Clock, tmp_path: Path) -> None:
     spool = Spool(settings, clock)
     for number in (1, 2):
         take(spool, make_clip(tmp_path / "footage", number))
@@ -72,10 +72,8 @@ def test_a_queue_of_a_newer_version_is_refused_and_left_as_it_is(
     assert set_aside(settings.directory) == []
 
 
-def test_a_version_that_is_damaged_is_not_taken_for_a_newer_one(
-    settings: SpoolSettings, clock: Clock, tmp_path: Path
-) -> None:
-    """It would keep the daemon from starting until somebody comes."""
+def test_a_damaged_version_is_not_taken_for_a_newer_one(settings: SpoolSettings, clock: Clock, tmp_path: Path) -> None:
+    """Otherwise the daemon would not start until a person repairs it."""
     spool = Spool(settings, clock)
     take(spool, make_clip(tmp_path / "footage", 1))
     spool.close()
@@ -83,9 +81,9 @@ def test_a_version_that_is_damaged_is_not_taken_for_a_newer_one(
         with closing(sqlite3.connect(settings.directory / "clips.db")) as database:
             database.execute(f"PRAGMA user_version = {number}")
         spool = Spool(settings, clock)
-        assert spool.rebuild is not None
-        assert spool.rebuild.rows == 1
+        assert [record.state for record in spool.ledger.records()] == [State.WAITING]
         spool.close()
+    assert len(set_aside(settings.directory)) == 2
 
 
 def test_persist_queue_creates_the_table_and_can_still_work_on_it(settings: SpoolSettings, clock: Clock) -> None:
@@ -148,8 +146,8 @@ def test_every_commit_is_synced(spool: Spool) -> None:
     assert spool._queue._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-def test_a_claim_alone_waits_for_no_sync_and_what_follows_does(spool: Spool, tmp_path: Path) -> None:
-    """A power cut that undoes it does what the next start would do; nothing else of a clip may be forgotten."""
+def test_only_a_claim_is_not_synced(spool: Spool, tmp_path: Path) -> None:
+    """If a power cut undoes a claim, start-up would have undone it anyway. Everything else must survive."""
     synchronous: list[tuple[str, int]] = []
 
     def note(statement: str) -> None:
@@ -167,7 +165,7 @@ def test_a_claim_alone_waits_for_no_sync_and_what_follows_does(spool: Spool, tmp
     assert synchronous == [("take in", 2), ("claim", 1), ("settle", 2)]
 
 
-def test_a_claim_that_fails_leaves_what_follows_synced(spool: Spool, tmp_path: Path) -> None:
+def test_after_a_failed_claim_commits_are_synced(spool: Spool, tmp_path: Path) -> None:
     take(spool, make_clip(tmp_path / "footage", 1))
 
     def choose(_: object) -> list[Upload]:
@@ -200,7 +198,7 @@ def test_a_queue_of_the_version_before_is_taken_over_and_delivered(settings: Spo
     queue_of_revision_1853150(settings)
     clock.seconds += 120.0
     spool = Spool(settings, clock)
-    assert spool.rebuild is None
+    assert set_aside(settings.directory) == []
     assert spool.recover() == Recovery()
     records = {record.id: record for record in spool.ledger.records()}
     waiting, held, refused = State.WAITING, State.HELD, State.REFUSED

@@ -1,4 +1,4 @@
-"""Clips that are held for their time, on real files and a real database."""
+"""Clips that wait for this device's clock, on real files and a real database."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def settings(tmp_path: Path) -> SpoolSettings:
 
 
 class Bench:
-    """A spool that can be opened again, as after a power cut."""
+    """A spool that can be reopened, as after a power cut."""
 
     def __init__(self, settings: SpoolSettings, footage: Path) -> None:
         self.settings = settings
@@ -88,7 +88,7 @@ def start_of(record: Record) -> int:
     return round(record.key.start.timestamp())
 
 
-def test_a_clip_with_a_doubtful_time_is_held_and_never_claimed(bench: Bench) -> None:
+def test_a_clip_with_an_untrusted_time_is_held_and_never_claimed(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     assert taken.state is State.HELD
     assert "clock not yet trusted" in taken.reason
@@ -98,13 +98,13 @@ def test_a_clip_with_a_doubtful_time_is_held_and_never_claimed(bench: Bench) -> 
         assert bench.spool.ledger.next_due() is None
 
 
-def test_it_stays_held_as_long_as_the_clock_is_not_trusted(bench: Bench) -> None:
+def test_it_stays_held_while_the_clock_is_not_trusted(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     assert bench.correct_times(NOT_YET) == []
     assert bench.record(taken.id).state is State.HELD
 
 
-def test_its_time_is_put_right_when_the_same_boot_gets_its_time(bench: Bench) -> None:
+def test_its_time_is_corrected_when_the_clock_is_set_in_the_same_boot(bench: Bench) -> None:
     clip = bench.clip(100)
     taken = bench.take(clip)
     dates = clip.footage.path.stat().st_mtime_ns
@@ -118,13 +118,13 @@ def test_its_time_is_put_right_when_the_same_boot_gets_its_time(bench: Bench) ->
     assert upload.file.stat().st_mtime_ns == dates == upload.modified_ns
 
 
-def test_a_clock_that_was_right_all_along_releases_it_as_it_is(bench: Bench) -> None:
+def test_a_clock_that_was_right_all_along_releases_it_unchanged(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     (changed,) = bench.correct_times(replace(NOT_YET, wall=301.0, trusted=True))
     assert (changed.id, changed.state, start_of(changed)) == (taken.id, State.WAITING, 100)
 
 
-def test_after_a_restart_in_the_same_boot_it_goes_on(bench: Bench) -> None:
+def test_its_time_is_corrected_after_a_restart_in_the_same_boot(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     bench.reopen()
     assert bench.record(taken.id).clock == UNSET
@@ -148,7 +148,7 @@ def test_after_another_boot_it_stays_held_and_says_what_to_do(bench: Bench, cloc
     assert upload.file.exists()
 
 
-def test_a_camera_with_a_clock_of_its_own_is_released_as_it_is_in_any_boot(bench: Bench) -> None:
+def test_a_camera_with_a_clock_of_its_own_is_released_unchanged_in_any_boot(bench: Bench) -> None:
     clock = replace(UNSET, lag_seconds=-9000)
     bench.take(bench.clip(RIGHT, clock=clock))
     assert bench.correct_times(NOT_YET) == []
@@ -157,7 +157,7 @@ def test_a_camera_with_a_clock_of_its_own_is_released_as_it_is_in_any_boot(bench
     assert (changed.state, start_of(changed)) == (State.WAITING, RIGHT)
 
 
-def test_a_time_that_cannot_be_right_even_then_is_refused_with_the_reason(bench: Bench) -> None:
+def test_a_corrected_time_that_cannot_be_right_is_refused_with_the_reason(bench: Bench) -> None:
     clock = replace(UNSET, lag_seconds=-9000)
     taken = bench.take(bench.clip(RIGHT + 86_400, clock=clock))
     (changed,) = bench.correct_times(SET, doubt="it is in the future")
@@ -167,7 +167,7 @@ def test_a_time_that_cannot_be_right_even_then_is_refused_with_the_reason(bench:
     assert [upload.id for upload in bench.spool.claim(list)] == [taken.id]
 
 
-def test_doubtful_times_of_different_boots_do_not_refuse_each_other(bench: Bench) -> None:
+def test_untrusted_times_of_different_boots_do_not_conflict(bench: Bench) -> None:
     first = bench.take(bench.clip(100, b"one"))
     second = bench.take(bench.clip(100, b"other", clock=replace(UNSET, boot_id=NEXT_BOOT)))
     assert (first.state, second.state) == (State.HELD, State.HELD)
@@ -175,16 +175,16 @@ def test_doubtful_times_of_different_boots_do_not_refuse_each_other(bench: Bench
     assert third.state is State.WAITING
 
 
-def test_a_time_put_right_may_turn_out_to_be_that_of_another_clip(bench: Bench) -> None:
-    rival = bench.take(bench.clip(RIGHT + 100, b"one", clock=None))
+def test_a_corrected_time_may_conflict_with_another_clip(bench: Bench) -> None:
+    other = bench.take(bench.clip(RIGHT + 100, b"one", clock=None))
     held = bench.take(bench.clip(100, b"other"))
     (changed,) = bench.correct_times(SET)
     assert (changed.id, changed.state) == (held.id, State.REFUSED)
-    assert f"clip {rival.id}" in changed.reason
+    assert f"clip {other.id}" in changed.reason
     assert len(bench.files()) == 2
 
 
-def test_a_time_put_right_may_turn_out_to_be_the_same_recording(bench: Bench) -> None:
+def test_a_corrected_clip_may_be_a_duplicate(bench: Bench) -> None:
     first = bench.take(bench.clip(RIGHT + 100, b"same", clock=None))
     again = bench.clip(100, b"same", name="again.mp4")
     bench.take(again)
@@ -194,13 +194,13 @@ def test_a_time_put_right_may_turn_out_to_be_the_same_recording(bench: Bench) ->
     assert bench.spool.state_of(again.footage) is State.WAITING
 
 
-def test_two_clips_put_right_to_the_same_time_are_not_both_sent(bench: Bench) -> None:
+def test_two_clips_corrected_to_the_same_time_are_not_both_sent(bench: Bench) -> None:
     bench.take(bench.clip(100, b"one"))
     bench.take(bench.clip(100, b"other"))
     assert [record.state for record in bench.correct_times(SET)] == [State.WAITING, State.REFUSED]
 
 
-def test_a_clip_that_was_asked_for_meanwhile_is_left_alone(bench: Bench) -> None:
+def test_a_clip_that_was_retried_by_hand_meanwhile_is_left_alone(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     bench.spool.retry([taken.id])
     (upload,) = bench.spool.claim(list)
@@ -209,7 +209,7 @@ def test_a_clip_that_was_asked_for_meanwhile_is_left_alone(bench: Bench) -> None
     assert start_of(bench.record(taken.id)) == 100
 
 
-def test_the_name_of_a_stored_file_tells_that_its_time_is_doubtful(bench: Bench) -> None:
+def test_the_name_of_a_stored_file_says_that_its_time_is_untrusted(bench: Bench) -> None:
     clip = bench.clip(100)
     said = read_name(name_for(clip))
     assert said is not None
@@ -228,7 +228,7 @@ def test_a_held_clip_without_its_row_is_held_again(bench: Bench) -> None:
     assert [upload.file.name for upload in bench.spool.claim(list)] == bench.files()
 
 
-def test_a_clip_put_right_keeps_its_time_when_its_row_is_lost(bench: Bench) -> None:
+def test_a_corrected_clip_keeps_its_time_when_its_row_is_lost(bench: Bench) -> None:
     taken = bench.take(bench.clip(100))
     bench.correct_times(SET)
     bench.spool._queue.delete(taken.id)
@@ -238,7 +238,7 @@ def test_a_clip_put_right_keeps_its_time_when_its_row_is_lost(bench: Bench) -> N
 
 
 @pytest.mark.parametrize("boot", [BOOT, NEXT_BOOT])
-def test_a_power_cut_between_the_file_and_the_row_is_finished_at_the_start(
+def test_a_power_cut_between_rename_and_row_is_completed_at_start_up(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, boot: str
 ) -> None:
     taken = bench.take(bench.clip(100))
@@ -259,7 +259,7 @@ def test_a_power_cut_between_the_file_and_the_row_is_finished_at_the_start(
     assert changed.state is (State.WAITING if boot == BOOT else State.HELD)
 
 
-def test_a_power_cut_before_a_second_copy_is_dropped_leaves_no_second_clip(bench: Bench) -> None:
+def test_a_power_cut_before_a_duplicate_is_removed_leaves_no_second_clip(bench: Bench) -> None:
     first = bench.take(bench.clip(RIGHT + 100, b"same", clock=None))
     second = bench.take(bench.clip(100, b"same", name="again.mp4"))
     # What the power cut leaves: the row is gone, the file is still there.
@@ -270,7 +270,7 @@ def test_a_power_cut_before_a_second_copy_is_dropped_leaves_no_second_clip(bench
     assert len(bench.files()) == 1
 
 
-def test_a_held_clip_whose_bytes_are_gone_is_lost_not_held_for_ever(bench: Bench) -> None:
+def test_a_held_clip_whose_bytes_are_gone_is_lost_not_held_forever(bench: Bench) -> None:
     clip = bench.clip(100)
     taken = bench.take(clip)
     (bench.settings.directory / "clips" / bench.files()[0]).unlink()
@@ -280,7 +280,7 @@ def test_a_held_clip_whose_bytes_are_gone_is_lost_not_held_for_ever(bench: Bench
     assert bench.correct_times(SET) == []
 
 
-def test_the_budget_counts_clips_put_right_once(bench: Bench) -> None:
+def test_the_budget_counts_corrected_clips_once(bench: Bench) -> None:
     bench.take(bench.clip(100))
     bench.correct_times(SET)
     (upload,) = bench.spool.claim(list)
@@ -290,7 +290,7 @@ def test_the_budget_counts_clips_put_right_once(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("years", [1, -1])
-def test_a_step_of_a_year_neither_holds_a_deferred_clip_nor_uses_up_its_attempts(bench: Bench, years: int) -> None:
+def test_a_clock_step_of_a_year_neither_delays_a_clip_nor_uses_its_attempts(bench: Bench, years: int) -> None:
     bench.wall = float(RIGHT)
     taken = bench.take(bench.clip(RIGHT - 100, clock=None))
     bench.spool.claim(list)
@@ -303,7 +303,7 @@ def test_a_step_of_a_year_neither_holds_a_deferred_clip_nor_uses_up_its_attempts
     assert bench.spool.claim(list) == []
 
 
-def test_a_step_back_of_a_year_does_not_keep_refused_footage_from_being_looked_at_again(bench: Bench) -> None:
+def test_a_clock_step_back_of_a_year_does_not_prolong_a_refusal(bench: Bench) -> None:
     bench.wall = float(RIGHT)
     footage = bench.clip(RIGHT).footage
     bench.spool.refuse(footage, "in the future", "rules", 3600.0)

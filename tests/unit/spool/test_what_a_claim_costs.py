@@ -1,4 +1,4 @@
-"""The cost of a claim in steps of SQLite's machine: the same on every computer."""
+"""The cost of a claim in steps of SQLite's virtual machine: the same on every computer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def steps_of(queue: ClipQueue, work: Callable[[], object]) -> int:
 
 
 def claim_and_release(queue: ClipQueue) -> int:
-    """What it costs to count what is ready and to claim a batch."""
+    """The cost of counting what is ready and of claiming a batch."""
     taken: list[Upload] = []
 
     def claim() -> None:
@@ -69,7 +69,7 @@ def test_a_claim_costs_the_same_however_many_clips_wait(queue: ClipQueue) -> Non
     assert claim_and_release(queue) == before
 
 
-def test_a_claim_costs_the_same_however_many_clips_are_put_off(queue: ClipQueue) -> None:
+def test_a_claim_costs_the_same_however_many_clips_are_deferred(queue: ClipQueue) -> None:
     def put_off(first: int, count: int) -> None:
         for place, state in enumerate((State.WAITING, State.HELD)):
             ids = queue.add(records(first + place * count, count))
