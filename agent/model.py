@@ -93,7 +93,7 @@ class UntrustedClock:
 
     Args:
         boot_id: of the boot in which it was recorded, 32 hexadecimal digits: the offset is known only in that boot.
-        boot_began: boot time in Unix seconds, by the untrusted clock. Once the clock is set, the boot time by the
+        boot_time: in Unix seconds, by the untrusted clock. Once the clock is set, the boot time by the
             right clock differs from this by exactly the clock's offset.
         lag_seconds: modification time of the file minus the end of the footage according to its name. Near 0 if the
             recorder uses this device's clock; arbitrary if the camera has its own.
@@ -116,7 +116,7 @@ class UntrustedClock:
         correct. The one closer to the modification time wins.
 
         Args:
-            boot_began: boot time in Unix seconds, by the trusted clock.
+            boot_time: in Unix seconds, by the trusted clock.
 
         Returns:
             Seconds; 0 if the times stay as they are.

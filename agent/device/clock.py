@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,28 +83,6 @@ class SystemClocks:
             with suppress(OSError, ValueError):
                 if int((rtc / "hctosys").read_text()) == 1:
                     return float((rtc / "since_epoch").read_text())
-        return None
-
-
-class FixedClock:
-    """A source that reads only `wall` and counts as synchronised: for a clock that is trusted unconditionally."""
-
-    def __init__(self, wall: Callable[[], float]) -> None:
-        self.wall = wall
-
-    def boot_seconds(self) -> float:
-        return self.wall()
-
-    def boot_id(self) -> str:
-        return "0" * 32
-
-    def kernel_synchronised(self) -> bool:
-        return True
-
-    def timesyncd_synchronised(self) -> bool:
-        return True
-
-    def rtc_seconds(self) -> float | None:
         return None
 
 

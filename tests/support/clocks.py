@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 BOOT = "b" * 32
@@ -45,3 +46,25 @@ class BenchDevice:
         """A time server sets the clock right."""
         self.booted = booted
         self.kernel = True
+
+
+class FixedClock:
+    """A source that reads only `wall` and counts as synchronised: for a clock that is trusted unconditionally."""
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self.wall = wall
+
+    def boot_seconds(self) -> float:
+        return self.wall()
+
+    def boot_id(self) -> str:
+        return "0" * 32
+
+    def kernel_synchronised(self) -> bool:
+        return True
+
+    def timesyncd_synchronised(self) -> bool:
+        return True
+
+    def rtc_seconds(self) -> float | None:
+        return None

@@ -26,7 +26,7 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
-from agent.device.clock import Clock, FixedClock
+from agent.device.clock import Clock
 from agent.intake import tracked
 from agent.intake.intake import Intake
 from agent.media import damage
@@ -34,6 +34,7 @@ from agent.model import Footage, State, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
 from simulator.recorder import recording
+from tests.support.clocks import FixedClock
 from tests.support.daemon import await_records, await_until
 from tests.support.ffmpeg import SECONDS, needs_ffmpeg, payloads
 from tests.unit.conftest import Footages

@@ -25,7 +25,7 @@ from agent.config import (
     UploadSettings,
     Vehicle,
 )
-from agent.device.clock import Clock, FixedClock
+from agent.device.clock import Clock
 from agent.device.safe_open import OpenFootage
 from agent.errors import Cancelled, SpoolError
 from agent.intake.handover import MAX_FILES
@@ -35,6 +35,7 @@ from agent.model import Footage, State, Verdict
 from agent.spool import NotTaken, Spool, Taken
 from agent.spool.admission import Pieces
 from simulator.recorder import recording
+from tests.support.clocks import FixedClock
 from tests.support.daemon import PATIENCE_SECONDS, await_until
 
 NOW = 1_790_000_000.0  # 2026-09-21, after the times in the names
