@@ -1,7 +1,7 @@
-"""What power loss and a bad card do to recordings: finding it, naming the likely cause, and what can be saved.
+"""Damage by power loss or a bad card: detecting it, and naming the likely cause.
 
-ffmpeg alone does not tell: of an index whose pictures are zeros it makes an hour of grey without an error, and of a
-file that ends early it repeats the duration that was meant.
+ffmpeg alone does not detect it: where an index points to zeros it decodes an hour of grey without an error, and of a
+file that ends early it reports the duration that was intended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_BOXES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box on the top level of an MP4; `end` may lie past the end of the file."""
+    """A top-level box of an MP4; `end` may lie past the end of the file."""
 
     kind: bytes
     payload: int
@@ -38,7 +38,7 @@ class Box:
 
 
 def boxes(file: BinaryIO) -> Iterator[Box]:
-    """The boxes on the top level, until something stands there that is none."""
+    """The top-level boxes, up to the first bytes that are not a box."""
     size = file.seek(0, os.SEEK_END)
     offset = 0
     for _ in range(_MAX_BOXES):
@@ -61,24 +61,28 @@ def boxes(file: BinaryIO) -> Iterator[Box]:
 
 
 def diagnose(file: BinaryIO) -> str:
-    """Why a file that is no whole MP4, and that nobody writes any more, is lost: for the technician."""
+    """Why a file that is not a whole MP4, and that nobody writes any more, is lost: for the technician."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
         return EMPTY
-    if _is_zero(file, 0) and all(_is_zero(file, place) for place in _places(0, size)):
+    if _is_zero(file, 0) and all(_is_zero(file, offset) for offset in _probe_offsets(0, size)):
         return ONLY_ZEROS
     return NEVER_WRITTEN
 
 
-def diagnose_without_frames(has_groups: bool) -> str:
-    """Why nothing of a recording can be saved although its headers can be read."""
-    if has_groups:
+def diagnose_without_frames(has_segments: bool) -> str:
+    """Why nothing of a recording can be saved although its headers can be read.
+
+    Args:
+        has_segments: frames are listed, but all of them are zeros.
+    """
+    if has_segments:
         return "it holds zeros instead of pictures: power was lost before they were on the card"
     return f"there is no whole picture in it: {CUT} right at its start"
 
 
 def has_index(file: BinaryIO) -> bool:
-    """Whether an MP4 that is not whole holds a whole index, so that its good part can be saved."""
+    """Whether an MP4 that is not whole has a whole index, so that its intact part can be saved."""
     size = file.seek(0, os.SEEK_END)
     return any(box.kind == b"moov" and box.end <= size for box in boxes(file))
 
@@ -91,11 +95,15 @@ def holds_zeros(file: BinaryIO) -> bool:
     )
     if media is None or media.end - media.payload < _PROBES * _PROBE_BYTES:
         return False
-    return any(_is_zero(file, place) for place in _places(media.payload, min(media.end, size)))
+    return any(_is_zero(file, offset) for offset in _probe_offsets(media.payload, min(media.end, size)))
 
 
 def flag_zeroed(packets: Iterable[Packet], fd: int) -> Iterator[Packet]:
-    """The packets of an MP4, those pictures that are zeros marked: a picture begins with its length, never 0."""
+    """The packets of an MP4, with frames that are zeros flagged: a frame begins with its length, which is never 0.
+
+    Args:
+        fd: a descriptor of the file.
+    """
     for packet in packets:
         if packet.is_video and packet.position is not None and not any(os.pread(fd, 4, packet.position)):
             yield replace(packet, is_intact=False)
@@ -104,7 +112,7 @@ def flag_zeroed(packets: Iterable[Packet], fd: int) -> Iterator[Packet]:
 
 
 def is_cut_short(file: BinaryIO, container: str) -> bool:
-    """Whether a file says of itself that it was meant to be longer; only AVI does, TS and MKV are written blindly."""
+    """Whether a file was meant to be longer, by its own header. Only AVI tells; TS and MKV state no size."""
     if container != "AVI":
         return False
     head = os.pread(file.fileno(), 12, 0)
@@ -113,11 +121,11 @@ def is_cut_short(file: BinaryIO, container: str) -> bool:
     return not 0 < claimed + 8 <= size
 
 
-def _places(start: int, end: int) -> list[int]:
+def _probe_offsets(start: int, end: int) -> list[int]:
     last = max(start, end - _PROBE_BYTES)
     return [start + (last - start) * number // _PROBES for number in range(1, _PROBES + 1)]
 
 
-def _is_zero(file: BinaryIO, place: int) -> bool:
-    data = os.pread(file.fileno(), _PROBE_BYTES, place)
+def _is_zero(file: BinaryIO, offset: int) -> bool:
+    data = os.pread(file.fileno(), _PROBE_BYTES, offset)
     return bool(data) and not any(data)

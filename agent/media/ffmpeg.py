@@ -1,4 +1,7 @@
-"""ffmpeg and ffprobe as children that disturb nobody: lowest priority, watched, and never left behind."""
+"""ffmpeg and ffprobe as child processes of the lowest priority, with a stall timeout, that never outlive the daemon.
+
+Below: what ffprobe reports about a file, its streams and its packets, streamed to keep memory small.
+"""
 
 from __future__ import annotations
 
@@ -23,34 +26,34 @@ from agent.media.segments import Packet
 INSTALL = "sudo apt install ffmpeg"
 
 POLL_SECONDS = 0.25
-# A child that says nothing for so long stands still: a failing card, or a file that sends it round in circles.
+# A tool that writes no output for this long has stalled: a failing card, or a file that keeps it in a loop.
 STALL_SECONDS = 120.0
-LONGEST_LINE_BYTES = 1 << 20
-COMPLAINT_BYTES = 1024
+MAX_LINE_BYTES = 1 << 20
+STDERR_TAIL_BYTES = 1024
 RETRY_REFUSED_SECONDS = 3600.0
 
-# Found where util-linux is, so on every Debian; each is left out where it is missing. The kernel kills the child when
-# the thread that started it is gone: a daemon that is killed must leave no ffmpeg behind.
-_GENTLE = (
+# Part of util-linux and coreutils, so of every Debian; each is left out where it is missing. --pdeathsig: the kernel
+# kills the tool when the thread that started it is gone, since a daemon that is killed must leave no ffmpeg behind.
+_PRIORITY_PREFIXES = (
     ("setpriv", "--pdeathsig", "KILL"),
     ("ionice", "-c", "3", "-t"),
     ("nice", "-n", "19"),
 )
-# As a service the daemon is this nice itself, and may not change it: `nice` would complain where ffmpeg should.
-NICE_ENOUGH = 10
+# As a service, the daemon itself has this niceness and may not change it: `nice` would only add its error to ffmpeg's.
+NICE_OF_SERVICE = 10
 
 
 class ToolFailed(VisionIngestError):
-    """ffmpeg or ffprobe ended with an error; the text is what it said last."""
+    """ffmpeg or ffprobe ended with an error; the text is the end of its standard error."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelToken:
-    """What a long piece of work needs of those around it.
+    """Lets long work be cancelled, and report that it is alive.
 
     Args:
-        stop: set when it is to be given up.
-        alive: called at least each second while the work moves.
+        stop: set when the work is to end; it then raises Cancelled.
+        alive: called at least each second while the work makes progress.
     """
 
     stop: threading.Event
@@ -58,18 +61,18 @@ class CancelToken:
 
 
 class ToolProcess:
-    """One child process, alive only inside the `with`.
+    """One run of a tool; the process lives only inside the `with`.
 
     Args:
-        command: its words; they are found on $PATH.
-        watch: when to give up, and whom to show that it moves.
+        command: the tool, found on $PATH, and its arguments.
+        cancel: ends it early, and is told that it is alive.
         fds: descriptors that it inherits, so that it can open `/proc/self/fd/N`.
-        folder: where it runs.
-        stall_seconds: how long it may say nothing on its standard output.
+        folder: its working directory.
+        stall_seconds: how long it may write nothing to its standard output.
 
     Attributes:
-        complaints: the beginning of what it wrote to its standard error.
-        complained_bytes: how much it wrote there in all.
+        stderr_tail: the end of what it wrote to its standard error.
+        stderr_bytes: how much it wrote there in all.
     """
 
     def __init__(
@@ -86,10 +89,10 @@ class ToolProcess:
         self._name = command[0]
         self.stderr_tail = ""
         self.stderr_bytes = 0
-        gentle = [word for prefix in _gentle() if shutil.which(prefix[0]) for word in prefix]
+        prefixes = [word for prefix in _priority_prefixes() if shutil.which(prefix[0]) for word in prefix]
         try:
             self._process = subprocess.Popen(  # noqa: S603  # words of our own; the footage is named by a descriptor
-                [*gentle, *command],
+                [*prefixes, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -115,17 +118,17 @@ class ToolProcess:
                 pipe.close()
 
     def lines(self) -> Iterator[str]:
-        """What it writes to its standard output, line by line, until it ends.
+        """Its standard output, line by line, until it ends.
 
         Raises:
-            Cancelled: `stop` was set.
+            Cancelled: the daemon is to stop.
             ToolFailed: it ended with an error.
-            FootageRefused: it stood still, or someone ended it.
+            FootageRefused: it stalled, or was killed by a signal; to be tried again in an hour.
         """
         rest = b""
         for block in self._blocks():
             *whole, rest = (rest + block).split(b"\n")
-            if len(rest) > LONGEST_LINE_BYTES:
+            if len(rest) > MAX_LINE_BYTES:
                 raise ToolFailed(f"{self._name} wrote a line without end")
             for line in whole:
                 yield line.decode(errors="replace")
@@ -134,7 +137,7 @@ class ToolProcess:
         code = self._process.wait()
         if code < 0:
             raise FootageRefused(
-                f"{self._name} was ended by signal {-code}, as where memory is short; looked at again in an hour",
+                f"{self._name} was ended by signal {-code}, perhaps for lack of memory; looked at again in an hour",
                 RETRY_REFUSED_SECONDS,
             )
         if code:
@@ -146,10 +149,10 @@ class ToolProcess:
             pass
 
     def _blocks(self) -> Iterator[bytes]:
-        said, stderr_tail = cast(IO[bytes], self._process.stdout), cast(IO[bytes], self._process.stderr)
-        moved = time.monotonic()
+        output, stderr_tail = cast(IO[bytes], self._process.stdout), cast(IO[bytes], self._process.stderr)
+        last_output_at = time.monotonic()
         with selectors.DefaultSelector() as selector:
-            selector.register(said, selectors.EVENT_READ)
+            selector.register(output, selectors.EVENT_READ)
             selector.register(stderr_tail, selectors.EVENT_READ)
             while selector.get_map():
                 if self._cancel.stop.is_set():
@@ -158,12 +161,12 @@ class ToolProcess:
                     data = os.read(key.fd, 1 << 16)
                     if not data:
                         selector.unregister(key.fileobj)
-                    elif key.fileobj is said:
-                        moved = time.monotonic()
+                    elif key.fileobj is output:
+                        last_output_at = time.monotonic()
                         yield data
                     else:
-                        self._complain(data)
-                if time.monotonic() - moved > self._stall_seconds:
+                        self._keep_stderr_tail(data)
+                if time.monotonic() - last_output_at > self._stall_seconds:
                     raise FootageRefused(
                         f"{self._name} read nothing of it for {self._stall_seconds:g} s: the card may be failing; "
                         "looked at again in an hour",
@@ -171,35 +174,35 @@ class ToolProcess:
                     )
                 self._cancel.alive()
 
-    def _complain(self, data: bytes) -> None:
+    def _keep_stderr_tail(self, data: bytes) -> None:
         self.stderr_bytes += len(data)
-        # The last words tell the cause.
-        self.stderr_tail = (self.stderr_tail + data.decode(errors="replace"))[-COMPLAINT_BYTES:]
+        # The last lines name the cause.
+        self.stderr_tail = (self.stderr_tail + data.decode(errors="replace"))[-STDERR_TAIL_BYTES:]
 
 
-def _gentle() -> Sequence[Sequence[str]]:
-    return _GENTLE if os.getpriority(os.PRIO_PROCESS, 0) < NICE_ENOUGH else _GENTLE[:-1]
+def _priority_prefixes() -> Sequence[Sequence[str]]:
+    return _PRIORITY_PREFIXES if os.getpriority(os.PRIO_PROCESS, 0) < NICE_OF_SERVICE else _PRIORITY_PREFIXES[:-1]
 
 
 def is_installed(path: str | None = None) -> bool:
-    """Whether ffmpeg and ffprobe are there; asked again each time, since someone may install them meanwhile."""
+    """Whether ffmpeg and ffprobe are installed. Not cached: someone may install them meanwhile."""
     return shutil.which("ffmpeg", path=path) is not None and shutil.which("ffprobe", path=path) is not None
 
 
 def needs_ffmpeg(why: str) -> str:
-    """The refusal of what only ffmpeg can do."""
+    """The refusal of footage that only ffmpeg could make fit. Args: why: what about it does not fit."""
     return f"{why}: to deliver it, the agent needs ffmpeg: {INSTALL}; looked at again in 10 minutes"
 
 
-def last_line(said: str) -> str:
-    """The last thing that a tool said, which is the cause; without the address in memory that ffmpeg puts before it."""
-    lines = [line.split("] ", 1)[-1].strip() for line in said.splitlines() if line.strip()]
+def last_line(output: str) -> str:
+    """The last line of a tool's output, which names the cause, without the memory address that ffmpeg prefixes."""
+    lines = [line.split("] ", 1)[-1].strip() for line in output.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "it does not say why"
 
 
-# ffmpeg is told which demuxer to use: left to guess, it also takes playlists, which name other files to read.
+# The demuxer is always given: if ffmpeg guesses, it also accepts playlists, which make it read other files.
 DEMUXERS = {"MP4": "mov", "MOV": "mov", "TS": "mpegts", "AVI": "avi", "MKV": "matroska"}
-# As sample descriptions in MP4 call them, so that the same codec has one name wherever it was found.
+# ffmpeg's names to the four-character codes of MP4: one name for a codec in any container.
 _CODES = {
     "h264": "avc1",
     "hevc": "hvc1",
@@ -215,7 +218,7 @@ _HEAD_BYTES = 400
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """Footage as ffmpeg opens it: by a descriptor, so that it stays the same file whatever happens to its name.
+    """Footage as ffmpeg opens it: by descriptor, so that it stays the same file whatever happens to its name.
 
     Args:
         fd: an open descriptor of it.
@@ -227,7 +230,7 @@ class InputFile:
 
     @property
     def input(self) -> tuple[str, ...]:
-        """The words that name it to ffmpeg and ffprobe."""
+        """The arguments that name it to ffmpeg and ffprobe."""
         return ("-protocol_whitelist", "file", "-f", DEMUXERS[self.container], "-i", f"file:/proc/self/fd/{self.fd}")
 
 
@@ -235,7 +238,7 @@ class InputFile:
 class Stream:
     """Args:
     index: its number in the file.
-    codec: the name that ffmpeg has for it, such as "h264".
+    codec: ffmpeg's name, such as "h264".
     """
 
     index: int
@@ -247,9 +250,9 @@ class ProbeResult:
     """What the headers of a file say.
 
     Args:
-        video: the first video stream that is no cover picture.
+        video: the first video stream that is not a cover picture.
         audio: all audio streams.
-        duration_seconds: of the video, else of the whole; 0.0 if the headers say nothing.
+        duration_seconds: of the video, else of the file; 0.0 if the headers have none.
     """
 
     video: Stream
@@ -258,12 +261,12 @@ class ProbeResult:
 
     @property
     def code(self) -> str:
-        """The video's codec as a four-character code, as `Media.codec`."""
+        """The video's codec as a four-character code."""
         return _CODES.get(self.video.codec, self.video.codec)
 
 
 def container_of(file: BinaryIO) -> str | None:
-    """The container by a file's first bytes, of those that ffmpeg is used for beside MP4: TS, AVI, MKV; None: other."""
+    """ "TS", "AVI" or "MKV" by a file's first bytes; None for anything else, MP4 included."""
     file.seek(0)
     head = file.read(_HEAD_BYTES)
     if head.startswith(b"\x1a\x45\xdf\xa3"):
@@ -279,22 +282,22 @@ def probe_file(input_file: InputFile, cancel: CancelToken) -> ProbeResult:
     """Reads the headers.
 
     Raises:
-        FootageRefused: ffprobe can make nothing of it, or there is no video in it.
-        Cancelled: `cancel` says stop.
+        FootageRefused: ffprobe cannot read it, or there is no video in it.
+        Cancelled: the daemon is to stop.
     """
     entries = "format=duration:stream=index,codec_type,codec_name,duration:stream_disposition=attached_pic"
     command = ("ffprobe", "-v", "error", "-of", "json", "-show_entries", entries, *input_file.input)
     try:
         with ToolProcess(command, cancel, fds=(input_file.fd,)) as tool:
-            said = json.loads("\n".join(tool.lines()))
+            output = json.loads("\n".join(tool.lines()))
     except (ToolFailed, ValueError) as exc:
         raise FootageRefused(f"no video can be read from it: {last_line(str(exc))}") from exc
-    streams: list[Mapping[str, Any]] = said.get("streams", [])
-    video = next((s for s in streams if s.get("codec_type") == "video" and not _is_picture(s)), None)
+    streams: list[Mapping[str, Any]] = output.get("streams", [])
+    video = next((s for s in streams if s.get("codec_type") == "video" and not _is_cover_picture(s)), None)
     if video is None:
         raise FootageRefused("it has no video track")
     audio = tuple(_stream(s) for s in streams if s.get("codec_type") == "audio")
-    durations = (video.get("duration"), said.get("format", {}).get("duration"))
+    durations = (video.get("duration"), output.get("format", {}).get("duration"))
     seconds = next(filter(None, (_number(str(duration)) for duration in durations)), 0.0)
     return ProbeResult(_stream(video), audio, max(0.0, seconds))
 
@@ -303,8 +306,8 @@ def packets(input_file: InputFile, probed: ProbeResult, cancel: CancelToken) -> 
     """Every packet of the video and the audio, in the file's order.
 
     Raises:
-        FootageRefused: ffprobe gave up, or the card stood still.
-        Cancelled: `cancel` says stop.
+        FootageRefused: ffprobe failed or stalled.
+        Cancelled: the daemon is to stop.
     """
     video = probed.video.index
     kept = {video, *(stream.index for stream in probed.audio)}
@@ -341,9 +344,9 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _stream(said: Mapping[str, Any]) -> Stream:
-    return Stream(int(said["index"]), str(said.get("codec_name", "unknown")))
+def _stream(output: Mapping[str, Any]) -> Stream:
+    return Stream(int(output["index"]), str(output.get("codec_name", "unknown")))
 
 
-def _is_picture(said: Mapping[str, Any]) -> bool:
-    return bool(said.get("disposition", {}).get("attached_pic"))
+def _is_cover_picture(output: Mapping[str, Any]) -> bool:
+    return bool(output.get("disposition", {}).get("attached_pic"))

@@ -74,7 +74,6 @@ class Track:
         id: the track's number, as fragments refer to it.
         kind: the handler: "vide", "soun", "text", …; empty if the track names none.
         codec: the four-character code of the first sample description, such as "avc1"; empty if there is none.
-        width, height: in pixels; 0 if unknown or not a picture.
         timescale: ticks a second; 0 if unknown.
         ticks: the duration that the index gives; None if it gives none (it leaves out what is in fragments).
     """
@@ -82,14 +81,8 @@ class Track:
     id: int
     kind: str
     codec: str
-    width: int
-    height: int
     timescale: int
     ticks: int | None
-
-    @property
-    def is_h264(self) -> bool:
-        return self.codec in ("avc1", "avc3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +95,12 @@ class Movie:
         created: aware UTC as written, but many cameras write local time, or the time of closing; None if unset or
             before 2000.
         tracks: in the file's order.
-        fragmented: whether the recording lies in fragments (moof).
     """
 
     brand: str
     duration_seconds: float
     created: datetime | None
     tracks: tuple[Track, ...]
-    fragmented: bool
 
     @property
     def video(self) -> Track | None:
@@ -157,7 +148,7 @@ def read(file: BinaryIO) -> Movie:
         raise Mp4Incomplete(f"the index (moov) is missing{_rest(walk, offset)}: {_LIKELY_CAUSE}")
     if media_bytes == 0:
         raise Mp4Incomplete(f"there is an index (moov) but no pictures (mdat): {_LIKELY_CAUSE}")
-    return Movie(brand, index.duration_seconds, index.created, tuple(index.tracks), index.fragmented)
+    return Movie(brand, index.duration_seconds, index.created, tuple(index.tracks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +230,6 @@ class _Index:
     ticks: int | None
     created: datetime | None
     tracks: list[Track] = field(default_factory=list)
-    fragmented: bool = False
     announced_ticks: int | None = None
     default_ticks: dict[int, int] = field(default_factory=dict)
     begin_ticks: int | None = None
@@ -323,7 +313,6 @@ def _read_index(walk: _Walk, moov: _Box) -> _Index:
         raise Mp4Malformed("its index (moov) has no movie header (mvhd): the file is damaged")
     index.tracks = tracks
     if extends:
-        index.fragmented = True
         _read_extends(walk, extends, index)
     return index
 
@@ -340,14 +329,13 @@ def _read_extends(walk: _Walk, mvex: _Box, index: _Index) -> None:
 
 
 def _read_track(walk: _Walk, trak: _Box) -> Track:
-    track_id = width = height = timescale = 0
+    track_id = timescale = 0
     ticks: int | None = None
     kind = codec = ""
     for box in walk.children(trak):
         if box.kind == "tkhd":
             (version,) = walk.unpack(box, ">B")
             (track_id,) = walk.unpack(box, ">I", 20 if version == 1 else 12)
-            width, height = walk.unpack(box, ">H2xH2x", 88 if version == 1 else 76)
         elif box.kind == "mdia":
             for media in walk.children(box):
                 if media.kind == "mdhd":
@@ -356,7 +344,7 @@ def _read_track(walk: _Walk, trak: _Box) -> Track:
                     kind = walk.unpack(media, ">8x4s")[0].decode("latin-1")
                 elif media.kind == "minf":
                     codec = _read_codec(walk, media)
-    return Track(track_id, kind, codec, width, height, timescale, ticks)
+    return Track(track_id, kind, codec, timescale, ticks)
 
 
 def _read_codec(walk: _Walk, minf: _Box) -> str:

@@ -1,7 +1,7 @@
-"""Where to cut: packets become groups of pictures, groups become pieces. Pure.
+"""Where to cut: packets make up groups of pictures (GOPs), GOPs are joined to segments. Pure.
 
-A piece begins with a key frame, for only there can a picture be shown without those before it. The bytes of each group
-are counted, never estimated from the mean: a quiet street and a busy one differ eightfold in one recording.
+A segment begins with a key frame: only from there can frames be decoded without earlier ones. The bytes of each GOP are
+counted, never estimated from the mean bitrate: a quiet street and a busy one differ eightfold in one recording.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from agent.errors import FootageRefused
 # What an MP4 adds: an entry in up to four tables for each packet, and the headers of a file.
 PACKET_OVERHEAD_BYTES = 24
 FILE_OVERHEAD_BYTES = 4096
-# Pieces are planned this much below the limits, since the overhead is not known to the byte.
+# Segments are planned for this part of the limits, since the overhead is not known to the byte.
 MARGIN = 0.985
-# Where the pictures of one group end so long before the next begins, the recorder lost some: that is no part of a clip.
+# Where a GOP ends this long before the next one begins, the recorder lost frames: the gap belongs to no clip.
 GAP_SECONDS = 1.0
 
 
@@ -37,9 +37,9 @@ class Packet:
     """One packet of the video or of the audio, as it comes in the file.
 
     Args:
-        seconds: when it is shown, or decoded where the container does not say; None if it says neither.
-        position: where its bytes stand in the file; None if that is not known.
-        is_good: False if there is no picture in it.
+        seconds: presentation time, else decoding time; None if the container has neither.
+        position: byte offset in the file; None if unknown.
+        is_intact: False if it holds zeros instead of a frame.
     """
 
     is_video: bool
@@ -53,13 +53,13 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the recording from one key frame to another: one group of pictures, or several in a row.
+    """A part of the recording from one key frame to another: one GOP, or several in a row.
 
     Args:
-        first_picture: the number of its first picture, counted from the first key frame of the recording.
-        start_seconds, end_seconds: since the first picture of the recording.
-        size_bytes: of its file, with what the container adds.
-        is_good: False for what is damaged and to be left out.
+        first_frame: the number of its first frame, counted from the first key frame of the recording.
+        start_seconds, end_seconds: since the first frame of the recording.
+        size_bytes: of its file, including the container's overhead.
+        is_intact: False if it is damaged and to be left out.
     """
 
     first_frame: int
@@ -73,7 +73,7 @@ class Segment:
         return self.end_seconds - self.start_seconds
 
     def joined(self, later: Segment) -> Segment:
-        """This piece with the one that follows it."""
+        """This segment with the one that follows it."""
         return replace(
             self,
             end_seconds=later.end_seconds,
@@ -82,77 +82,77 @@ class Segment:
 
 
 class GopTooLarge(FootageRefused):
-    """One group of pictures is over a limit by itself: only re-encoding can help."""
+    """A single GOP exceeds a limit: only re-encoding can help."""
 
 
 def gops(packets: Iterable[Packet]) -> Iterator[Segment]:
-    """The groups of pictures, each as the smallest piece that could be cut.
+    """The GOPs, each as the smallest segment that could be cut.
 
-    What comes before the first key frame cannot be shown and is left out, as ffmpeg does.
+    What comes before the first key frame cannot be decoded and is left out, as ffmpeg does.
     """
     origin: float | None = None
-    group: _Group | None = None
-    picture = -1
+    gop: _Gop | None = None
+    frame = -1
     for packet in packets:
         if packet.is_video:
             if origin is None:
                 origin = packet.seconds
-            begins = group.end_seconds if group else 0.0
+            begins = gop.end_seconds if gop else 0.0
             if packet.seconds is not None and origin is not None:
                 begins = packet.seconds - origin
             if packet.is_key:
-                if group is not None:
-                    yield group.piece(begins)
-                group = _Group(picture + 1, begins)
-            if group is not None:
-                picture += 1
-                group.end_seconds = max(group.end_seconds, begins + packet.duration_seconds)
-                group.is_intact &= packet.is_intact
-        if group is not None:
-            group.size_bytes += packet.size_bytes + PACKET_OVERHEAD_BYTES
-    if group is not None:
-        yield group.piece(None)
+                if gop is not None:
+                    yield gop.segment(begins)
+                gop = _Gop(frame + 1, begins)
+            if gop is not None:
+                frame += 1
+                gop.end_seconds = max(gop.end_seconds, begins + packet.duration_seconds)
+                gop.is_intact &= packet.is_intact
+        if gop is not None:
+            gop.size_bytes += packet.size_bytes + PACKET_OVERHEAD_BYTES
+    if gop is not None:
+        yield gop.segment(None)
 
 
 def plan_segments(found: Iterable[Segment], limits: SizeLimits, margin: float = MARGIN) -> tuple[Segment, ...]:
-    """The fewest pieces that stay within the limits.
+    """The fewest segments that stay within the limits.
 
     Args:
-        found: the groups of pictures in their order.
-        margin: what part of the limits is aimed at.
+        found: the GOPs in their order.
+        margin: the part of the limits that is aimed at.
 
     Raises:
-        GroupTooLarge: one of them is over a limit.
+        GopTooLarge: one of them exceeds a limit.
     """
-    pieces: list[Segment] = []
-    for group in found:
-        if group.is_intact:
-            _check(group, limits)
-        last = pieces[-1] if pieces else None
-        if last is not None and last.is_intact == group.is_intact and _fits(last.joined(group), limits, margin):
-            pieces[-1] = last.joined(group)
+    segments: list[Segment] = []
+    for gop in found:
+        if gop.is_intact:
+            _check(gop, limits)
+        last = segments[-1] if segments else None
+        if last is not None and last.is_intact == gop.is_intact and _fits(last.joined(gop), limits, margin):
+            segments[-1] = last.joined(gop)
         else:
-            pieces.append(group)
-    return tuple(pieces)
+            segments.append(gop)
+    return tuple(segments)
 
 
-def segment_times(pieces: Sequence[Segment]) -> list[tuple[int, int]]:
-    """Start and end of each piece in the API's whole seconds, since the start of the recording.
+def segment_times(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Start and end of each segment in the API's whole seconds, since the start of the recording.
 
-    A moment that two pieces share is rounded to the same second for both, so that they neither overlap nor leave a
-    gap; each lasts at least one second.
+    The instant at which two segments meet is rounded alike for both, so that they neither overlap nor leave a gap. Each
+    lasts at least one second.
     """
     times: list[tuple[int, int]] = []
     earliest = 0
-    for piece in pieces:
-        start = max(earliest, round_seconds(piece.start_seconds))
-        earliest = max(start + 1, round_seconds(piece.end_seconds))
+    for segment in segments:
+        start = max(earliest, round_seconds(segment.start_seconds))
+        earliest = max(start + 1, round_seconds(segment.end_seconds))
         times.append((start, earliest))
     return times
 
 
-class _Group:
-    """A group of pictures while its packets come in."""
+class _Gop:
+    """A GOP while its packets are read."""
 
     __slots__ = ("end_seconds", "first_frame", "is_intact", "size_bytes", "start_seconds")
 
@@ -162,33 +162,33 @@ class _Group:
         self.size_bytes = FILE_OVERHEAD_BYTES
         self.is_intact = True
 
-    def piece(self, next_begins: float | None) -> Segment:
-        """All of it, when the next group is known: it lasts until that one begins, unless something is missing."""
+    def segment(self, next_begins: float | None) -> Segment:
+        """The finished GOP. It lasts until the next one begins, unless frames are missing in between."""
         ends = self.end_seconds
         if next_begins is not None and self.start_seconds < next_begins < ends + GAP_SECONDS:
             ends = next_begins
         return Segment(self.first_frame, self.start_seconds, ends, self.size_bytes, self.is_intact)
 
 
-def _fits(piece: Segment, limits: SizeLimits, margin: float) -> bool:
-    if not piece.is_intact:
+def _fits(segment: Segment, limits: SizeLimits, margin: float) -> bool:
+    if not segment.is_intact:
         return True
-    return piece.size_bytes <= limits.max_bytes * margin and 0 <= piece.seconds <= limits.max_seconds * margin
+    return segment.size_bytes <= limits.max_bytes * margin and 0 <= segment.seconds <= limits.max_seconds * margin
 
 
-def _check(group: Segment, limits: SizeLimits) -> None:
-    at = f"at second {group.start_seconds:,.0f}"
+def _check(gop: Segment, limits: SizeLimits) -> None:
+    at = f"at second {gop.start_seconds:,.0f}"
     remedy = (
         "it cannot be cut without re-encoding. Set a lower bitrate or more key frames in the camera, or allow "
         "conform.reencode"
     )
-    if group.size_bytes > limits.max_bytes:
+    if gop.size_bytes > limits.max_bytes:
         raise GopTooLarge(
-            f"a single group of pictures ({at}) has {group.size_bytes:,} bytes and the limit is {limits.max_bytes:,} "
+            f"a single group of pictures ({at}) has {gop.size_bytes:,} bytes and the limit is {limits.max_bytes:,} "
             f"(limits.max_bytes): {remedy}"
         )
     # The seconds that the API will see, as for whole files.
-    seconds = round_seconds(group.end_seconds) - round_seconds(group.start_seconds)
+    seconds = round_seconds(gop.end_seconds) - round_seconds(gop.start_seconds)
     if seconds > limits.max_seconds:
         raise GopTooLarge(
             f"a single group of pictures ({at}) lasts {seconds:,} s and the limit is {limits.max_seconds:,} s "
@@ -197,5 +197,5 @@ def _check(group: Segment, limits: SizeLimits) -> None:
 
 
 def round_seconds(seconds: float) -> int:
-    """Half a second rounds up, always: `round` takes 2.5 to 2 and 3.5 to 4."""
+    """Whole seconds, rounded half up. (`round` makes 2 of 2.5, and 4 of 3.5.)"""
     return math.floor(seconds + 0.5)

@@ -16,32 +16,30 @@ from agent.media.segments import Segment, SizeLimits, gops
 
 log = structlog.get_logger()
 
-# Audio that every player takes in an MP4. Others, such as the PCM and ADPCM of cameras, would not even go in.
+# Audio that every player supports in an MP4. Others, such as the PCM and ADPCM of cameras, cannot be muxed at all.
 MP4_AUDIO = frozenset(("aac", "mp3", "ac3", "eac3"))
-# ffmpeg's messages take one argument of the command line, which holds 128 KiB: so many numbers always fit.
-MOST_PIECES = 10_000
-# How far the length of a piece may be from the plan: the audio at both ends, and pictures that say no duration.
+# The list of first frames is one argument of the command line, which may have 128 KiB: this many numbers always fit.
+MAX_SEGMENTS = 10_000
+# How far the length of a segment may differ from the plan: by audio at both ends, and by frames without a duration.
 TOLERANCE_SECONDS = 1.0
 _QUIET = ("-y", "-hide_banner", "-v", "error", "-nostdin", "-nostats", "-progress", "pipe:1")
-# Re-encoding: a key frame each second gives pieces of any length; the bitrate keeps a second far below any limit.
+# Re-encoding: a key frame each second allows segments of any length; the bitrate keeps a second far below any limit.
 _KEY_FRAME_SECONDS = 1
 _MAX_BITS_PER_SECOND = 8_000_000
-
-
-# Containers in which each picture begins with its length, so that zeros can be told from a picture.
+# Containers in which each frame begins with its length, which is never 0: zeros can be told from a frame.
 _LENGTH_PREFIXED = frozenset(("MP4", "MOV"))
 
 
 class SegmentTooLarge(Exception):
-    """A piece came out larger than was planned: plan with a smaller aim."""
+    """A segment came out larger than planned: plan again with a smaller aim."""
 
 
 def read_gops(input_file: InputFile, probed: ProbeResult, cancel: CancelToken) -> Iterator[Segment]:
-    """Reads every packet and yields the groups of pictures; those of an MP4 or MOV that hold zeros are not intact.
+    """The groups of pictures (GOPs), by reading every packet. Those of an MP4 or MOV that hold zeros are not intact.
 
     Raises:
         FootageRefused: ffprobe cannot read it.
-        Cancelled: `cancel` says stop.
+        Cancelled: the daemon is to stop.
     """
     found = packets(input_file, probed, cancel)
     return gops(damage.flag_zeroed(found, input_file.fd) if input_file.container in _LENGTH_PREFIXED else found)
@@ -50,48 +48,49 @@ def read_gops(input_file: InputFile, probed: ProbeResult, cancel: CancelToken) -
 def cut(
     input_file: InputFile,
     probed: ProbeResult,
-    pieces: Sequence[Segment],
+    segments: Sequence[Segment],
     folder: Path,
     *,
     keep_audio: bool,
     limits: SizeLimits,
     cancel: CancelToken,
 ) -> list[Path]:
-    """Writes each piece as an MP4 of its own, with the index first.
+    """Writes each segment into an MP4 of its own, with the index first.
 
     Args:
-        pieces: all of the recording without a gap, those to be left out too.
+        segments: all of the recording without a gap, including those that will be left out.
+        folder: an empty folder for the files.
         keep_audio: encode audio that an MP4 cannot hold, instead of leaving it out.
-        folder: an empty folder for them.
+        limits: what a file may have at most.
 
     Returns:
-        The files, one for each piece.
+        The files, one for each segment.
 
     Raises:
-        PieceTooLarge: see there.
-        FootageRefused: ffmpeg could not do it, or did something else.
+        SegmentTooLarge: a file exceeds the limits.
+        FootageRefused: ffmpeg failed, or its output is not what was planned.
         SpoolFull: the disk became full.
-        Cancelled: `cancel` says stop.
+        Cancelled: the daemon is to stop.
     """
-    if len(pieces) > MOST_PIECES:
-        raise FootageRefused(f"it would be cut into {len(pieces):,} pieces: the file, or limits, cannot be right")
+    if len(segments) > MAX_SEGMENTS:
+        raise FootageRefused(f"it would be cut into {len(segments):,} pieces: the file, or limits, cannot be right")
     command = ["ffmpeg", *_QUIET, *input_file.input, *_streams(probed, keep_audio=keep_audio)]
-    if len(pieces) == 1:
+    if len(segments) == 1:
         command += ["-movflags", "+faststart", "-f", "mp4", "piece00000.mp4"]
     else:
-        first_pictures = ",".join(str(piece.first_frame) for piece in pieces[1:])
+        first_frames = ",".join(str(segment.first_frame) for segment in segments[1:])
         command += ["-f", "segment", "-segment_format", "mp4", "-segment_format_options", "movflags=+faststart"]
-        command += ["-segment_frames", first_pictures, "-reset_timestamps", "1", "piece%05d.mp4"]
+        command += ["-segment_frames", first_frames, "-reset_timestamps", "1", "piece%05d.mp4"]
     _run(command, input_file, folder, cancel)
-    files = [folder / f"piece{number:05}.mp4" for number in range(len(pieces))]
-    for piece, file in zip(pieces, files, strict=True):
-        if piece.is_intact:
-            _check(piece, file, limits)
+    files = [folder / f"piece{number:05}.mp4" for number in range(len(segments))]
+    for segment, file in zip(segments, files, strict=True):
+        if segment.is_intact:
+            _check(segment, file, limits)
     return files
 
 
 def reencode(input_file: InputFile, probed: ProbeResult, target: Path, cancel: CancelToken) -> None:
-    """Writes the whole recording anew, as H.264 with a key frame each second.
+    """Re-encodes the whole recording as H.264 with a key frame each second.
 
     Raises: as `cut`.
     """
@@ -105,15 +104,15 @@ def reencode(input_file: InputFile, probed: ProbeResult, target: Path, cancel: C
 
 
 def _streams(probed: ProbeResult, *, keep_audio: bool) -> list[str]:
-    """The words that say what is taken: the video as it is, the audio if it can be; no data, no subtitles, no dates.
+    """The options that select streams: the video as it is, audio if possible; no data, subtitles, metadata, chapters.
 
-    The original's date would be that of every piece: the API is told the true one.
+    The date of the original would be wrong for every segment but the first; the API is told the right one.
     """
-    words = ["-map", f"0:{probed.video.index}", "-c:v", "copy"]
+    options = ["-map", f"0:{probed.video.index}", "-c:v", "copy"]
     kept = [stream for stream in probed.audio if stream.codec in MP4_AUDIO or keep_audio]
     for number, stream in enumerate(kept):
-        words += ["-map", f"0:{stream.index}", *_audio_codec(number, stream)]
-    return [*words, "-dn", "-sn", "-map_metadata", "-1", "-map_chapters", "-1"]
+        options += ["-map", f"0:{stream.index}", *_audio_codec(number, stream)]
+    return [*options, "-dn", "-sn", "-map_metadata", "-1", "-map_chapters", "-1"]
 
 
 def _audio_codec(number: int, stream: Stream) -> tuple[str, str]:
@@ -132,7 +131,7 @@ def _run(command: Sequence[str], input_file: InputFile, folder: Path, cancel: Ca
         log.debug("ffmpeg_complained", last=last_line(tool.stderr_tail), bytes=tool.stderr_bytes)
 
 
-def _check(piece: Segment, file: Path, limits: SizeLimits) -> None:
+def _check(segment: Segment, file: Path, limits: SizeLimits) -> None:
     try:
         size_bytes = file.stat().st_size
         with file.open("rb") as reading:
@@ -141,7 +140,7 @@ def _check(piece: Segment, file: Path, limits: SizeLimits) -> None:
         raise FootageRefused(f"ffmpeg wrote a piece of it that cannot be read: {exc}") from exc
     if size_bytes > limits.max_bytes or seconds > limits.max_seconds + TOLERANCE_SECONDS:
         raise SegmentTooLarge(f"{size_bytes:,} bytes, {seconds:.1f} s")
-    if abs(seconds - piece.seconds) > max(TOLERANCE_SECONDS, 0.05 * piece.seconds):
+    if abs(seconds - segment.seconds) > max(TOLERANCE_SECONDS, 0.05 * segment.seconds):
         raise FootageRefused(
-            f"a piece of it lasts {seconds:.1f} s where {piece.seconds:.1f} s were read: the file is damaged"
+            f"a piece of it lasts {seconds:.1f} s where {segment.seconds:.1f} s were read: the file is damaged"
         )

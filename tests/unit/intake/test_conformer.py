@@ -90,7 +90,7 @@ def check(pieces: Pieces, limits: Limits) -> None:
         with file.open("rb") as reading:
             movie = mp4.read(reading)
         assert movie.video is not None
-        assert movie.video.is_h264
+        assert movie.video.codec == "avc1"
         assert movie.duration_seconds <= limits.max_seconds
         assert abs(movie.duration_seconds - clip.key.duration_seconds) < 1.1
         assert movie.created is None

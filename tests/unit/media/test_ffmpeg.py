@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Cancelled, FootageRefused
-from agent.media.ffmpeg import COMPLAINT_BYTES, CancelToken, ToolFailed, ToolProcess, is_installed, last_line
+from agent.media.ffmpeg import STDERR_TAIL_BYTES, CancelToken, ToolFailed, ToolProcess, is_installed, last_line
 from tests.support.daemon import await_until
 
 FOREVER = "echo $$; exec sleep 1000"
@@ -42,7 +42,7 @@ def test_endless_complaints_are_read_but_not_kept() -> None:
     with shell("yes | head -c 3000000 >&2") as child:
         child.finish()
     assert child.stderr_bytes == 3_000_000
-    assert len(child.stderr_tail) == COMPLAINT_BYTES
+    assert len(child.stderr_tail) == STDERR_TAIL_BYTES
 
 
 def test_an_error_is_told_in_its_own_words() -> None:

@@ -102,14 +102,12 @@ def read(content: bytes) -> mp4.Movie:
     return mp4.read(io.BytesIO(content))
 
 
-def test_a_recording_tells_its_duration_codec_and_picture_size() -> None:
+def test_a_recording_tells_its_duration_and_codec() -> None:
     found = read(recording(61.5))
     assert found.duration_seconds == 61.5
     assert found.brand == "isom"
-    assert not found.fragmented
     assert found.video is not None
-    assert found.video.is_h264
-    assert (found.video.codec, found.video.width, found.video.height) == ("avc1", 192, 108)
+    assert found.video.codec == "avc1"
 
 
 @pytest.mark.parametrize("content", [FTYP + movie() + MDAT, FTYP + MDAT + movie()], ids=["index first", "index last"])
@@ -143,7 +141,7 @@ def test_headers_of_version_1_hold_long_durations_and_dates() -> None:
     assert found.duration_seconds == 2**33 / 10
     assert found.created == datetime(2026, 7, 27, 12, 26, 40, tzinfo=timezone.utc)
     assert found.video is not None
-    assert (found.video.id, found.video.width, found.video.height) == (7, 640, 360)
+    assert found.video.id == 7
 
 
 @pytest.mark.parametrize(
@@ -201,9 +199,7 @@ def test_data_of_the_camera_after_a_whole_recording_is_tolerated(trailer: bytes)
 class TestFragments:
     def test_an_announced_duration_is_taken(self) -> None:
         mehd = box("mehd", struct.pack(">II", 0, 12_500))
-        found = read(fragmented(mehd) + fragment(count=30))
-        assert found.fragmented
-        assert found.duration_seconds == 12.5
+        assert read(fragmented(mehd) + fragment(count=30)).duration_seconds == 12.5
 
     def test_a_long_announced_duration_is_taken(self) -> None:
         assert read(fragmented(box("mehd", struct.pack(">IQ", 1 << 24, 2**33))) + MDAT).duration_seconds == 2**33 / 1000
@@ -423,4 +419,4 @@ def test_files_of_a_real_muxer_have_their_real_duration(options: str, tmp_path: 
         found = mp4.read(file)
     assert found.duration_seconds == pytest.approx(7.3, abs=0.05)
     assert found.video is not None
-    assert found.video.is_h264
+    assert found.video.codec == "avc1"
