@@ -18,7 +18,7 @@ from agent.model import State
 from agent.spool import STORED_STATES
 from agent.spool.rebuild import set_aside
 
-HELP = "show what the daemon is doing and the number of clips in each state"
+HELP = "show the daemon's activity and the clips by state"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
