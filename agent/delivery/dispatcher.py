@@ -39,15 +39,6 @@ log = structlog.get_logger()
 
 IDLE_SECONDS = 15.0
 DISK_FULL_SECONDS = 10.0
-CLIP_EVENTS = {
-    State.WAITING: "clip_waiting",
-    State.ACCEPTED: "clip_accepted",
-    State.DELIVERED: "clip_delivered",
-    State.REFUSED: "clip_refused",
-    State.HELD: "clip_held",
-    State.LOST: "clip_lost",
-}
-CLIP_WARNINGS = ("clip_refused", "clip_held", "clip_lost", "clip_deferred")
 
 
 class Dispatcher:
@@ -367,10 +358,19 @@ class Dispatcher:
 
 
 def _log_clip(record: Record) -> None:
-    event = CLIP_EVENTS[record.state]
-    if record.state is State.WAITING and record.reason:
-        event = "clip_deferred"
-    if event in CLIP_WARNINGS:
-        log.warning(event, clip=record.id, footage=record.footage.path.name, reason=record.reason)
+    # One line for each event, so that a search for its name finds it; tests/unit/test_log_events.py requires that.
+    clip, footage, reason = record.id, str(record.footage.path), record.reason
+    if record.state is State.REFUSED:
+        log.warning("clip_refused", clip=clip, footage=footage, reason=reason)
+    elif record.state is State.HELD:
+        log.warning("clip_held", clip=clip, footage=footage, reason=reason)
+    elif record.state is State.LOST:
+        log.warning("clip_lost", clip=clip, footage=footage, reason=reason)
+    elif record.state is State.ACCEPTED:
+        log.info("clip_accepted", clip=clip, footage=footage, reason=reason)
+    elif record.state is State.DELIVERED:
+        log.info("clip_delivered", clip=clip, footage=footage, reason=reason)
+    elif reason:
+        log.warning("clip_deferred", clip=clip, footage=footage, reason=reason)
     else:
-        log.info(event, clip=record.id, footage=record.footage.path.name)
+        log.info("clip_waiting", clip=clip, footage=footage, reason=reason)
