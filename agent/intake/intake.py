@@ -235,65 +235,69 @@ class Intake:
         if self._spool.state_of(footage) is not None:
             self._drop(tracked)
             return
+        conformed = tracked.conformed
         try:
-            if tracked.conformed is not None:
-                self._add_conformed(tracked, tracked.conformed)
-            else:
+            if conformed is None:
                 self._inspect(tracked)
-        except (FootageGone, FootageRefused, SpoolFull) as exc:
+            elif conformed.trouble is not None:
+                self._record_outcome(tracked, conformed.trouble)
+            else:
+                self._add_to_batch(tracked.ready(), conformed.pieces)
+        except (FootageGone, FootageRefused) as exc:
             self._record_outcome(tracked, exc)
 
     def _inspect(self, tracked: Tracked) -> None:
-        """Opens a settled file, the only time, and decides what becomes of it.
+        """Opens a settled file, for the only time, and decides what becomes of it.
 
         Raises:
             FootageGone: it vanished or changed.
             FootageRefused: it cannot be delivered.
         """
-        now = self._monotonic()
+        footage, now = tracked.footage, self._monotonic()
         with ExitStack() as files:
-            opened = files.enter_context(open_footage(tracked.footage.path))
-            if opened.footage != tracked.footage:
+            opened = files.enter_context(open_footage(footage.path))
+            if opened.footage != footage:
                 raise FootageGone("it changed after it had settled")
             recording = None
             if not opened.is_being_written():
                 reader = self._readers[tracked.folder]
                 recording = reader.read(opened, is_abandoned=tracked.is_abandoned(now))
             if recording is None:
-                self._tracked[tracked.footage] = tracked.postpone(now)
+                self._tracked[footage] = tracked.postpone(now)
                 return
             chosen = plan(recording, self._plan_settings)
             if isinstance(chosen, Reject):
                 raise chosen.error
             if isinstance(chosen, AsIs):
                 if chosen.doubt:
-                    log.warning("footage_doubtful", footage=str(tracked.footage.path), reason=chosen.doubt)
+                    log.warning("footage_doubtful", footage=str(footage.path), reason=chosen.doubt)
                 self._add_to_batch(tracked.ready(), [(chosen.clip, opened)])
                 # From here on, the batch closes it.
                 files.pop_all()
-                return
-            # What will be refused for its time need not be cut first.
-            key = ClipKey(recording.registration, recording.camera, recording.start, recording.end)
-            resolve_against_clock([Clip(recording.footage, key)], self._clock.segments)
-            self.conformer.submit(ConformJob.of(recording, chosen, opened))
-            self._tracked[tracked.footage] = tracked.conforming()
-
-    def _add_conformed(self, tracked: Tracked, conformed: ConformResult) -> None:
-        """Raises FootageGone, FootageRefused, SpoolFull: the conformer could make no clips."""
-        if conformed.trouble is not None:
-            raise conformed.trouble
-        self._add_to_batch(tracked.ready(), conformed.pieces)
+            else:
+                # Checked again when it is cut. What is refused for its times need not be cut first.
+                key = ClipKey(recording.registration, recording.camera, recording.start, recording.end)
+                self._check_times([Clip(footage, key)])
+                self.conformer.submit(ConformJob.of(recording, chosen, opened))
+                self._tracked[footage] = tracked.conforming()
 
     def _add_to_batch(self, tracked: Tracked, pieces: Sequence[tuple[Clip, OpenFootage | Path]]) -> None:
-        """Checks the times of a file's clips against this device's clock, and adds them to the batch.
+        """Raises FootageRefused: the times of the clips cannot be right."""
+        clips = self._check_times([clip for clip, _ in pieces])
+        sources = [source for _, source in pieces]
+        self._batch.add(Item(tracked, list(zip(clips, sources, strict=True))), self._monotonic())
+        self._tracked[tracked.footage] = tracked
+
+    def _check_times(self, clips: Sequence[Clip]) -> Sequence[Clip]:
+        """Checks the times of a file's clips against this device's clock, as it is known in this step of the loop.
+
+        Returns:
+            The clips: as they are, with corrected times, or to be held until the clock is trusted.
 
         Raises:
             FootageRefused: the times cannot be right.
         """
-        clips = resolve_against_clock([clip for clip, _ in pieces], self._clock.segments)
-        sources = [source for _, source in pieces]
-        self._batch.add(Item(tracked, list(zip(clips, sources, strict=True))), self._monotonic())
-        self._tracked[tracked.footage] = tracked
+        return resolve_against_clock(clips, self._clock.segments)
 
     def _spool_batch(self, alive: Callable[[], None]) -> None:
         with self._batch.drain() as items:

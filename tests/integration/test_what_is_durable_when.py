@@ -75,6 +75,7 @@ def test_a_linked_clip_and_its_names_are_durable_before_its_row_and_its_row_befo
     linked = calls.next("linkat", f"footage/{NAME}", "/spool/clips/")
     # Through the descriptor that it was inspected with: the same file.
     data = calls.next("fsync", f"footage/{NAME}>", after=linked)
+    assert calls.count("openat", f'/footage/{NAME}"') == 1
     name = calls.next("fsync", "/spool/clips>", after=linked)
     assert_row_follows(calls, linked, max(data, name))
     assert_released_only_when_delivered(calls)
