@@ -23,8 +23,8 @@ from agent.intake.identify.presets import (
 )
 from agent.intake.identify.recording_time import parse_iso
 
-# A regular expression cannot be stopped once it runs. On names of this length one that is merely cubic stays quick; one
-# that is exponential is slow on twenty characters already: `agent.config.patterns` refuses those that it finds.
+# A regular expression cannot be interrupted. On names of this length a cubic one is still fast; an exponential one is
+# slow on twenty characters already: `agent.config.patterns` refuses those that it detects.
 MAX_CHARACTERS = 255
 
 _CAMERA_FOLDER = re.compile(r"(?:channel|camera|cam|ch)[-_ ]?(\d{1,3})", re.IGNORECASE | re.ASCII)
@@ -37,15 +37,15 @@ class Naming:
     """What a name says; None where it says nothing.
 
     Args:
-        preset: the one that read it; None if none did, or several did and disagree.
+        preset: the one that matched; None if none did, or several did and disagree.
         registration: as written.
         camera: the channel's number, 0 to 255.
-        usual_camera: the channel of this family's recordings that name none, for when nothing else tells.
+        default_camera: the channel of this family's recordings whose names have none, if nothing else tells it.
         start: naive, by the camera's clock, or aware.
-        event: what the recording is marked as.
+        event: the tag of the recording.
         sources: value to where it was, or would have been, read: {"camera": "folder name", …}.
-        faults: value to what is wrong with it, as a sentence: such a value is None, and nothing should be guessed
-            in its place.
+        faults: value to what is wrong with it, as a sentence. Such a value is None, and must not be taken from the next
+            source.
     """
 
     preset: Preset | None = None
@@ -59,11 +59,11 @@ class Naming:
 
 
 def read_name(relative: str, folder: FootageFolder) -> Naming:
-    """Read a name by the folder's pattern or presets, and what it does not say from the folders' names.
+    """Parses a name by the folder's pattern or presets; what it does not say is taken from the names of the folders.
 
     Args:
         relative: the file's path below the watched folder, `/` between its parts; undecodable bytes as surrogates.
-        folder: says how files are named in it.
+        folder: how files are named in it.
     """
     if len(relative) > MAX_CHARACTERS:
         return Naming(faults={"start": f"the path is longer than {MAX_CHARACTERS} characters and was not read"})
@@ -74,20 +74,20 @@ def read_name(relative: str, folder: FootageFolder) -> Naming:
 
 
 def proxies_in(folder: FootageFolder) -> re.Pattern[str] | None:
-    """Whole names of smaller copies of a recording, and of what belongs to one, in this folder's presets."""
+    """The names of proxy files (smaller copies of recordings, and what belongs to them) in this folder's presets."""
     if folder.pattern is not None:
         return None
     return ANY_PROXIES if folder.preset == AUTO else PRESETS[folder.preset].proxies
 
 
 def is_proxy(name: str, folder: FootageFolder) -> bool:
-    """Whether a file of this name is a smaller copy of a recording, or belongs to one."""
+    """Whether a file of this name is a proxy: a smaller copy of a recording, or a file that belongs to one."""
     proxies = proxies_in(folder)
     return proxies is not None and proxies.fullmatch(name) is not None
 
 
 def unsupported_reason(relative: str) -> str | None:
-    """Why a file of this name can never be used, whatever it holds, and what to change; None if nothing is known."""
+    """Why a file of this name can never be used, whatever it holds, and what to change; None if it may be used."""
     return next((preset.refused for preset in UNSUPPORTED if preset.pattern.search(relative)), None)
 
 
@@ -98,7 +98,7 @@ def _matches(relative: str, folder: FootageFolder) -> Iterator[tuple[Preset, re.
 
 
 def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, folder: FootageFolder) -> Naming:
-    groups = _caught(match)
+    groups = _captured(match)
     own = preset.cameras if preset else {}
     chosen = {word.casefold(): number for word, number in folder.cameras.items()}
     words = {**own, **chosen}
@@ -112,14 +112,14 @@ def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, fol
         faults["start"] = printable(f"the name {relative} says an impossible time ({said}): {error}")
     word = groups.get("camera") or groups.get("camera2")
     if word is None:
-        # A letter alone is the family's word in its file names, but as a folder's name it may be anybody's.
+        # A single letter is the family's word in its file names; as a folder's name it may mean anything.
         full_words = {word: number for word, number in own.items() if len(word) > 1}
         camera = _camera_of_folders(relative, folder, {**full_words, **chosen})
     else:
         camera = _camera(word, words)
         if camera is None:
             faults["camera"] = _unknown_camera(word, folder)
-    event, marked_by = _event_tag(groups, preset, relative)
+    event, tagged_by = _event_tag(groups, preset, relative)
     by_name = f"file name ({preset.name if preset else 'no preset'})"
     return Naming(
         preset=preset,
@@ -132,20 +132,20 @@ def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, fol
             "registration": by_name,
             "camera": by_name if word else "folder name",
             "start": by_name,
-            "event": marked_by or by_name,
+            "event": tagged_by or by_name,
         },
         faults=faults,
     )
 
 
-def _caught(match: re.Match[str] | None) -> Mapping[str, str]:
-    """What the groups caught; those that caught nothing, or blanks, are left out."""
+def _captured(match: re.Match[str] | None) -> Mapping[str, str]:
+    """The captured groups, without those that are empty or blank."""
     caught = {group: (text or "").strip() for group, text in match.groupdict().items()} if match else {}
     return {group: text for group, text in caught.items() if text}
 
 
 def _merge_matches(readings: Sequence[Naming]) -> Naming:
-    """What several presets make of one name: where they differ nothing is guessed."""
+    """The reading of a name that several presets match. Values on which they differ become faults, not guesses."""
     names = [reading.preset.name for reading in readings if reading.preset]
     differing = [value for value in _VALUES if len({_comparison_key(reading, value) for reading in readings}) > 1]
     fault = (
@@ -159,7 +159,7 @@ def _merge_matches(readings: Sequence[Naming]) -> Naming:
 
 
 def _comparison_key(reading: Naming, value: str) -> tuple[object, ...]:
-    """What a reading makes of a value, in a form to be compared."""
+    """A value of a reading in comparable form; for a start without a time, how it would be found."""
     if value == "start" and reading.start is None and reading.preset:
         return reading.preset.clock, reading.preset.created, value in reading.faults
     return getattr(reading, value), value in reading.faults
@@ -174,7 +174,7 @@ def _presets(folder: FootageFolder) -> Iterable[Preset]:
 
 
 def _start(groups: Mapping[str, str], preset: Preset | None) -> datetime | None:
-    """Raises ValueError or OverflowError: no calendar has such a time."""
+    """Raises ValueError or OverflowError: it is not a valid date."""
     start: datetime | None = None
     if "start" in groups:
         start = parse_iso(groups["start"])
@@ -188,16 +188,16 @@ def _start(groups: Mapping[str, str], preset: Preset | None) -> datetime | None:
 
 
 def _event_tag(groups: Mapping[str, str], preset: Preset | None, relative: str) -> tuple[EventTag | None, str | None]:
-    """What the recording is marked as, with the folder that says so if it is one; what is urgent goes before."""
+    """The tag of the recording, with the folder that it comes from, if any. A tag of high priority wins."""
     by_name = _event_tag_for_name(groups, preset) if preset else None
     if by_name and by_name.high_priority:
         return by_name, None
     by_folder = [
-        (mark, f"folder {printable(name)}") for name in relative.split("/")[:-1] if (mark := tag_for_folder(name))
+        (tag, f"folder {printable(name)}") for name in relative.split("/")[:-1] if (tag := tag_for_folder(name))
     ]
-    urgent = [(mark, source) for mark, source in by_folder if mark.high_priority]
-    if urgent:
-        return urgent[-1]
+    preferred = [(tag, source) for tag, source in by_folder if tag.high_priority]
+    if preferred:
+        return preferred[-1]
     return (by_name, None) if by_name or not by_folder else by_folder[-1]
 
 
@@ -220,7 +220,7 @@ def _camera(word: str, words: Mapping[str, int]) -> int | None:
 
 
 def _camera_of_folders(relative: str, folder: FootageFolder, words: Mapping[str, int]) -> int | None:
-    """The channel that the nearest folder is named after, up to the watched folder itself."""
+    """The channel by the name of the nearest folder, up to the watched folder itself."""
     for name in reversed((folder.path.name, *relative.split("/")[:-1])):
         if name and name.casefold() in words:
             return words[name.casefold()]

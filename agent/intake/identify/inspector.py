@@ -76,7 +76,7 @@ class Inspector:
             check_recording_time(began, began + timedelta(seconds=media.duration_seconds), now)
         registration = self._registration(sidecar, naming)
         camera = self._camera(sidecar, naming)
-        event = _first(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))
+        event = _first_of(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))
         for note in filter(None, (doubt, sidecar.note)):
             log.info("footage_note", footage=str(path), note=note)
         sources = {
@@ -102,7 +102,7 @@ class Inspector:
         self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media, now: datetime | None
     ) -> _Found[Instant]:
         zone = self._folder.timezone
-        found = _first(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))
+        found = _first_of(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))
         if found is not None:
             probable = None
             if is_ambiguous(found.value, zone) and not has_local_timestamps(footage.path):
@@ -118,7 +118,7 @@ class Inspector:
         )
 
     def _registration(self, sidecar: Sidecar, naming: Naming) -> _Found[str]:
-        found = _first(
+        found = _first_of(
             _Found(sidecar.registration, _SIDECAR),
             _named(naming, "registration", naming.registration),
             _Found(self._folder.registration, "footage.registration"),
@@ -134,7 +134,7 @@ class Inspector:
         return _Found(_normal_registration(found), found.source)
 
     def _camera(self, sidecar: Sidecar, naming: Naming) -> _Found[int]:
-        found = _first(
+        found = _first_of(
             _Found(sidecar.camera, _SIDECAR),
             _named(naming, "camera", naming.camera),
             _Found(self._vehicle.camera, "vehicle.camera"),
@@ -152,7 +152,7 @@ class Inspector:
 
 @dataclass(frozen=True, slots=True)
 class _Found(Generic[_Value]):
-    """A value with its source; or a fault in that source, which forbids guessing the value from the next."""
+    """A value with its source; or a fault in that source, which forbids taking the value from the next."""
 
     value: _Value
     source: str
@@ -163,11 +163,11 @@ def _named(naming: Naming, key: str, value: _Value) -> _Found[_Value]:
     return _Found(value, naming.sources.get(key, ""), naming.faults.get(key))
 
 
-def _first(*candidates: _Found[_Value | None]) -> _Found[_Value] | None:
-    """The first that has a value.
+def _first_of(*candidates: _Found[_Value | None]) -> _Found[_Value] | None:
+    """The first candidate that has a value; None if none has.
 
     Raises:
-        FootageRefused: one with a fault came before it.
+        FootageRefused: a candidate with a fault comes before it.
     """
     for candidate in candidates:
         if candidate.fault:
@@ -178,10 +178,10 @@ def _first(*candidates: _Found[_Value | None]) -> _Found[_Value] | None:
 
 
 def settings_fingerprint(folder: FootageFolder, vehicle: Vehicle, limits: Limits, conform: Conform) -> str:
-    """16 hexadecimal digits that stay the same over restarts for as long as these settings decide alike.
+    """16 hexadecimal digits that change with any setting that decides what is refused; stable over restarts.
 
-    Refused footage is inspected again when they change: a technician mends the configuration, and what it refused
-    comes in. A new version of this program may decide differently too.
+    Refused footage is inspected again when they change, so that it is delivered once the configuration is corrected.
+    The version of this program is part of them, since another version may decide differently.
     """
     settings = {
         type(part).__name__: {entry.name: getattr(part, entry.name) for entry in fields(part)}

@@ -1,6 +1,6 @@
-"""How camera families name their files: data only, read by `agent.intake.identify.filename`.
+"""How camera families name their files: data, interpreted by `agent.intake.identify.filename`.
 
-A new family is one entry below: `make test` tries its examples, and docs/cameras.md must then have a row for it.
+A new family is one more entry of `_ALL`: `make test` checks its examples, and docs/cameras.md must have a row for it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class EventTag:
-    """What a recording is marked as.
+    """Why a recording is worth more than another: an event, a lock, parking.
 
     Args:
-        word: for people; it also becomes the API's comment where nothing else is one.
-        high_priority: it is delivered before recordings that are not.
+        word: for people; also the API's comment, if there is no other.
+        high_priority: such recordings are delivered before others.
     """
 
     word: str
@@ -33,8 +33,7 @@ PARKING = EventTag("parking", high_priority=False)
 MOTION = EventTag("motion", high_priority=False)
 TIMELAPSE = EventTag("time lapse", high_priority=False)
 
-# Folders that recorders keep such footage in, by their whole name. A recorder that locks a clip often does no more than
-# move it into one of these.
+# Whole names of the folders in which recorders keep such footage. Many recorders lock a clip by moving it into one.
 _FOLDERS = (
     (re.compile(r"ro|locked|lock|protected", re.IGNORECASE), LOCKED),
     (re.compile(r"(?:\d{3})?(?:events?|evt|emergency|emr|sos)(?:_rec)?|sentryclips", re.IGNORECASE), EVENT),
@@ -46,8 +45,8 @@ _FOLDERS = (
 
 
 def tag_for_folder(name: str) -> EventTag | None:
-    """What a folder of this name keeps; None if nothing special."""
-    return next((mark for pattern, mark in _FOLDERS if pattern.fullmatch(name)), None)
+    """The tag of the footage in a folder of this name; None if it has none."""
+    return next((tag for pattern, tag in _FOLDERS if pattern.fullmatch(name)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,8 @@ class Created:
     """What the date inside a family's files (mvhd.creation_time) means.
 
     Args:
-        clock: the standard says UTC; many cameras write their local time all the same.
-        moment: when the camera notes it: as the recording starts, or as it closes the file.
+        clock: the standard says UTC, but many cameras write their local time.
+        moment: when the camera takes the time: as the recording starts, or as it closes the file.
     """
 
     clock: Literal["local", "utc"]
@@ -72,18 +71,17 @@ class Preset:
         family: the cameras, for people.
         pattern: searched in the path relative to the watched folder, `/` between its parts. Its named groups are
             those of a user's `pattern`: registration, camera, start, Y or y, m, d, H, M, S, event; and camera2, event2
-            where the name may say it in another place.
-        examples: paths that this pattern reads, and no other preset's, to what is read from them: "camera 2,
-            2026-07-28 14:14:41, locked"; "?" stands for a camera that the configuration must name.
-        cameras: the family's words for its channels, in lower case, of names and folders; "" is the channel where
-            neither says one. The folder's own `cameras` goes before it.
-        clock: what the time in the name means: the camera's local time, UTC, or that there is none.
-        created: what the date in the file means, for names without a time, and to check the zone by; None if that is
-            not known.
-        event_tags: words of the group `event`, in lower case, to the tag of the recording; "" where it says nothing.
+            where the name may have them in another place.
+        examples: paths that match this pattern, and no other preset's, to what is read from them: "camera 2,
+            2026-07-28 14:14:41, locked"; "?" stands for a camera that the configuration must number.
+        cameras: the family's words for its channels, in lower case, in names and folders; "" is the channel where
+            neither has one. The folder's own `cameras` takes precedence.
+        clock: whether the time in the name is the camera's local time, UTC, or missing.
+        created: what the date in the file means, for names without a time, and to check the zone; None if unknown.
+        event_tags: words of the group `event`, in lower case, to the tag of the recording; "" where it is empty.
             None: any word marks an event.
-        proxies: whole names of smaller copies of a recording, and of what else lies beside it: passed over in silence.
-        refused: why such files can never be used, and what to change on the camera.
+        proxies: whole names of proxy files (smaller copies of a recording) and of what else lies beside it: ignored.
+        refused: why such files can never be used, and what to change on the camera; empty if they can.
     """
 
     name: str
@@ -443,6 +441,6 @@ _ALL = (
     ),
 )
 PRESETS: Mapping[str, Preset] = {preset.name: preset for preset in _ALL if not preset.refused}
-# All at once, for a scan asks this of each file.
+# One expression for all presets: a scan asks for each file.
 ANY_PROXIES = _proxies("|".join(f"(?:{preset.proxies.pattern})" for preset in PRESETS.values() if preset.proxies))
 UNSUPPORTED = tuple(preset for preset in _ALL if preset.refused)

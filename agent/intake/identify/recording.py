@@ -1,4 +1,4 @@
-"""What a file of footage is, whoever read it and wherever each value was found."""
+"""What is known of a file of footage, whatever the source of each value."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Recording:
         camera: the channel, 0 to 255.
         start: its first instant, aware UTC, whole seconds.
         preset: the name of the preset that read the file's name; empty if none did.
-        event: what it is marked as; None if nothing special.
+        event: its tag; None if it has none.
         comments: for the API.
         sources: value to where it came from, for `why`: {"start": "file name (plain)", …}.
     """

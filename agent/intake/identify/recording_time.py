@@ -1,4 +1,9 @@
-"""When a recording was made: reading a camera's time, taking it to UTC, and doubting it."""
+"""When a recording was made: parsing a camera's time, converting it to UTC, checking it against this device's clock.
+
+A time in the name wins over any date. The date inside a file means something else in every camera family (`Created`).
+The date of the file depends on the card: FAT stores local time in steps of two seconds without a zone, so that Linux
+may read it hours off.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +24,18 @@ from agent.spool.time_correction import correct_clip
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=timezone.utc)
 FUTURE_TOLERANCE = timedelta(minutes=5)
-CLOCK_LOOK_AGAIN_SECONDS = 3600.0
+RETRY_FUTURE_SECONDS = 3600.0
+
+# The calendar cannot handle every year that a damaged header may hold.
+LATEST_YEAR = 2099
+QUARTER = timedelta(minutes=15)
+# Between two time zones of the earth: UTC+14 and UTC-12.
+LARGEST_DIFFERENCE = timedelta(hours=26)
+CLOCK_TOLERANCE = timedelta(minutes=2)
+MOUNTS = Path("/proc/self/mountinfo")
+LOCAL_TIME_FILESYSTEMS = frozenset(("vfat", "msdos", "exfat"))
+# Stands for an earlier boot of this device, in which its clock recorded footage that is only noticed now.
+UNKNOWN_BOOT = "0" * 32
 
 _ISO_8601 = re.compile(
     r"(\d{4})(?P<date>-?)(\d\d)(?P=date)(\d\d)"
@@ -31,11 +47,11 @@ _ISO_8601 = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A moment, and what had to be decided to know it.
+    """A moment, and how an ambiguous time was resolved.
 
     Args:
         utc: aware UTC.
-        note: the decision in words, for the log; None if the camera's time left no doubt.
+        note: how it was resolved, for the log; None if the camera's time was unambiguous.
     """
 
     utc: datetime
@@ -43,12 +59,12 @@ class Instant:
 
 
 def parse_iso(text: str) -> datetime:
-    """A time in ISO 8601, whole or compact, with `-` or `.` also where a file name cannot hold `:`.
+    """A time in ISO 8601, extended or basic; `-` or `.` may stand for `:`, which file names cannot contain.
 
-    Fractions of a second are dropped, as the API knows none. Without a zone the result is naive.
+    Fractions of a second are dropped, since the API has none. Without a zone the result is naive.
 
     Raises:
-        ValueError: the text is not such a time, or no calendar has it.
+        ValueError: the text is not such a time, or not a valid date.
     """
     match = _ISO_8601.fullmatch(text.strip())
     if match is None:
@@ -60,16 +76,16 @@ def parse_iso(text: str) -> datetime:
 def to_utc(local: datetime, zone: ZoneInfo, probable: datetime | None = None) -> Instant:
     """The moment at which the camera's clock showed this time.
 
-    An hour that the clock change repeats is taken the first time round, unless `probable` is clearly nearer to the
-    second; a time that the clock change skips is moved forward by as much as the clock was.
+    Of an hour that a clock change repeats, the first is meant, unless `probable` is clearly nearer to the second. A
+    time that a clock change skips is moved forward by as much as the clock was.
 
     Args:
-        local: what the camera's clock showed; with a zone of its own, `zone` is not needed.
+        local: naive, as the camera's clock showed it; or aware, and `zone` is ignored.
         zone: the zone of the camera's clock.
-        probable: aware; when the file's own dates say that the recording began.
+        probable: aware; the start of the recording by the file's own date.
 
     Raises:
-        FootageRefused: no clock shows such a year.
+        FootageRefused: the year is out of range.
     """
     if not 1900 <= local.year <= 9000:
         raise FootageRefused(f"recording time {local:%Y-%m-%d %H:%M:%S} cannot be right: check the camera's clock")
@@ -91,15 +107,15 @@ def to_utc(local: datetime, zone: ZoneInfo, probable: datetime | None = None) ->
 
 
 def is_ambiguous(local: datetime, zone: ZoneInfo) -> bool:
-    """Whether the clock change repeats this time, so that only a hint can tell which of the two it is."""
+    """Whether a clock change repeats this time (PEP 495), so that only a hint can tell which of the two is meant."""
     if local.tzinfo is not None or not 1900 <= local.year <= 9000:
         return False
     first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1))
     return first < second
 
 
-def is_believable(start: datetime, end: datetime, now: datetime | None) -> bool:
-    """Whether a recording can have been made then; without `now` only what is before such cameras is doubted."""
+def is_plausible(start: datetime, end: datetime, now: datetime | None) -> bool:
+    """Whether a recording can have been made then: after 2015 and, if `now` is known, not in the future."""
     return start >= EARLIEST and (now is None or end <= now + FUTURE_TOLERANCE)
 
 
@@ -108,11 +124,11 @@ def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:
 
     Args:
         start, end: aware UTC.
-        now: what this device's clock says, aware.
+        now: this device's clock, aware.
 
     Raises:
-        FootageRefused: before 2015, or ending more than five minutes after `now`; the latter is looked at again, as
-            this device's clock may be the one that is wrong.
+        FootageRefused: it is before 2015, or ends more than five minutes after `now`. The latter is retried, since this
+            device's clock may be the wrong one.
     """
     if start < EARLIEST:
         raise FootageRefused(
@@ -124,7 +140,7 @@ def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:
             f"recording time {start:%F %T} to {end:%T} UTC is in the future: this device's clock says "
             f"{now.astimezone(timezone.utc):%F %T} UTC. Either clock may be wrong, or the folder's timezone "
             "is not the camera's; looked at again in an hour",
-            retry_after_seconds=CLOCK_LOOK_AGAIN_SECONDS,
+            retry_after_seconds=RETRY_FUTURE_SECONDS,
         )
 
 
@@ -138,50 +154,42 @@ def _zone(text: str | None) -> timezone | None:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-MOUNTS = Path("/proc/self/mountinfo")
-LATEST_YEAR = 2099  # a damaged header can hold any, beyond what calendars can work with
-QUARTER = timedelta(minutes=15)
-LARGEST_DIFFERENCE = timedelta(hours=26)  # between two zones of the earth: UTC+14 and UTC-12
-CLOCK_TOLERANCE = timedelta(minutes=2)
-LOCAL_TIME_FILESYSTEMS = frozenset(("vfat", "msdos", "exfat"))
-
-
 def start_by_file(
     footage: Footage, media: Media, created: Created | None, zone: ZoneInfo, now: datetime | None
 ) -> tuple[Instant, str]:
-    """When the recording began, and the words for where that was found.
+    """When the recording began by the dates in and of the file, for names without a time; and the source in words.
 
     Args:
-        created: what the date in the file means; None if that is not known: it is then not looked at.
-        zone: that of the camera's clock.
-        now: what this device's clock says, aware; None if that is not known.
+        created: what the date in the file means; None if unknown: that date is then ignored.
+        zone: the zone of the camera's clock.
+        now: this device's clock, aware; None if unknown.
 
     Raises:
-        FootageRefused: neither date can be that of a recording.
+        FootageRefused: neither date is plausible.
     """
     length = timedelta(seconds=media.duration_seconds)
     if media.created is not None and media.created.year <= LATEST_YEAR and created is not None:
         noted = media.created.replace(tzinfo=None) if created.clock == "local" else media.created
         instant = to_utc(noted - length if created.moment == "close" else noted, zone)
-        if is_believable(instant.utc, instant.utc + length, now):
+        if is_plausible(instant.utc, instant.utc + length, now):
             less = " less the duration" if created.moment == "close" else ""
             clock = "the camera's local time" if created.clock == "local" else "UTC"
-            return _whole(instant), f"date in the file{less}, {clock}"
+            return _without_fraction(instant), f"date in the file{less}, {clock}"
     began = start_by_date(footage, media.duration_seconds)
     if began is None:
         raise FootageRefused("no recording time: neither the name nor the file has a date that can be right")
     doubt = ", which this card (FAT) keeps in local time, to 2 s" if has_local_timestamps(footage.path) else ""
-    return _whole(Instant(began)), f"date of the file less the duration{doubt}"
+    return _without_fraction(Instant(began)), f"date of the file less the duration{doubt}"
 
 
 def utc_offset_mismatch(start: datetime, media: Media, created: Created | None) -> timedelta | None:
-    """By how much the camera's clock is ahead of the zone that it was read in, where the date in the file is true UTC.
+    """By how much the camera's clock is ahead of the configured zone, where the date in the file is true UTC.
 
     Args:
-        start: of the recording, as it was read from its name.
+        start: of the recording, as read from its name.
 
     Returns:
-        Whole quarters of an hour, as zones differ by; None if the two agree, or if nothing can be told.
+        A multiple of 15 minutes, as zones differ by; None if the two agree, or nothing can be told.
     """
     if created is None or created.clock != "utc" or media.created is None:
         return None
@@ -196,7 +204,7 @@ def utc_offset_mismatch(start: datetime, media: Media, created: Created | None) 
 
 
 def start_by_date(footage: Footage, duration_seconds: float) -> datetime | None:
-    """When recording began if the file was written to its end then; None if its date is beyond any calendar."""
+    """When recording began, if the file was last written at its end; None if the date is out of range."""
     try:
         return datetime.fromtimestamp(footage.modified_ns // 10**9 - duration_seconds, tz=timezone.utc)
     except (OverflowError, ValueError, OSError):
@@ -204,7 +212,7 @@ def start_by_date(footage: Footage, duration_seconds: float) -> datetime | None:
 
 
 def has_local_timestamps(path: Path, mounts: Path | None = None) -> bool:
-    """Whether a file lies on FAT or exFAT, as far as the system tells (proc(5), mountinfo)."""
+    """Whether a file lies on FAT or exFAT, as far as the system knows (proc(5), mountinfo)."""
     try:
         device = path.stat().st_dev
         lines = (mounts or MOUNTS).read_text(errors="replace").splitlines()
@@ -218,31 +226,34 @@ def has_local_timestamps(path: Path, mounts: Path | None = None) -> bool:
     return False
 
 
-def _whole(instant: Instant) -> Instant:
+def _without_fraction(instant: Instant) -> Instant:
     return Instant(instant.utc.replace(microsecond=0), instant.note)
 
 
-# Recorded by this device's clock in an earlier boot, unnoticed until now.
-UNKNOWN_BOOT = "0" * 32
+def resolve_against_clock(clips: Sequence[Clip], segments: Sequence[ClockSegment]) -> Sequence[Clip]:
+    """Checks the times of a file's clips against this device's clock; corrects them, or marks them to be held.
 
-
-def resolve_against_clock(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> Sequence[Clip]:
-    """The clips of one piece of footage, with times that are believed or marked to be held until they can be.
+    The time in a name comes from the recorder's clock. Where the recorder runs on this device, that is this device's
+    clock, which may not have been set yet.
 
     Args:
-        clips: in the order of their times; their footage is the same.
-        settings: how this device's clock was set in this boot; the last one is in force.
+        clips: of one file, in the order of their times.
+        segments: how this device's clock was set in this boot; the last segment is in force.
+
+    Returns:
+        The clips: as they are; with corrected times; or with `clock` set, so that the spool holds them until this
+        device's clock is trusted.
 
     Raises:
-        FootageRefused: the times cannot be right by a clock that is trusted, or by any.
+        FootageRefused: the times cannot be right by a trusted clock, or by any clock.
     """
-    now = settings[-1].latest
-    unset = _recorded_by(clips, settings)
-    if unset is not None and not now.trusted:
-        return [replace(clip, clock=unset) for clip in clips]
-    seconds = unset.offset_seconds(now.boot_time) if unset is not None else 0
-    if unset is not None and seconds:
-        clips = [correct_clip(clip, unset, seconds) for clip in clips]
+    now = segments[-1].latest
+    untrusted = _recorded_by(clips, segments)
+    if untrusted is not None and not now.trusted:
+        return [replace(clip, clock=untrusted) for clip in clips]
+    seconds = untrusted.offset_seconds(now.boot_time) if untrusted is not None else 0
+    if untrusted is not None and seconds:
+        clips = [correct_clip(clip, untrusted, seconds) for clip in clips]
     start, end = clips[0].key.start, clips[-1].key.end
     try:
         check_recording_time(start, end, datetime.fromtimestamp(now.wall, tz=timezone.utc))
@@ -252,27 +263,27 @@ def resolve_against_clock(clips: Sequence[Clip], settings: Sequence[ClockSegment
         if start < EARLIEST:
             lag = UntrustedClock(UNKNOWN_BOOT, 0, round(clips[0].footage.modified_ns / 1e9 - end.timestamp()))
             if not lag.is_time_source:
-                # A camera's own clock that is not set: what this device's says makes no difference.
+                # The clock of a separate camera was not set: this device's clock makes no difference.
                 raise
             return [replace(clip, clock=lag) for clip in clips]
-        # In the future by a clock that is probably behind: safe in the spool, and judged when that one is set.
+        # In the future by an untrusted clock, which is probably behind: held in the spool until that clock is set.
         ahead = UntrustedClock(now.boot_id, round(now.boot_time), round(now.wall - end.timestamp()))
         return [replace(clip, clock=ahead) for clip in clips]
     return clips
 
 
-def _recorded_by(clips: Sequence[Clip], settings: Sequence[ClockSegment]) -> UntrustedClock | None:
-    """This device's clock before it was trusted, if the times are those that it showed when the file was written."""
+def _recorded_by(clips: Sequence[Clip], segments: Sequence[ClockSegment]) -> UntrustedClock | None:
+    """This device's untrusted clock, if the times are those that it showed when the file was written."""
     start, end = clips[0].key.start.timestamp(), clips[-1].key.end.timestamp()
     modified = clips[0].footage.modified_ns / 1e9
-    for setting in settings:
-        if setting.latest.trusted or not setting.contains(start):
+    for segment in segments:
+        if segment.latest.trusted or not segment.contains(start):
             continue
-        began = setting.latest.boot_time
-        for written_under in (setting, *settings):
+        began = segment.latest.boot_time
+        for written_under in (segment, *segments):
             if written_under.contains(modified):
                 written = modified - written_under.latest.boot_time + began
-                unset = UntrustedClock(setting.latest.boot_id, round(began), round(written - end))
-                if unset.is_time_source:
-                    return unset
+                untrusted = UntrustedClock(segment.latest.boot_id, round(began), round(written - end))
+                if untrusted.is_time_source:
+                    return untrusted
     return None

@@ -1,4 +1,4 @@
-"""A JSON file beside the footage, with the same stem, that says what the footage does not: clip.mp4, clip.json."""
+"""The sidecar: a JSON file beside the footage with the same stem (clip.mp4, clip.json) whose values come first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """What the sidecar says; None or empty where it says nothing, or where there is none.
+    """The values of a sidecar; None or empty where it has none, or there is no sidecar.
 
     Args:
         registration: as written.
@@ -27,7 +27,7 @@ class Sidecar:
         start: naive, by the camera's clock, or aware.
         comments: for the API.
         event: the word for it, or EVENT.
-        note: why a file in the sidecar's place was passed over, for the log.
+        note: why a file of that name was ignored, for the log.
     """
 
     registration: str | None = None
@@ -39,14 +39,14 @@ class Sidecar:
 
 
 def read_sidecar(footage: Path) -> Sidecar:
-    """Read what stands beside a file of footage. Keys other than ours are the recorder's own and are ignored.
+    """Reads the sidecar of a file of footage. Unknown keys are ignored: they belong to the recorder.
 
-    A file that cannot be ours (more than 64 KiB, or JSON but no object) is passed over with a note: recorders write
-    logs of their own under such names.
+    A file that cannot be a sidecar (more than 64 KiB, or JSON but not an object) is ignored with a note: some recorders
+    write logs of their own under such names.
 
     Raises:
         FootageRefused: it is no regular file, cannot be read, is not JSON, or one of our keys has a value of a
-            wrong kind.
+            wrong type.
     """
     path = footage.with_suffix(".json")
     try:
@@ -112,7 +112,7 @@ def _event(document: Mapping[str, object]) -> EventTag | None:
 
 
 def _shown(value: object) -> str:
-    """The beginning of a value, which may be nested as deep as the reader of JSON just bears."""
+    """The beginning of a value, which may be nested as deeply as the JSON parser allows."""
     try:
         return json.dumps(value)[:40]
     except RecursionError:
@@ -121,5 +121,5 @@ def _shown(value: object) -> str:
 
 def _refused(path: Path, what: str) -> FootageRefused:
     return FootageRefused(
-        f"its sidecar {printable(path.name)} {what}; mend or remove it", retry_after_seconds=RETRY_REFUSED_SECONDS
+        f"its sidecar {printable(path.name)} {what}; correct or remove it", retry_after_seconds=RETRY_REFUSED_SECONDS
     )
