@@ -17,7 +17,9 @@ class TracedCalls:
         self._calls: list[str] = []
         begun: dict[str, str] = {}
         for line in file.read_text(errors="replace").splitlines():
+            # Process ids are padded to one width.
             thread, _, call = line.partition(" ")
+            call = call.strip()
             resumed = re.match(r"<\.\.\. \w+ resumed>(.*)", call)
             if call.endswith(" <unfinished ...>"):
                 # It counts from when it has returned: what is not back has promised nothing.
@@ -25,7 +27,7 @@ class TracedCalls:
             elif resumed:
                 self._calls.append(begun.pop(thread) + resumed[1])
             else:
-                self._calls.append(call.strip())
+                self._calls.append(call)
 
     def next(self, name: str, *words: str, after: int = -1) -> int:
         """The position of the next call of a name, with all these words in it, that did not fail."""
