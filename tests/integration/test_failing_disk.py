@@ -148,7 +148,7 @@ def test_links_are_given_up_oldest_first_when_the_recorder_needs_the_space(tmp_p
         assert [record.id for record in lost] == [record.id for record in daemon.records()][: len(lost)]
         assert all("given up for space" in record.reason for record in lost)
         assert daemon.log.count('"event": "clip_given_up"') == len(lost)
-        assert "are to be left free" in daemon.command("status").stdout
+        assert "must stay free" in daemon.command("status").stdout
         daemon.stop()
         simulator.faults.clear()
         daemon.start()
