@@ -14,10 +14,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from agent.cli import DONE, FAILED, USAGE
 from agent.cli.access import act_as_service_user
-from agent.config import Config
+from agent.cli.render import console
+from agent.config import Config, environment
+from agent.daemon import read_config
 from agent.device.clock import NOT_TRUSTED, Clock
 from agent.errors import ConfigError, DeliveryError
+from agent.media.ffmpeg import is_installed
+from agent.vision.client import VisionClient
 
 HELP = "find problems, and how to fix them"
 
@@ -37,9 +42,6 @@ class CheckResult:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE, FAILED, USAGE
-    from agent.daemon import read_config
-
     try:
         config = read_config(args.config)
     except ConfigError as exc:
@@ -55,8 +57,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _device(config: Config) -> Iterator[CheckResult]:
-    from agent.config import environment
-
     problems = environment.check(config)
     for problem in problems:
         yield CheckResult("device", False, str(problem))
@@ -84,8 +84,6 @@ def _disk(config: Config) -> CheckResult:
 
 def _tools(config: Config) -> CheckResult:
     """A missing ffmpeg is no problem: footage within the limits does not need it."""
-    from agent.media.ffmpeg import is_installed
-
     if not config.conform.enabled:
         return CheckResult("ffmpeg", True, "not used: conform.enabled is false")
     if is_installed():
@@ -96,8 +94,6 @@ def _tools(config: Config) -> CheckResult:
 
 
 def _api(config: Config) -> CheckResult:
-    from agent.vision.client import VisionClient
-
     client = VisionClient(config.api)
     try:
         client.videos_status()
@@ -113,8 +109,6 @@ def _show(results: list[CheckResult], *, as_json: bool) -> None:
         print(json.dumps([asdict(result) for result in results], indent=2))
         return
     from rich.markup import escape
-
-    from agent.cli.render import console
 
     screen = console()
     for result in results:

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections import deque
 
+from agent.cli import DONE
 from agent.cli.access import ledger_of
 from agent.cli.render import as_json, clip_table, console
 from agent.model import State
@@ -21,8 +22,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE
-
     states = [State(name) for name in args.state or []]
     with ledger_of(args) as (_, ledger):
         records = deque(ledger.records(states), maxlen=args.last or None)

@@ -10,21 +10,23 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import TYPE_CHECKING
 
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from agent.cli import DONE, FAILED
 from agent.cli.access import act_as_owner
 from agent.cli.render import console
-from agent.config import Config
+from agent.config import Config, secrets_of
+from agent.daemon import SHUTDOWN_TIMEOUT_SECONDS, Worker, read_config
 from agent.delivery.dispatcher import Dispatcher
 from agent.delivery.progress import Activity
+from agent.device import logs
 from agent.device.control import NoDaemon, ask
 from agent.errors import SpoolLocked
 from agent.model import State
 from agent.spool import Spool
 from agent.spool.queries import Ledger, open_ledger
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from agent.vision.client import VisionClient
 
 HELP = "deliver all waiting clips, then exit"
 OPEN = (State.WAITING, State.SENDING, State.ACCEPTED)
@@ -37,10 +39,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.config import secrets_of
-    from agent.daemon import read_config
-    from agent.device import logs
-
     config = read_config(args.config)
     act_as_owner(config.spool.directory)
     deadline = time.monotonic() + args.timeout if args.timeout else float("inf")
@@ -55,9 +53,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _deliver(config: Config, spool: Spool, deadline: float) -> int:
-    from agent.daemon import SHUTDOWN_TIMEOUT_SECONDS, Worker
-    from agent.vision.client import VisionClient
-
     stop = threading.Event()
     client = VisionClient(config.api, stopping=stop.is_set)
     dispatcher = Dispatcher(spool, client, config.upload, stop)
@@ -90,8 +85,6 @@ def _follow_daemon(config: Config, deadline: float) -> int:
 
 def _watch(ledger: Ledger, activity: Callable[[], Activity], stopped: Callable[[], bool], deadline: float) -> int:
     """Show progress until nothing is left to deliver, delivery is blocked, or the deadline has passed."""
-    from agent.cli import DONE, FAILED
-
     with _progress() as progress:
         total, now = _left(ledger), activity()
         bar = progress.add_task("delivering", total=total)
@@ -112,8 +105,6 @@ def _watch(ledger: Ledger, activity: Callable[[], Activity], stopped: Callable[[
 
 
 def _progress() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

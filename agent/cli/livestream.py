@@ -7,8 +7,11 @@ import json
 import sys
 from contextlib import closing
 
+from agent.cli import DONE, FAILED
+from agent.daemon import read_config
 from agent.device.logs import sanitize
 from agent.errors import CameraOffline
+from agent.vision.client import VisionClient
 
 HELP = "show links to a vehicle's live streams"
 
@@ -22,10 +25,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE, FAILED
-    from agent.daemon import read_config
-    from agent.vision.client import VisionClient
-
     with closing(VisionClient(read_config(args.config).api)) as client:
         try:
             links = client.livestream(args.registration, args.camera or [1])

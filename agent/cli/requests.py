@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from agent.cli import DONE, FAILED
 from agent.cli.render import console
+from agent.daemon import read_config
 from agent.device.logs import sanitize
 from agent.errors import LinkDown, RateLimited
 from agent.vision.assumptions import STATUSES
-
-if TYPE_CHECKING:
-    from agent.vision.client import VideoRequest, VisionClient
+from agent.vision.client import VideoRequest, VisionClient
 
 HELP = "list, create or await requests for footage"
 
@@ -70,9 +70,6 @@ def arguments(parser: argparse.ArgumentParser, common: argparse.ArgumentParser) 
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.daemon import read_config
-    from agent.vision.client import VisionClient
-
     with closing(VisionClient(read_config(args.config).api)) as client:
         match args.action:
             case "list":
@@ -94,8 +91,6 @@ def wait_for(client: VisionClient, ids: Sequence[str], pause: Callable[[float], 
     """
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from agent.cli import DONE, FAILED
 
     seen: dict[str, VideoRequest] = {}
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
@@ -136,8 +131,6 @@ def _outcome(id: str, item: VideoRequest | None) -> str:
 
 
 def _list(client: VisionClient, args: argparse.Namespace) -> int:
-    from agent.cli import DONE
-
     page = client.requests(
         registration=args.registration,
         camera=args.camera,
@@ -169,8 +162,6 @@ def _show(items: Iterable[VideoRequest]) -> None:
 
 
 def _create(client: VisionClient, args: argparse.Namespace) -> int:
-    from agent.cli import DONE
-
     start = _instant(args.start, args.timezone)
     ids = client.create_request(args.registration, start, args.seconds, args.camera or [1], args.comments)
     for id in ids:

@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from agent.cli import DONE, FAILED
 from agent.cli.access import act_as_owner, find_clip
 from agent.config import SpoolSettings
 from agent.daemon import read_config
@@ -29,8 +30,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE, FAILED
-
     config = read_config(args.config, with_password=False)
     directory = config.spool.directory
     act_as_owner(directory)

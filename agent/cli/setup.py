@@ -27,6 +27,7 @@ from agent.config.loading import SYSTEM_FILE, read_document
 from agent.config.password import CREDENTIAL, VARIABLE
 from agent.config.settings import BASE_URLS, Schema, schema
 from agent.config.values import WrongValueError
+from agent.daemon import read_config
 from agent.device.durable import replace_file
 from agent.errors import ConfigError, VisionIngestError
 from agent.intake.identify.presets import AUTO, PRESETS
@@ -125,8 +126,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _is_usable(file: Path) -> bool:
-    from agent.daemon import read_config
-
     try:
         read_config(file)
     except ConfigError:

@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 
+from agent.cli import DONE, FAILED
 from agent.cli.access import ledger_of
 from agent.cli.render import COLOURS, console, size
 from agent.device.control import NoDaemon, ask
@@ -26,8 +27,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.cli import DONE, FAILED
-
     with ledger_of(args) as (config, ledger):
         counts = ledger.counts()
         try:

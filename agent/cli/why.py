@@ -9,6 +9,7 @@ import argparse
 import json
 from datetime import datetime, timezone
 
+from agent.cli import DONE
 from agent.cli.access import find_clip, ledger_of
 from agent.cli.render import COLOURS, as_json, console, size
 from agent.device.logs import sanitize
@@ -35,8 +36,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from rich.markup import escape
-
-    from agent.cli import DONE
 
     with ledger_of(args) as (_, ledger):
         record = find_clip(ledger, args.clip)
