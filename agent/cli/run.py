@@ -7,11 +7,16 @@ configuration is invalid, the service reports that and waits until it is changed
 from __future__ import annotations
 
 import argparse
+import ctypes
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from agent.errors import ConfigError
 
@@ -23,14 +28,15 @@ HELP = "watch and deliver until stopped (what the service runs)"
 # How often an invalid configuration is checked for changes, and the service manager's watchdog pinged meanwhile.
 POLL_SECONDS = 5.0
 
+# mallopt(3)
+_M_ARENA_MAX = -8
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """`run` has no options of its own."""
 
 
 def run(args: argparse.Namespace) -> int:
-    from agent.device.memory import import_with_stubs, limit_malloc_arenas
-
     # rich, charset detection, IDNA tables, asyncio and zipfile make up a third of our memory and are never used.
     limit_malloc_arenas()
     import_with_stubs(
@@ -113,3 +119,48 @@ def _times(files: Iterable[Path]) -> Iterable[tuple[Path, tuple[int, int]]]:
             continue
         # Not the modification time: a change of permissions counts too.
         yield file, (found.st_ctime_ns, found.st_size)
+
+
+def import_with_stubs(absent: Iterable[str], unused: Iterable[str], modules: Iterable[str]) -> None:
+    """Import modules without some of their dependencies.
+
+    Args:
+        absent: optional dependencies, treated as not installed.
+        unused: required dependencies that are never used: replaced by stubs that import the real module on the first
+            access to an attribute.
+        modules: imported in this order.
+    """
+    stubs: dict[str, ModuleType | None] = dict.fromkeys(absent)  # None in sys.modules makes the import fail
+    stubs |= {name: _lazy_module(name) for name in unused}
+    with _installed(stubs), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `requests` warns that no charset detection is installed
+        for module in modules:
+            importlib.import_module(module)
+
+
+def limit_malloc_arenas() -> None:
+    """Make all threads share one malloc arena: by default glibc gives each thread its own and never releases it.
+
+    Does nothing with a C library without `mallopt` (musl), which has no arenas.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def _lazy_module(name: str) -> ModuleType:
+    """A stub that imports the real module on the first access to an attribute (PEP 562)."""
+    module = ModuleType(name)
+    module.__getattr__ = lambda attribute: getattr(importlib.import_module(name), attribute)  # type: ignore[method-assign]
+    return module
+
+
+@contextmanager
+def _installed(stubs: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    added = {name: module for name, module in stubs.items() if name not in sys.modules}
+    sys.modules.update(added)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in added:
+            del sys.modules[name]

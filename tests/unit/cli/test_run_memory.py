@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from agent.device.memory import limit_malloc_arenas
+from agent.cli.run import limit_malloc_arenas
 
 
 def in_a_new_process(program: str) -> str:
@@ -15,7 +15,7 @@ def in_a_new_process(program: str) -> str:
 def test_optional_dependencies_are_treated_as_not_installed() -> None:
     program = """
 import sys
-from agent.device.memory import import_with_stubs
+from agent.cli.run import import_with_stubs
 import_with_stubs(absent=["rich", "charset_normalizer"], unused=["asyncio"], modules=["structlog", "requests"])
 print([name for name in ("rich", "charset_normalizer", "asyncio") if name in sys.modules])
 import rich
@@ -26,7 +26,7 @@ print(rich.__name__)
 
 def test_a_stub_imports_the_real_module_on_first_use() -> None:
     program = """
-from agent.device.memory import import_with_stubs
+from agent.cli.run import import_with_stubs
 import_with_stubs(absent=[], unused=["asyncio"], modules=["structlog"])
 import structlog, asyncio
 structlog.configure(processors=[lambda _logger, _name, event: event["event"]])
@@ -40,7 +40,7 @@ asyncio.run(say())
 def test_modules_already_imported_are_left_alone() -> None:
     program = """
 import sys, rich
-from agent.device.memory import import_with_stubs
+from agent.cli.run import import_with_stubs
 import_with_stubs(absent=["rich"], unused=[], modules=["structlog"])
 print(sys.modules["rich"] is rich)
 """
