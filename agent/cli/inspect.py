@@ -1,8 +1,8 @@
-"""Shows what the agent makes of a file or a whole card, without taking anything in: run this first with a new camera.
+"""Shows what the daemon would make of a file or a whole card, and changes nothing: run this first with a new camera.
 
-For each file: preset, registration, camera and times with where each came from, size, duration, codec, and the clips
-that it gives, or why it is refused. Of several files, a summary. Needs no account, no spool and no running daemon; the
-settings of the configuration are used for what lies in its [[footage]] folders.
+For one file: preset, registration, camera and times with their sources, size, duration, codec, and the clips that it
+gives, or why it is refused. For several files: a summary. Needs no account, no spool and no running daemon. Files in
+the [[footage]] folders of the configuration are read with their settings.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
     folders: set[FootageFolder] = set()
     for path in args.paths:
         folder = _folder(path, config, args)
-        preview = DryRun(folder, config)
-        paths = _files(preview, path)
+        dry_run = DryRun(folder, config)
+        paths = _files(dry_run, path)
         if path.is_dir():
-            others += preview.others(Path(os.path.abspath(path)))  # noqa: PTH100  # never resolve links
+            others += dry_run.count_others(Path(os.path.abspath(path)))  # noqa: PTH100  # never resolve links
         folders.add(folder)
-        findings += _look_at(preview, paths)
+        findings += _inspect_all(dry_run, paths)
     if args.json:
         for finding in findings:
             print(json.dumps(as_json(finding)))
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
-    """A finding as other programs read it; instants are UTC in ISO 8601."""
+    """A finding as JSON for other programs; times are UTC in ISO 8601."""
     from agent.intake.dry_run import NO_REGISTRATION
 
     naming, media, recording = finding.naming, finding.media, finding.recording
@@ -99,38 +99,38 @@ def as_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _look_at(preview: DryRun, paths: Sequence[Path]) -> Iterator[Finding]:
-    """Looks at the files, with a progress bar where somebody sees it."""
+def _inspect_all(dry_run: DryRun, paths: Sequence[Path]) -> Iterator[Finding]:
+    """Inspects the files, with a progress bar if stderr is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     screen = Console(stderr=True)
-    columns = (TextColumn("looking at the footage"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("reading the footage"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal or len(paths) < 2) as bar:
         for path in bar.track(paths):
-            finding = preview.look_at(path, datetime.now(tz=timezone.utc), exactly=len(paths) == 1)
+            finding = dry_run.inspect(path, datetime.now(tz=timezone.utc), exact=len(paths) == 1)
             if finding is not None:
                 yield finding
 
 
-def _files(preview: DryRun, path: Path) -> list[Path]:
+def _files(dry_run: DryRun, path: Path) -> list[Path]:
     place = Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links, and the daemon never does
     if not place.is_dir():
         if not place.exists():
             raise VisionIngestError(f"{path} is not there")
         return [place]
     try:
-        return preview.files(place)
+        return dry_run.files(place)
     except OSError as exc:
         raise VisionIngestError(f"{path} cannot be read: {exc.strerror}") from exc
 
 
 def _folder(path: Path, config: Config, args: argparse.Namespace) -> FootageFolder:
-    """The settings for a path: of the configured folder that it lies in, else the defaults, with what was asked for."""
+    """The settings for a path: those of the configured folder that contains it, else the defaults; options override."""
     from agent.intake.dry_run import footage_folder
 
     place = Path(os.path.abspath(path))  # noqa: PTH100  # as in _files
-    # A file alone is read with all the folders around it: they can tell its camera or its date.
+    # A single file is read with the names of all its parent folders, which may contain its camera or its date.
     folder = footage_folder(path, config) or FootageFolder(place if place.is_dir() else Path("/"))
     if args.preset is not None:
         folder = replace(folder, preset=args.preset, pattern=None)
@@ -142,7 +142,7 @@ def _folder(path: Path, config: Config, args: argparse.Namespace) -> FootageFold
 
 
 def _configuration(args: argparse.Namespace) -> Config:
-    """The configuration, or the defaults where there is none yet."""
+    """The configuration, or the defaults if there is no file at the default path."""
     from agent.daemon import read_config
 
     if args.config == default_file(os.environ) and not args.config.exists():

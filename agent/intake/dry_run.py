@@ -25,20 +25,20 @@ from agent.media.segments import MARGIN, Segment, plan_segments
 from agent.media.transcode import read_gops
 from agent.model import Clip
 
-# Stands for the registration where none is known yet: everything else can be shown all the same.
+# The registration where none is configured yet, so that everything else can be shown.
 NO_REGISTRATION = "NOT-SET"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What would become of one file.
+    """What the daemon would make of one file.
 
     Args:
         path: the file.
-        size_bytes: 0 if it could not be looked at.
+        size_bytes: 0 if it cannot be read.
         naming: what its name says.
         media: what it holds; None if that cannot be read.
-        recording: what it is; None if that is not known, for the reason in `refusal`.
+        recording: what it is; None if it cannot be identified, for the reason in `refusal`.
         clips: what would be delivered; empty if nothing would, for the reason in `refusal`.
     """
 
@@ -55,7 +55,7 @@ class DryRun:
     """Puts the footage below one folder, or one file, through the daemon's stages, and changes nothing.
 
     Args:
-        folder: says how names are read; its path is where the names begin.
+        folder: how names are read; paths are relative to its path.
         config: vehicle and limits.
     """
 
@@ -76,8 +76,8 @@ class DryRun:
         """
         return sorted(found.path for found in walk(replace(self._folder, path=directory)))
 
-    def others(self, directory: Path) -> Counter[str]:
-        """What lies beside the footage: how many smaller copies, and how many files of each other kind."""
+    def count_others(self, directory: Path) -> Counter[str]:
+        """What lies beside the footage: the number of proxy files, and of files of each other kind."""
         kinds: Counter[str] = Counter()
         for _, folders, names in os.walk(directory):
             folders[:] = [name for name in folders if not name.startswith(".")] if self._folder.recursive else []
@@ -87,13 +87,13 @@ class DryRun:
                     kinds["smaller copies" if is_proxy(name, self._folder) else kind] += 1
         return kinds
 
-    def look_at(self, path: Path, now: datetime, *, exactly: bool = True) -> Finding | None:
-        """What would become of a file; None if it is gone.
+    def inspect(self, path: Path, now: datetime, *, exact: bool = True) -> Finding | None:
+        """What the daemon would make of a file; None if it is gone.
 
         Args:
             path: below the folder.
             now: this device's clock, aware.
-            exactly: read all of what is to be cut, to tell where; without, the clips are an estimate.
+            exact: read every packet of footage that would be cut, to find out where; else its clips are an estimate.
         """
         found = stat_footage(path)
         naming = read_name(path.relative_to(self._folder.path).as_posix(), self._folder)
@@ -104,13 +104,13 @@ class DryRun:
             refusal = "it is a smaller copy of a recording" if copy else "its name is not in include, or is in exclude"
             return Finding(path, found.size_bytes if found else 0, naming, refusal=f"it is passed over: {refusal}")
         try:
-            return self._inspect(path, naming, now, exactly=exactly)
+            return self._inspect(path, naming, now, exact=exact)
         except FootageGone:
             return None
         except FootageRefused as refusal:
             return Finding(path, found.size_bytes if found else 0, naming, refusal=refusal.reason)
 
-    def _inspect(self, path: Path, naming: Naming, now: datetime, *, exactly: bool) -> Finding:
+    def _inspect(self, path: Path, naming: Naming, now: datetime, *, exact: bool) -> Finding:
         """Opens, identifies and plans, as the intake does.
 
         Raises:
@@ -127,7 +127,7 @@ class DryRun:
                 return replace(finding, refusal="it is not complete: it is still being written or copied")
             finding = replace(finding, media=recording.media, recording=recording)
             try:
-                return replace(finding, clips=tuple(self._clips(recording, opened, exactly=exactly)))
+                return replace(finding, clips=tuple(self._clips(recording, opened, exact=exact)))
             except FootageRefused as refusal:
                 return replace(finding, refusal=refusal.reason)
 
@@ -138,7 +138,7 @@ class DryRun:
         except FootageRefused:
             return None
 
-    def _clips(self, recording: Recording, opened: OpenFootage, *, exactly: bool) -> Sequence[Clip]:
+    def _clips(self, recording: Recording, opened: OpenFootage, *, exact: bool) -> Sequence[Clip]:
         """The clips that the daemon would make of a recording.
 
         Raises:
@@ -149,7 +149,7 @@ class DryRun:
             raise chosen.error
         if isinstance(chosen, AsIs):
             return [chosen.clip]
-        if not exactly or isinstance(chosen, Reencode):
+        if not exact or isinstance(chosen, Reencode):
             return clips_of(recording, self._estimate(recording), "as far as can be told without reading it all")
         segments = self._segments(recording, opened)
         if isinstance(chosen, Salvage) and isinstance(chosen.if_intact, AsIs) and all(s.is_intact for s in segments):

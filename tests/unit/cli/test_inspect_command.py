@@ -69,9 +69,7 @@ def test_a_refused_file_is_shown_with_the_reason_and_what_is_known(
     assert "registration – not set: --registration, or registration in [vehicle]" in text
 
 
-def test_a_name_that_nothing_knows_is_shown_with_what_the_file_holds(
-    card: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_name_is_shown_with_what_the_file_holds(card: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = card / "cam3" / "holiday\x1b[2J.mp4"
     path.parent.mkdir()
     path.write_bytes(recording(60))
@@ -114,7 +112,7 @@ def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(
         assert words in text
 
 
-def test_a_card_whose_recordings_are_too_long_is_summed_up_with_the_clips_that_they_would_be_cut_into(
+def test_a_summary_counts_the_clips_that_long_recordings_would_give(
     card: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for tool in ("ffmpeg", "ffprobe"):
@@ -126,7 +124,7 @@ def test_a_card_whose_recordings_are_too_long_is_summed_up_with_the_clips_that_t
 
 
 @needs_ffmpeg
-def test_a_recording_that_is_too_long_is_shown_with_the_clips_that_it_would_be_cut_into(
+def test_a_recording_that_is_too_long_is_shown_with_its_clips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "ABC1234X_1_20260728_140000.mp4"
@@ -139,9 +137,7 @@ def test_a_recording_that_is_too_long_is_shown_with_the_clips_that_it_would_be_c
     assert "2026-07-28 14:00:11 UTC, 11 s 2026-07-28 14:00:22 UTC, 8 s" in text
 
 
-def test_a_date_in_the_file_that_is_utc_tells_of_a_wrong_zone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_utc_date_in_the_file_reveals_a_wrong_zone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = created(recording(60), datetime(2026, 7, 28, 12, 15, 41))
     for name in ("20260728_141441_NF.mp4", "20260728_141441_NR.mp4"):
         (tmp_path / name).write_bytes(content)
@@ -153,7 +149,7 @@ def test_a_date_in_the_file_that_is_utc_tells_of_a_wrong_zone(
     assert "say otherwise" not in shown(capsys)
 
 
-def test_vehicles_are_told_apart_where_there_are_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_vehicles_are_listed_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for registration in ("ABC1234X", "XYZ9876A"):
         (tmp_path / f"{registration}_1_20260728_141441.mp4").write_bytes(recording(60))
     assert main(["inspect", str(tmp_path)]) == 0
@@ -184,7 +180,7 @@ class TestWithAConfiguration:
         )
         return file
 
-    def test_what_lies_in_a_footage_folder_has_its_settings(
+    def test_files_in_a_footage_folder_have_its_settings(
         self, card: Path, config: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main(["inspect", str(card / NAME), "--config", str(config)]) == 0
@@ -193,14 +189,14 @@ class TestWithAConfiguration:
         assert "camera 7" in text
         assert "start 2026-07-28 12:14:41 UTC" in text
 
-    def test_what_is_asked_for_goes_before_them(
+    def test_options_override_the_configuration(
         self, card: Path, config: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         arguments = ["--config", str(config), "--timezone", "UTC", "--preset", "plain"]
         assert main(["inspect", str(card / NAME), *arguments]) == 1
         assert "preset plain reads none from the name" in shown(capsys)
 
-    def test_one_that_is_wrong_is_told(self, card: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_wrong_configuration_fails(self, card: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config.write_text("[api]\n")
         assert main(["inspect", str(card), "--config", str(config)]) == 2
         assert "api.username" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_a_file_of_another_user_is_read_if_its_mode_allows(shared_folder: Path) 
         assert file.read() == b"pictures"
 
 
-def test_a_file_that_may_not_be_read_is_refused_with_its_owner_and_the_remedy(shared_folder: Path) -> None:
+def test_an_unreadable_file_is_refused_with_its_owner_and_the_remedy(shared_folder: Path) -> None:
     path = shared_folder / "clip.mp4"
     path.touch()
     path.chmod(0o000)
@@ -144,7 +144,7 @@ def test_a_failing_card_refuses_the_file_for_a_while(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reason", [errno.EIO, errno.ENXIO, errno.ENODEV])
-def test_a_card_that_is_pulled_while_it_is_read_is_looked_at_again(
+def test_a_card_that_is_pulled_while_it_is_read_is_retried(
     tmp_path: Path, reason: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "clip.mp4"

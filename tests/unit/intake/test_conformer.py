@@ -35,15 +35,15 @@ CANCEL = CancelToken(threading.Event())
 Pieces = list[tuple[Clip, Path]]
 
 
-def planned(path: Path, rules: ConformSettings) -> ConformJob:
+def planned(path: Path, settings: ConformSettings) -> ConformJob:
     """What the intake submits once the file has long stood still; what fits is submitted as if zeros were suspected."""
     with open_footage(path) as opened:
         try:
-            media = read_media(opened, rules.conform, CANCEL)
+            media = read_media(opened, settings.conform, CANCEL)
         except FootageIncomplete:
-            media = read_damaged(opened, rules.conform, CANCEL)
+            media = read_damaged(opened, settings.conform, CANCEL)
         found = Recording(opened.footage, media, "ABC1234X", 1, START, comments="trip 7", sources={"start": "test"})
-        chosen = plan(found, PlanSettings(rules.limits, rules.conform))
+        chosen = plan(found, PlanSettings(settings.limits, settings.conform))
         if isinstance(chosen, Reject):
             raise chosen.error
         return ConformJob.of(found, Salvage("zeros", chosen) if isinstance(chosen, AsIs) else chosen, opened)
@@ -55,11 +55,11 @@ class Desk:
     def __init__(self, place: Path) -> None:
         self.folder = place / "work"
         self.folder.mkdir()
-        self.rules = ConformSettings(Limits(150_000, 300), Conform(), SpoolSettings(place, min_free_bytes=0))
-        self.watch = CANCEL
+        self.settings = ConformSettings(Limits(150_000, 300), Conform(), SpoolSettings(place, min_free_bytes=0))
+        self.cancel = CANCEL
 
     def conform(self, path: Path) -> Pieces:
-        return conform(planned(path, self.rules), self.rules, self.folder, self.watch)
+        return conform(planned(path, self.settings), self.settings, self.folder, self.cancel)
 
     def refusal(self, path: Path) -> str:
         with pytest.raises(FootageRefused) as refused:
@@ -67,10 +67,10 @@ class Desk:
         return refused.value.reason
 
     def limit(self, max_bytes: int, max_seconds: int = 300) -> None:
-        self.rules = replace(self.rules, limits=Limits(max_bytes, max_seconds))
+        self.settings = replace(self.settings, limits=Limits(max_bytes, max_seconds))
 
     def allow(self, **settings: object) -> None:
-        self.rules = replace(self.rules, conform=replace(self.rules.conform, **settings))  # type: ignore[arg-type]
+        self.settings = replace(self.settings, conform=replace(self.settings.conform, **settings))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -78,12 +78,12 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path)
 
 
-def check(pieces: Pieces, limits: Limits) -> None:
+def check(made: Pieces, limits: Limits) -> None:
     """What holds for the pieces of every recording."""
-    assert [clip.piece for clip, _ in pieces] == list(range(len(pieces)))
-    for (before, _), (after, _) in itertools.pairwise(pieces):
+    assert [clip.piece for clip, _ in made] == list(range(len(made)))
+    for (before, _), (after, _) in itertools.pairwise(made):
         assert before.key.end == after.key.start
-    for clip, file in pieces:
+    for clip, file in made:
         data = file.read_bytes()
         assert len(data) <= limits.max_bytes
         assert data.index(b"moov") < data.index(b"mdat")
@@ -96,8 +96,8 @@ def check(pieces: Pieces, limits: Limits) -> None:
         assert movie.created is None
 
 
-def all_payloads(pieces: Pieces) -> dict[str, list[str]]:
-    return payloads(*(file for _, file in pieces))
+def all_payloads(made: Pieces) -> dict[str, list[str]]:
+    return payloads(*(file for _, file in made))
 
 
 @pytest.mark.parametrize(
@@ -110,28 +110,28 @@ def all_payloads(pieces: Pieces) -> dict[str, list[str]]:
         ),
     ],
 )
-def test_pieces_hold_every_packet_of_the_recording_as_it_was(desk: Desk, footage: Footages, name: str) -> None:
+def test_segments_hold_every_packet_of_the_recording_unchanged(desk: Desk, footage: Footages, name: str) -> None:
     path = footage(name)
     sizes = {"varying.mp4": 700_000}
     desk.limit(sizes.get(name, 250_000))
-    pieces = desk.conform(path)
-    check(pieces, desk.rules.limits)
-    assert len(pieces) >= 3
-    assert all_payloads(pieces) == payloads(path)
-    assert pieces[0][0].key.start == START
-    assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
+    made = desk.conform(path)
+    check(made, desk.settings.limits)
+    assert len(made) >= 3
+    assert all_payloads(made) == payloads(path)
+    assert made[0][0].key.start == START
+    assert made[-1][0].key.end == START + timedelta(seconds=SECONDS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["late-start.ts", "recorder.avi", "timecode.mov"])
-def test_other_containers_are_repacked_without_touching_a_picture(desk: Desk, footage: Footages, name: str) -> None:
+def test_other_containers_are_repacked_without_changing_a_frame(desk: Desk, footage: Footages, name: str) -> None:
     desk.limit(250_000)
-    pieces = desk.conform(footage(name))
-    check(pieces, desk.rules.limits)
-    assert [picture for _, file in pieces for picture in pictures(file)] == pictures(footage(name))
-    assert pieces[0][0].key.start == START
-    assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
-    assert all(streams(file) == ["h264", "aac"] for _, file in pieces)
+    made = desk.conform(footage(name))
+    check(made, desk.settings.limits)
+    assert [picture for _, file in made for picture in pictures(file)] == pictures(footage(name))
+    assert made[0][0].key.start == START
+    assert made[-1][0].key.end == START + timedelta(seconds=SECONDS)
+    assert all(streams(file) == ["h264", "aac"] for _, file in made)
 
 
 @pytest.mark.slow
@@ -145,13 +145,13 @@ def test_a_recording_that_only_has_the_wrong_container_becomes_one_clip(desk: De
 
 def test_a_long_recording_is_cut_by_time_as_well(desk: Desk, footage: Footages) -> None:
     desk.limit(50_000_000, 12)
-    pieces = desk.conform(footage("constant.mp4"))
-    check(pieces, desk.rules.limits)
-    assert [clip.key.duration_seconds for clip, _ in pieces] == [11, 11, 8]
+    made = desk.conform(footage("constant.mp4"))
+    check(made, desk.settings.limits)
+    assert [clip.key.duration_seconds for clip, _ in made] == [11, 11, 8]
 
 
 @pytest.mark.slow
-def test_each_piece_keeps_what_is_known_of_the_recording(desk: Desk, footage: Footages) -> None:
+def test_each_clip_keeps_what_is_known_of_the_recording(desk: Desk, footage: Footages) -> None:
     desk.limit(50_000_000, 12)
     clip, _ = desk.conform(footage("constant.mp4"))[1]
     assert (clip.key.registration, clip.key.camera, clip.comments) == ("ABC1234X", 1, "trip 7")
@@ -170,7 +170,7 @@ def test_audio_that_mp4_cannot_hold_is_dropped_if_so_configured(desk: Desk, foot
     assert streams(file) == ["h264", "aac"]
 
 
-def test_a_group_of_pictures_over_the_limit_is_refused_with_what_to_change(desk: Desk, footage: Footages) -> None:
+def test_a_gop_over_the_limit_of_the_conformer_is_refused_with_a_remedy(desk: Desk, footage: Footages) -> None:
     desk.limit(50_000_000, 5)
     reason = desk.refusal(footage("long-groups.mp4"))
     assert reason.startswith("a single group of pictures (at second 0) lasts 7 s and the limit is 5 s")
@@ -178,14 +178,14 @@ def test_a_group_of_pictures_over_the_limit_is_refused_with_what_to_change(desk:
 
 
 @pytest.mark.slow
-def test_a_group_of_pictures_over_the_limit_is_encoded_anew_if_that_is_allowed(desk: Desk, footage: Footages) -> None:
+def test_a_gop_over_the_limit_is_reencoded_if_allowed(desk: Desk, footage: Footages) -> None:
     desk.limit(50_000_000, 5)
     desk.allow(reencode=True)
-    pieces = desk.conform(footage("long-groups.mp4"))
-    check(pieces, desk.rules.limits)
-    assert pieces[-1][0].key.end == START + timedelta(seconds=SECONDS)
-    assert pieces[0][0].sources["piece"].endswith("re-encoded as H.264")
-    assert sorted(desk.folder.iterdir()) == [file for _, file in pieces]
+    made = desk.conform(footage("long-groups.mp4"))
+    check(made, desk.settings.limits)
+    assert made[-1][0].key.end == START + timedelta(seconds=SECONDS)
+    assert made[0][0].sources["piece"].endswith("re-encoded as H.264")
+    assert sorted(desk.folder.iterdir()) == [file for _, file in made]
 
 
 @pytest.mark.parametrize(
@@ -205,35 +205,31 @@ def test_other_codecs_are_refused_with_what_to_change_on_the_camera(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "seconds"), [("hevc.mp4", 4), ("jpeg.avi", 2)])
-def test_other_codecs_are_encoded_anew_if_that_is_allowed(
-    desk: Desk, footage: Footages, name: str, seconds: int
-) -> None:
+def test_other_codecs_are_reencoded_if_allowed(desk: Desk, footage: Footages, name: str, seconds: int) -> None:
     desk.allow(reencode=True)
     desk.limit(50_000_000)
-    pieces = desk.conform(footage(name))
-    check(pieces, desk.rules.limits)
-    assert pieces[-1][0].key.end == START + timedelta(seconds=seconds)
+    made = desk.conform(footage(name))
+    check(made, desk.settings.limits)
+    assert made[-1][0].key.end == START + timedelta(seconds=seconds)
 
 
-def test_sound_without_pictures_is_refused(desk: Desk, footage: Footages) -> None:
+def test_audio_without_video_is_refused(desk: Desk, footage: Footages) -> None:
     assert desk.refusal(footage("sound-only.mkv")) == "it has no video track"
 
 
 @pytest.mark.slow
-def test_a_plan_that_was_too_tight_is_made_anew_with_smaller_aims(
+def test_too_large_segments_are_planned_again_with_a_smaller_aim(
     desk: Desk, footage: Footages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conformer, "MARGIN", 1.06)
     desk.limit(250_000)
-    pieces = desk.conform(footage("constant.mp4"))
-    check(pieces, desk.rules.limits)
-    assert all_payloads(pieces) == payloads(footage("constant.mp4"))
+    made = desk.conform(footage("constant.mp4"))
+    check(made, desk.settings.limits)
+    assert all_payloads(made) == payloads(footage("constant.mp4"))
 
 
 @pytest.mark.slow
-def test_pieces_that_never_come_out_small_enough_are_refused(
-    desk: Desk, footage: Footages, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_segments_that_never_fit_are_refused(desk: Desk, footage: Footages, monkeypatch: pytest.MonkeyPatch) -> None:
     def too_large(*_: object, **__: object) -> list[Path]:
         raise transcode.SegmentTooLarge("always")
 
@@ -326,18 +322,16 @@ def test_damage_that_leaves_nothing_is_refused_with_the_likely_cause(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", SAVED.values(), ids=SAVED)
-def test_damage_that_leaves_a_good_part_is_cut_away_and_told(
-    desk: Desk, footage: Footages, tmp_path: Path, damage: Damage
-) -> None:
-    pieces = desk.conform(damage.put(tmp_path, footage))
-    check(pieces, desk.rules.limits)
+def test_damage_is_cut_away_and_reported(desk: Desk, footage: Footages, tmp_path: Path, damage: Damage) -> None:
+    made = desk.conform(damage.put(tmp_path, footage))
+    check(made, desk.settings.limits)
     least, most = damage.saved
-    assert least <= (pieces[-1][0].key.end - START).total_seconds() <= most
+    assert least <= (made[-1][0].key.end - START).total_seconds() <= most
     whole = pictures(footage(damage.name))
     # The last picture may have been cut in the middle.
-    found = [picture for _, file in pieces for picture in pictures(file)][:-1]
+    found = [picture for _, file in made for picture in pictures(file)][:-1]
     assert found == whole[: len(found)]
-    for clip, _ in pieces:
+    for clip, _ in made:
         told = clip.sources.get("damage", "")
         assert re.search(damage.words, told), told
         assert told in clip.comments
@@ -347,16 +341,16 @@ def test_damage_that_leaves_a_good_part_is_cut_away_and_told(
 def test_zeros_in_the_middle_leave_both_ends(desk: Desk, footage: Footages, tmp_path: Path) -> None:
     path = tmp_path / "hole.mp4"
     path.write_bytes(zeroed(0.4, 0.6)(footage("faststart.mp4").read_bytes()))
-    pieces = desk.conform(path)
-    spans = [(clip.key.start - START, clip.key.end - START) for clip, _ in pieces]
+    made = desk.conform(path)
+    spans = [(clip.key.start - START, clip.key.end - START) for clip, _ in made]
     gaps = [(before[1], after[0]) for before, after in itertools.pairwise(spans) if before[1] != after[0]]
     assert len(gaps) == 1
     assert timedelta(seconds=5) <= gaps[0][1] - gaps[0][0] <= timedelta(seconds=9)
     assert spans[-1][1] == timedelta(seconds=SECONDS)
-    assert [clip.piece for clip, _ in pieces] == list(range(len(pieces)))
+    assert [clip.piece for clip, _ in made] == list(range(len(made)))
 
 
-def test_a_doubt_that_proves_unfounded_leaves_the_file_as_it_is(desk: Desk, footage: Footages, tmp_path: Path) -> None:
+def test_footage_that_proves_intact_stays_as_it_is(desk: Desk, footage: Footages, tmp_path: Path) -> None:
     desk.limit(50_000_000)
     path = footage("constant.mp4")
     ((clip, file),) = desk.conform(path)
@@ -385,7 +379,7 @@ def test_footage_that_changes_while_it_is_cut_gives_no_clips(
 
 
 @pytest.mark.slow
-def test_footage_that_is_deleted_while_it_is_cut_is_saved_all_the_same(
+def test_footage_deleted_while_it_is_cut_is_still_saved(
     desk: Desk, footage: Footages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(shutil.copy(footage("constant.mp4"), tmp_path))
@@ -397,40 +391,40 @@ def test_footage_that_is_deleted_while_it_is_cut_is_saved_all_the_same(
 
     monkeypatch.setattr(conformer, "cut", deleted_meanwhile)
     desk.limit(250_000)
-    pieces = desk.conform(path)
-    assert all_payloads(pieces) == payloads(footage("constant.mp4"))
+    made = desk.conform(path)
+    assert all_payloads(made) == payloads(footage("constant.mp4"))
 
 
 def test_footage_that_is_gone_before_its_turn_is_gone(desk: Desk, footage: Footages, tmp_path: Path) -> None:
     path = Path(shutil.copy(footage("constant.mp4"), tmp_path))
-    job = planned(path, desk.rules)
+    job = planned(path, desk.settings)
     path.unlink()
     with pytest.raises(FootageGone):
-        conform(job, desk.rules, desk.folder, CANCEL)
+        conform(job, desk.settings, desk.folder, CANCEL)
 
 
 def test_another_file_under_the_same_name_is_not_worked_on(desk: Desk, footage: Footages, tmp_path: Path) -> None:
     path = Path(shutil.copy2(footage("constant.mp4"), tmp_path))
-    job = planned(path, desk.rules)
+    job = planned(path, desk.settings)
     other = Path(shutil.copy2(path, tmp_path / "other.mp4"))
     assert (other.stat().st_size, other.stat().st_mtime_ns) == (path.stat().st_size, path.stat().st_mtime_ns)
     other.replace(path)
     with pytest.raises(FootageGone):
-        conform(job, desk.rules, desk.folder, CANCEL)
+        conform(job, desk.settings, desk.folder, CANCEL)
 
 
-def test_without_room_on_the_disk_it_waits(desk: Desk, footage: Footages) -> None:
-    desk.rules = replace(desk.rules, spool=replace(desk.rules.spool, min_free_bytes=10**15))
+def test_without_room_on_the_disk_the_footage_waits(desk: Desk, footage: Footages) -> None:
+    desk.settings = replace(desk.settings, spool=replace(desk.settings.spool, min_free_bytes=10**15))
     with pytest.raises(SpoolFull, match="no room to cut constant"):
         desk.conform(footage("constant.mp4"))
 
 
 def test_what_would_never_fit_into_the_spool_is_refused(desk: Desk, footage: Footages) -> None:
-    desk.rules = replace(desk.rules, spool=replace(desk.rules.spool, max_bytes=200_000))
+    desk.settings = replace(desk.settings, spool=replace(desk.settings.spool, max_bytes=200_000))
     assert "spool.max_bytes" in desk.refusal(footage("constant.mp4"))
 
 
-def test_a_disk_that_becomes_full_while_cutting_is_no_fault_of_the_footage(
+def test_a_disk_that_fills_up_while_cutting_is_not_the_fault_of_the_footage(
     desk: Desk, footage: Footages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = tmp_path / "bin"
@@ -442,12 +436,12 @@ def test_a_disk_that_becomes_full_while_cutting_is_no_fault_of_the_footage(
         desk.conform(footage("constant.mp4"))
 
 
-def test_a_stop_while_cutting_ends_it(desk: Desk, footage: Footages) -> None:
+def test_cancellation_ends_the_cutting(desk: Desk, footage: Footages) -> None:
     stop = threading.Event()
-    job = planned(footage("constant.mp4"), desk.rules)
+    job = planned(footage("constant.mp4"), desk.settings)
     stop.set()
     with pytest.raises(Cancelled):
-        conform(job, desk.rules, desk.folder, CancelToken(stop))
+        conform(job, desk.settings, desk.folder, CancelToken(stop))
 
 
 def test_a_playlist_in_disguise_reads_no_other_file(desk: Desk, footage: Footages, tmp_path: Path) -> None:
@@ -471,6 +465,6 @@ def test_an_edit_list_does_not_shift_the_cuts(desk: Desk, footage: Footages, tmp
     path = tmp_path / "trimmed.mp4"
     ffmpeg("-ss", "1.5", "-i", footage("constant.mp4"), "-c", "copy", path)
     desk.limit(250_000)
-    pieces = desk.conform(path)
-    check(pieces, desk.rules.limits)
-    assert all_payloads(pieces) == payloads(path)
+    made = desk.conform(path)
+    check(made, desk.settings.limits)
+    assert all_payloads(made) == payloads(path)

@@ -142,7 +142,7 @@ def await_ffmpeg(place: Path) -> None:
 
 
 @needs_ffmpeg
-def test_footage_that_is_too_large_is_in_the_spool_as_clips_that_fit(bench: Bench, footage: Footages) -> None:
+def test_footage_that_is_too_large_is_spooled_as_clips_that_fit(bench: Bench, footage: Footages) -> None:
     path = bench.put(footage("constant.mp4"))
     bench.start()
     records = bench.await_records(4, State.WAITING)
@@ -172,7 +172,7 @@ def test_the_intake_goes_on_while_something_is_cut(
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_new_footage_under_the_name_of_a_recording_that_is_being_cut_is_taken_in_too(
+def test_new_footage_under_the_name_of_one_being_cut_is_spooled_too(
     bench: Bench, footage: Footages, tmp_path: Path, gate: Callable[[], None]
 ) -> None:
     path = bench.put(footage("constant.mp4"))
@@ -188,7 +188,7 @@ def test_new_footage_under_the_name_of_a_recording_that_is_being_cut_is_taken_in
 
 
 @needs_ffmpeg
-def test_a_stop_while_something_is_cut_comes_at_once_and_the_next_start_cuts_it_anew(
+def test_a_stop_interrupts_the_cutting_and_the_next_start_repeats_it(
     bench: Bench, footage: Footages, tmp_path: Path, gate: Callable[[], None]
 ) -> None:
     path = bench.put(footage("constant.mp4"))
@@ -204,7 +204,7 @@ def test_a_stop_while_something_is_cut_comes_at_once_and_the_next_start_cuts_it_
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_signs_of_life_come_while_the_conformer_works(
+def test_the_conformer_reports_that_it_is_alive(
     bench: Bench, footage: Footages, tmp_path: Path, gate: Callable[[], None]
 ) -> None:
     bench.put(footage("constant.mp4"))
@@ -236,7 +236,7 @@ def test_events_are_cut_first(bench: Bench, footage: Footages, tmp_path: Path, g
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_footage_is_deleted_only_when_all_its_pieces_are_delivered(bench: Bench, footage: Footages) -> None:
+def test_footage_is_deleted_only_when_all_its_clips_are_delivered(bench: Bench, footage: Footages) -> None:
     (folder,) = bench.config.footage
     bench.config = replace(bench.config, footage=(replace(folder, after_delivery="delete"),))
     path = bench.put(footage("constant.mp4"))
@@ -274,7 +274,7 @@ def test_what_cannot_be_made_to_fit_is_listed_with_the_reason(
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_a_recording_cut_by_power_loss_is_saved_once_nobody_writes_it_any_more(
+def test_a_recording_cut_by_power_loss_is_saved_once_it_is_abandoned(
     bench: Bench, footage: Footages, tmp_path: Path
 ) -> None:
     data = footage("faststart.mp4").read_bytes()
@@ -288,7 +288,7 @@ def test_a_recording_cut_by_power_loss_is_saved_once_nobody_writes_it_any_more(
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_a_full_spool_keeps_the_pieces_until_there_is_room(bench: Bench, footage: Footages, tmp_path: Path) -> None:
+def test_a_full_spool_keeps_the_segments_until_there_is_room(bench: Bench, footage: Footages, tmp_path: Path) -> None:
     bench.spool.close()
     bench.config = replace(bench.config, spool=replace(bench.config.spool, max_bytes=1_000_000))
     bench.spool = Spool(bench.config.spool, lambda: LATER)
@@ -308,7 +308,7 @@ def test_a_full_spool_keeps_the_pieces_until_there_is_room(bench: Bench, footage
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_a_full_disk_lets_footage_wait_and_tells_so_once(
+def test_a_full_disk_lets_footage_wait_and_is_logged_once(
     bench: Bench, footage: Footages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = True
@@ -328,7 +328,7 @@ def test_a_full_disk_lets_footage_wait_and_tells_so_once(
     assert len([entry for entry in logged if entry["event"] == "spool_full"]) == 1
 
 
-def test_what_an_earlier_run_left_half_cut_is_cleared_away_at_the_start(bench: Bench) -> None:
+def test_leftovers_of_an_earlier_run_are_deleted_at_the_start(bench: Bench) -> None:
     left = bench.work / "tmp123" / "piece00000.mp4"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
@@ -348,7 +348,7 @@ def without_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 
 @needs_ffmpeg
-def test_without_ffmpeg_what_fits_is_taken_and_the_rest_refused_with_how_to_get_it(
+def test_without_ffmpeg_only_what_fits_is_taken(
     bench: Bench, footage: Footages, without_ffmpeg: Callable[[], None]
 ) -> None:
     bench.put(footage("constant.mp4"))
@@ -366,7 +366,7 @@ def test_without_ffmpeg_what_fits_is_taken_and_the_rest_refused_with_how_to_get_
 
 @needs_ffmpeg
 @pytest.mark.slow
-def test_what_was_refused_for_want_of_ffmpeg_is_looked_at_again_when_it_is_there(
+def test_footage_refused_for_lack_of_ffmpeg_is_retried_once_installed(
     bench: Bench, footage: Footages, without_ffmpeg: Callable[[], None]
 ) -> None:
     bench.put(footage("constant.mp4"))
@@ -380,7 +380,7 @@ def test_what_was_refused_for_want_of_ffmpeg_is_looked_at_again_when_it_is_there
 
 
 @needs_ffmpeg
-def test_cutting_that_is_switched_off_refuses_as_before(bench: Bench, footage: Footages) -> None:
+def test_without_conforming_what_does_not_fit_is_refused(bench: Bench, footage: Footages) -> None:
     bench.config = replace(bench.config, conform=Conform(enabled=False))
     bench.put(footage("constant.mp4"))
     bench.put(footage("camera.mkv"), "ABC1234X_3_20260728_140000.mkv")

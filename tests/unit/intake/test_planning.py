@@ -81,7 +81,7 @@ def test_what_fits_stays_as_it_is_and_the_rest_is_made_to_fit(what: Recording, e
     assert type(plan(what, settings())) is expected
 
 
-def test_another_codec_is_encoded_again_only_if_that_is_allowed() -> None:
+def test_another_codec_is_reencoded_only_if_allowed() -> None:
     assert isinstance(plan(recording(codec="hvc1"), settings(Conform(reencode=True))), Reencode)
     assert isinstance(plan(recording(codec="hvc1"), settings(Conform(enabled=False, reencode=True))), Reject)
 
@@ -93,13 +93,13 @@ def test_without_ffmpeg_what_needs_it_is_rejected_and_tried_again() -> None:
     assert decided.retry_after_seconds
 
 
-def test_without_ffmpeg_a_doubt_alone_holds_nothing_back() -> None:
+def test_without_ffmpeg_suspected_zeros_hold_nothing_back() -> None:
     decided = plan(damaged(may_hold_zeros=True), settings(has_ffmpeg=False))
     assert isinstance(decided, AsIs)
     assert "zeros" in decided.doubt
 
 
-def test_a_doubt_comes_with_what_to_do_if_it_proves_unfounded() -> None:
+def test_suspected_zeros_come_with_the_plan_for_an_intact_file() -> None:
     decided = plan(damaged(may_hold_zeros=True), settings())
     assert isinstance(decided, Salvage)
     assert decided.if_intact == plan(damaged(), settings())

@@ -46,7 +46,7 @@ GARBAGE = st.one_of(
 
 
 @given(GARBAGE)
-def test_any_bytes_are_judged_without_an_error(content: bytes) -> None:
+def test_any_bytes_are_diagnosed_without_an_error(content: bytes) -> None:
     with file_of(content) as file:
         assert sum(1 for _ in damage.boxes(file)) <= len(content) // 8
         assert damage.diagnose(file)
@@ -88,7 +88,7 @@ def test_the_likely_cause_is_named(content: bytes, words: str) -> None:
         (box(b"mdat", b"x", length=900) + box(b"moov"), False),
     ],
 )
-def test_only_a_whole_index_lets_a_good_part_be_saved(content: bytes, known: bool) -> None:
+def test_only_a_whole_index_allows_salvage(content: bytes, known: bool) -> None:
     with file_of(content) as file:
         assert damage.has_index(file) is known
 
@@ -102,12 +102,12 @@ def test_only_a_whole_index_lets_a_good_part_be_saved(content: bytes, known: boo
         (lambda pictures: pictures[:1000] + bytes(100) + pictures[1100:], False),
     ],
 )
-def test_zeros_where_pictures_should_be_are_seen(change: Callable[[bytes], bytes], seen: bool) -> None:
+def test_zeros_instead_of_frames_are_detected(change: Callable[[bytes], bytes], seen: bool) -> None:
     with file_of(box(b"ftyp") + box(b"mdat", change(PICTURES)) + box(b"moov") + bytes(100_000)) as file:
         assert damage.holds_zeros(file) is seen
 
 
-def test_pictures_that_are_zeros_are_marked_and_sound_never_is() -> None:
+def test_zeroed_frames_are_flagged_and_audio_never_is() -> None:
     packets = [
         Packet(True, 0.0, 0.1, 4, is_key=True, position=0),
         Packet(True, 0.1, 0.1, 4, is_key=False, position=4),
@@ -131,6 +131,6 @@ def test_pictures_that_are_zeros_are_marked_and_sound_never_is() -> None:
         (b"", None),
     ],
 )
-def test_the_container_is_told_by_the_first_bytes(content: bytes, container: str | None) -> None:
+def test_the_container_is_recognised_by_its_first_bytes(content: bytes, container: str | None) -> None:
     with file_of(content) as file:
         assert container_of(file) == container

@@ -27,66 +27,66 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_its_output_comes_line_by_line_and_what_it_complains_of_apart() -> None:
-    with shell("echo one; echo trouble >&2; printf 'two\nthree'") as child:
-        assert list(child.lines()) == ["one", "two", "three"]
-    assert (child.stderr_tail, child.stderr_bytes) == ("trouble\n", 8)
+def test_stdout_comes_line_by_line_and_stderr_apart() -> None:
+    with shell("echo one; echo trouble >&2; printf 'two\nthree'") as tool:
+        assert list(tool.lines()) == ["one", "two", "three"]
+    assert (tool.stderr_tail, tool.stderr_bytes) == ("trouble\n", 8)
 
 
 def test_it_has_the_lowest_priority_for_processor_and_disk() -> None:
-    with shell("nice; ionice") as child:
-        assert list(child.lines()) == ["19", "idle"]
+    with shell("nice; ionice") as tool:
+        assert list(tool.lines()) == ["19", "idle"]
 
 
-def test_endless_complaints_are_read_but_not_kept() -> None:
-    with shell("yes | head -c 3000000 >&2") as child:
-        child.finish()
-    assert child.stderr_bytes == 3_000_000
-    assert len(child.stderr_tail) == STDERR_TAIL_BYTES
+def test_endless_stderr_is_read_but_not_kept() -> None:
+    with shell("yes | head -c 3000000 >&2") as tool:
+        tool.finish()
+    assert tool.stderr_bytes == 3_000_000
+    assert len(tool.stderr_tail) == STDERR_TAIL_BYTES
 
 
-def test_an_error_is_told_in_its_own_words() -> None:
-    with pytest.raises(ToolFailed, match="no such codec"), shell("echo no such codec >&2; exit 3") as child:
-        child.finish()
+def test_a_failure_is_reported_in_the_words_of_the_tool() -> None:
+    with pytest.raises(ToolFailed, match="no such codec"), shell("echo no such codec >&2; exit 3") as tool:
+        tool.finish()
 
 
-def test_a_line_without_end_is_an_error_before_it_fills_the_memory() -> None:
-    with pytest.raises(ToolFailed, match="without end"), shell("head -c 9000000 /dev/zero") as child:
-        child.finish()
+def test_an_endless_line_is_an_error_before_it_fills_memory() -> None:
+    with pytest.raises(ToolFailed, match="without end"), shell("head -c 9000000 /dev/zero") as tool:
+        tool.finish()
 
 
-def test_a_tool_that_is_not_there_is_an_error() -> None:
+def test_a_missing_tool_is_an_error() -> None:
     cancel = CancelToken(threading.Event())
-    with pytest.raises(ToolFailed, match="no-such-tool"), ToolProcess(["no-such-tool"], cancel) as child:
-        child.finish()
+    with pytest.raises(ToolFailed, match="no-such-tool"), ToolProcess(["no-such-tool"], cancel) as tool:
+        tool.finish()
 
 
-def test_a_child_that_the_kernel_ended_is_tried_again_later() -> None:
-    with pytest.raises(FootageRefused, match="ended by signal 9") as refused, shell("kill -9 $$") as child:
-        child.finish()
+def test_a_tool_that_the_kernel_killed_is_retried_later() -> None:
+    with pytest.raises(FootageRefused, match="ended by signal 9") as refused, shell("kill -9 $$") as tool:
+        tool.finish()
     assert refused.value.retry_after_seconds
 
 
-def test_a_stop_ends_it_at_once() -> None:
+def test_cancellation_ends_it_at_once() -> None:
     stop = threading.Event()
-    with pytest.raises(Cancelled), shell(FOREVER, CancelToken(stop)) as child:  # noqa: PT012  # the stop comes in between
-        lines = child.lines()
+    with pytest.raises(Cancelled), shell(FOREVER, CancelToken(stop)) as tool:  # noqa: PT012  # the stop comes in between
+        lines = tool.lines()
         pid = int(next(lines))
         stop.set()
         next(lines)
     assert not is_running(pid)
 
 
-def test_one_that_stands_still_is_given_up() -> None:
+def test_a_stalled_tool_is_given_up() -> None:
     with (
         pytest.raises(FootageRefused, match="sh read nothing of it for") as refused,
-        shell(FOREVER, stall_seconds=0.5) as child,
+        shell(FOREVER, stall_seconds=0.5) as tool,
     ):
-        child.finish()
+        tool.finish()
     assert refused.value.retry_after_seconds
 
 
-def test_it_gives_signs_of_life_while_it_works(tmp_path: Path) -> None:
+def test_it_reports_that_it_is_alive(tmp_path: Path) -> None:
     """The child ends when there were three."""
     signs: list[None] = []
 
@@ -96,8 +96,8 @@ def test_it_gives_signs_of_life_while_it_works(tmp_path: Path) -> None:
             (tmp_path / "three").touch()
 
     cancel = CancelToken(threading.Event(), alive)
-    with shell(f"while [ ! -e '{tmp_path}/three' ]; do sleep 0.05; done", cancel) as child:
-        child.finish()
+    with shell(f"while [ ! -e '{tmp_path}/three' ]; do sleep 0.05; done", cancel) as tool:
+        tool.finish()
     assert len(signs) >= 3
 
 
@@ -135,5 +135,5 @@ def test_both_tools_must_be_there(tmp_path: Path) -> None:
         (" \n", "it does not say why"),
     ],
 )
-def test_the_last_thing_said_is_the_cause(said: str, words: str) -> None:
+def test_the_last_line_names_the_cause(said: str, words: str) -> None:
     assert last_line(said) == words

@@ -40,11 +40,11 @@ class TestDateInTheFile:
             (Created("local", "close"), "12:28:29", "date in the file less the duration, the camera's local time"),
         ],
     )
-    def test_it_means_what_the_family_means_by_it(self, created: Created, start: str, words: str) -> None:
+    def test_it_is_read_as_its_family_writes_it(self, created: Created, start: str, words: str) -> None:
         instant, source = start_by_file(footage(), media(self.NOTED), created, JOHANNESBURG, NOW)
         assert (f"{instant.utc:%Y-%m-%d %H:%M:%S}", source) == (f"2026-07-28 {start}", words)
 
-    def test_an_hour_that_comes_twice_is_noted(self) -> None:
+    def test_an_ambiguous_hour_is_noted(self) -> None:
         noted = datetime(2025, 10, 26, 2, 30, 0, tzinfo=timezone.utc)
         instant, _ = start_by_file(footage(), media(noted), Created("local", "start"), BERLIN, NOW)
         assert instant.utc == datetime(2025, 10, 26, 0, 30, tzinfo=timezone.utc)
@@ -62,17 +62,17 @@ class TestDateInTheFile:
         ],
         ids=["none", "clock never set", "before such cameras", "tomorrow", "the end of all calendars"],
     )
-    def test_one_that_cannot_be_right_gives_way_to_the_date_of_the_file(self, noted: datetime | None) -> None:
+    def test_an_implausible_one_gives_way_to_the_date_of_the_file(self, noted: datetime | None) -> None:
         instant, source = start_by_file(footage(), media(noted), Created("utc", "start"), JOHANNESBURG, NOW)
         assert instant.utc == WRITTEN - timedelta(seconds=91)
         assert source == "date of the file less the duration"
 
-    def test_where_this_device_does_not_know_the_time_no_future_is_doubted(self) -> None:
+    def test_without_a_device_clock_a_future_date_is_accepted(self) -> None:
         noted = NOW + timedelta(days=1)
         instant, _ = start_by_file(footage(), media(noted), Created("utc", "start"), JOHANNESBURG, None)
         assert instant.utc == noted
 
-    def test_one_whose_meaning_is_not_known_is_not_looked_at(self) -> None:
+    def test_one_of_unknown_meaning_is_ignored(self) -> None:
         instant, source = start_by_file(footage(), media(self.NOTED), None, JOHANNESBURG, NOW)
         assert instant.utc == WRITTEN - timedelta(seconds=91)
         assert source == "date of the file less the duration"
@@ -96,19 +96,19 @@ class TestZoneOfTheClock:
         ],
         ids=["none", "seconds", "a zone ahead", "a zone behind", "no zone", "a clock that was never set"],
     )
-    def test_a_difference_of_zones_is_told_from_a_clock_that_is_wrong(
+    def test_a_zone_difference_is_distinguished_from_a_wrong_clock(
         self, off: timedelta, error: timedelta | None
     ) -> None:
         assert utc_offset_mismatch(self.START + off, media(self.NOTED), Created("utc", "close")) == error
 
     @pytest.mark.parametrize("created", [None, Created("local", "close")])
-    def test_where_the_date_is_not_utc_nothing_can_be_told(self, created: Created | None) -> None:
+    def test_a_date_that_is_not_utc_reveals_no_mismatch(self, created: Created | None) -> None:
         assert utc_offset_mismatch(self.START + timedelta(hours=2), media(self.NOTED), created) is None
         assert utc_offset_mismatch(self.START + timedelta(hours=2), media(None), Created("utc", "close")) is None
 
 
 class TestDateOfTheFile:
-    def test_one_beyond_any_calendar_is_refused(self) -> None:
+    def test_a_date_out_of_range_is_refused(self) -> None:
         beyond = Footage(Path("GOPR1234.MP4"), 1000, 2**63 * 1000)
         assert start_by_date(beyond, 60.0) is None
         with pytest.raises(FootageRefused, match="neither the name nor the file has a date that can be right"):
@@ -136,7 +136,7 @@ class TestCards:
         path.touch()
         assert has_local_timestamps(path, self.mountinfo(tmp_path, filesystem, path)) is local
 
-    def test_where_the_system_does_not_tell_nothing_is_supposed(self, tmp_path: Path) -> None:
+    def test_an_unknown_mount_is_not_taken_for_fat(self, tmp_path: Path) -> None:
         path = tmp_path / "x.mp4"
         assert not has_local_timestamps(path)
         path.touch()

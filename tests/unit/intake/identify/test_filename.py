@@ -34,20 +34,20 @@ def test_a_preset_can_be_chosen_by_name() -> None:
     assert read_name("ABC1234X_1_20260728_144141.mp4", folder(preset="viofo")).start is None
 
 
-def test_a_name_that_no_preset_knows_says_nothing() -> None:
+def test_a_name_that_no_preset_matches_has_no_values() -> None:
     found = read_name("holiday.MP4", folder())
     assert (found.registration, found.camera, found.start, found.event, found.faults) == (None, None, None, None, {})
 
 
 class TestPattern:
-    def test_its_groups_are_read_from_the_path_below_the_folder(self) -> None:
+    def test_its_groups_match_the_path_below_the_folder(self) -> None:
         found = read_name(
             "ABC1234X/2/20260728_144141_P.mp4", folder(rf"^(?P<registration>\w+)/(?P<camera>\d)/{CLOCK}_(?P<event>P)?")
         )
         assert (found.registration, found.camera, found.start, found.event) == ("ABC1234X", 2, AT, EVENT)
         assert found.sources["registration"] == "file name (pattern)"
 
-    def test_it_takes_the_place_of_the_presets(self) -> None:
+    def test_a_pattern_replaces_the_presets(self) -> None:
         assert read_name("ABC1234X_1_20260728_144141.mp4", folder(r"(?P<camera>\d)_")).start is None
 
     @pytest.mark.parametrize("name", ["2026-07-28T14-41-41.mp4", "20260728144141.mp4", "x 20260728_144141.mp4"])
@@ -58,14 +58,14 @@ class TestPattern:
         found = read_name("20260728T144141+0200.mp4", folder(r"(?P<start>[\dT+]+)"))
         assert found.start == AT.replace(tzinfo=timezone(timedelta(hours=2)))
 
-    def test_two_digits_of_a_year_are_of_this_century_and_seconds_may_be_missing(self) -> None:
+    def test_a_two_digit_year_is_of_this_century_and_seconds_are_optional(self) -> None:
         found = read_name("2607281441.mp4", folder(r"(?P<y>\d\d)(?P<m>\d\d)(?P<d>\d\d)(?P<H>\d\d)(?P<M>\d\d)"))
         assert found.start == datetime(2026, 7, 28, 14, 41)
 
     def test_a_date_without_a_time_is_no_start(self) -> None:
         assert read_name("20260728.mp4", folder(r"(?P<Y>\d{4})(?P<m>\d\d)(?P<d>\d\d)")).start is None
 
-    def test_groups_that_catch_nothing_or_blanks_say_nothing(self) -> None:
+    def test_empty_or_blank_groups_have_no_value(self) -> None:
         found = read_name("   -144141.mp4", folder(r"(?P<registration>.*)-(?P<event>x?)(?P<camera>y)?"))
         assert (found.registration, found.camera, found.event) == (None, None, None)
 
@@ -81,10 +81,10 @@ class TestPattern:
         assert what in found.faults["start"]
 
     @pytest.mark.parametrize("name", ["20269999T144141", "Jan", "9" * 40])
-    def test_what_the_group_start_cannot_mean_is_a_fault(self, name: str) -> None:
+    def test_an_invalid_start_group_is_a_fault(self, name: str) -> None:
         assert f"start={name}" in read_name(f"{name}.mp4", folder(r"^(?P<start>\w+)")).faults["start"]
 
-    def test_a_number_beyond_any_calendar_is_a_fault(self) -> None:
+    def test_a_number_out_of_range_is_a_fault(self) -> None:
         pattern = r"(?P<Y>\d+)-(?P<m>\d)-(?P<d>\d)-(?P<H>\d)-(?P<M>\d)"
         assert "impossible time" in read_name(f"{'9' * 40}-1-1-1-1.mp4", folder(pattern)).faults["start"]
 
@@ -92,19 +92,19 @@ class TestPattern:
         found = read_name("caf\udce9_20261328_144141.mp4", folder(CLOCK))
         assert r"caf\udce9_20261328" in found.faults["start"]
 
-    def test_a_path_of_absurd_length_is_not_searched(self) -> None:
+    def test_an_overlong_path_is_not_searched(self) -> None:
         found = read_name("a/" * 600 + "20260728_144141.mp4", folder(CLOCK))
         assert found == Naming(faults={"start": "the path is longer than 255 characters and was not read"})
 
 
 class TestCamera:
-    def test_a_letter_means_what_the_folder_says_whatever_its_case(self) -> None:
+    def test_a_camera_letter_is_mapped_by_the_folder_ignoring_case(self) -> None:
         assert read_name("20260728_r.mp4", folder(r"_(?P<camera>[a-z])\.", cameras={"R": 2})).camera == 2
 
-    def test_the_folder_may_give_a_number_another_meaning(self) -> None:
+    def test_the_folder_may_map_a_number_to_another_channel(self) -> None:
         assert read_name("x_1.mp4", folder(r"_(?P<camera>\d)\.", cameras={"1": 9})).camera == 9
 
-    def test_a_letter_without_a_meaning_is_a_fault_that_says_which_entry_to_add(self) -> None:
+    def test_an_unmapped_letter_is_a_fault_with_the_entry_to_add(self) -> None:
         found = read_name("cam1/x_R.mp4", folder(r"_(?P<camera>[A-Z])\.", cameras={"F": 1}))
         assert found.camera is None
         assert "cameras = { R = 2 }" in found.faults["camera"]
@@ -121,31 +121,31 @@ class TestCamera:
         ("name", "camera"),
         [("ch1", 1), ("CH02", 2), ("cam3", 3), ("camera_4", 4), ("Camera1", 1), ("channel-2", 2), ("cam 12", 12)],
     )
-    def test_a_folder_called_after_a_camera_gives_it(self, name: str, camera: int) -> None:
+    def test_a_folder_named_after_a_camera_gives_the_channel(self, name: str, camera: int) -> None:
         found = read_name(f"{name}/2026/x.mp4", folder())
         assert found.camera == camera
         assert found.sources["camera"] == "folder name"
 
     @pytest.mark.parametrize("name", ["champion", "2", "cam", "camera999", "chap1", "mycam1"])
-    def test_other_folders_do_not(self, name: str) -> None:
+    def test_other_folders_give_no_channel(self, name: str) -> None:
         assert read_name(f"{name}/x.mp4", folder()).camera is None
 
-    def test_a_name_may_call_its_camera_so_too(self) -> None:
+    def test_a_file_name_may_use_the_same_camera_words(self) -> None:
         assert read_name("cam_7-x.mp4", folder(r"^(?P<camera>\w+)-")).camera == 7
 
-    def test_the_usual_channel_of_a_family_stands_apart_as_a_last_resort(self) -> None:
+    def test_the_default_channel_of_a_family_is_kept_apart(self) -> None:
         found = read_name("2016_1119_113330_021.MOV", folder())
         assert (found.camera, found.default_camera) == (None, 1)
         assert read_name("cam4/2016_1119_113330_021.MOV", folder()).camera == 4
 
-    def test_the_nearest_folder_counts_and_the_name_of_the_file_more(self) -> None:
+    def test_the_nearest_folder_wins_and_the_file_name_over_it(self) -> None:
         assert read_name("cam1/cam2/x.mp4", folder()).camera == 2
         assert read_name("cam1/x_7.mp4", folder(r"_(?P<camera>\d)\.")).camera == 7
 
-    def test_the_watched_folder_itself_may_be_called_after_the_camera(self) -> None:
+    def test_the_watched_folder_itself_may_be_named_after_the_camera(self) -> None:
         assert read_name("x.mp4", folder(path="/media/cam5")).camera == 5
 
-    def test_a_folder_may_be_called_by_a_word_of_the_cameras_setting(self) -> None:
+    def test_a_folder_may_be_named_by_a_word_of_the_cameras_setting(self) -> None:
         assert read_name("Rear/x.mp4", folder(cameras={"Rear": 2})).camera == 2
 
 
@@ -166,31 +166,29 @@ class TestPresetsWithWordsOfTheirOwn:
     def test_its_clock_may_run_on_utc(self) -> None:
         assert read_name("family-20260728_144141_NF.mp4", folder()).start == AT.replace(tzinfo=timezone.utc)
 
-    def test_its_words_for_cameras_are_known_and_the_folder_may_change_them(self) -> None:
+    def test_its_camera_words_are_known_and_the_folder_may_remap_them(self) -> None:
         assert read_name("family-20260728_144141_NR.mp4", folder()).camera == 2
         assert read_name("family-20260728_144141_NR.mp4", folder(cameras={"R": 7})).camera == 7
 
-    def test_only_its_words_for_events_mark_events(self) -> None:
+    def test_only_its_event_words_tag_events(self) -> None:
         assert read_name("family-20260728_144141_NF.mp4", folder()).event is None
         assert read_name("family-20260728_144141_EF.mp4", folder()).event == EVENT
 
-    def test_a_name_that_another_preset_reads_alike_is_no_matter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_name_that_two_presets_read_alike_is_accepted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PRESETS, "twin", replace(PRESETS["family"], name="twin"))
         found = read_name("family-20260728_144141_NF.mp4", folder())
         assert (found.start, found.camera, found.faults) == (AT.replace(tzinfo=timezone.utc), 1, {})
 
-    def test_a_letter_alone_is_not_its_word_for_a_folder(self) -> None:
+    def test_a_single_letter_is_no_word_for_a_folder(self) -> None:
         assert read_name("A/20230309061733_000000.MP4", folder()).camera is None
         assert read_name("A/20230309061733_000000.MP4", folder(cameras={"A": 4})).camera == 4
         assert read_name("Movie_E/20230309061733_000000.MP4", folder()).camera == 2
 
-    def test_names_without_a_time_that_two_presets_date_otherwise_are_not_guessed(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_start_that_two_presets_find_differently_is_not_guessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PRESETS, "rival", replace(PRESETS["gopro"], name="rival", created=Created("utc", "start")))
         assert "which read its start differently" in read_name("GX010123.MP4", folder()).faults["start"]
 
-    def test_a_name_that_another_preset_reads_otherwise_is_not_guessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_name_that_two_presets_read_differently_is_not_guessed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(PRESETS, "rival", replace(PRESETS["family"], name="rival", cameras={"f": 3}))
         found = read_name("family-20260728_144141_NF.mp4", folder())
         assert (found.preset, found.camera, found.start) == (None, None, AT.replace(tzinfo=timezone.utc))
@@ -200,23 +198,23 @@ class TestPresetsWithWordsOfTheirOwn:
 
 
 class TestEvents:
-    def test_a_folder_for_them_marks_them_whatever_reads_the_name(self) -> None:
+    def test_an_event_folder_tags_its_footage_whatever_the_preset(self) -> None:
         found = read_name("RO/ABC1234X_1_20260728_144141.mp4", folder())
         assert (found.event, found.sources["event"]) == (LOCKED, "folder RO")
         assert read_name("evt_rec/20260728_144141.mp4", folder(CLOCK)).event == EVENT
 
     @pytest.mark.parametrize("name", ["SavedClips", "100EVENT", "Emergency", "sos", "manual_rec"])
-    def test_such_folders_are_known_in_any_case(self, name: str) -> None:
+    def test_event_folders_are_recognised_in_any_case(self, name: str) -> None:
         for spelled in (name, name.lower(), name.upper()):
             event = tag_for_folder(spelled)
             assert event is not None
             assert event.high_priority
 
     @pytest.mark.parametrize("name", ["Movie", "DCIM", "100MEDIA", "Normal", "cont_rec", "RecentClips", "105UNSVD"])
-    def test_other_folders_mark_nothing(self, name: str) -> None:
+    def test_other_folders_tag_nothing(self, name: str) -> None:
         assert tag_for_folder(name) is None
 
-    def test_what_is_urgent_goes_before_what_is_not(self) -> None:
+    def test_a_tag_of_high_priority_wins(self) -> None:
         parked_and_locked = read_name("Parking/RO/2026_0728_144141_0001PF.MP4", folder())
         assert parked_and_locked.event == LOCKED
         parked = read_name("Parking/2026_0728_144141_0001F.MP4", folder())
@@ -225,5 +223,5 @@ class TestEvents:
         assert (event.event, event.sources["event"]) == (EVENT, "file name (viofo)")
 
 
-def test_text_for_a_terminal_has_no_control_characters_and_no_undecodable_bytes() -> None:
+def test_printable_text_has_no_control_characters_or_undecodable_bytes() -> None:
     assert printable("a b\x1b[2J\n\udcff é") == r"a b\x1b[2J\n\udcff é"

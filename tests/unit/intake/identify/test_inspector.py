@@ -91,7 +91,7 @@ def card(tmp_path: Path) -> Card:
     return Card(tmp_path / "media")
 
 
-def test_footage_with_a_telling_name_becomes_a_clip(card: Card) -> None:
+def test_footage_with_a_complete_name_becomes_a_clip(card: Card) -> None:
     path = card.write()
     assert card.inspect(path) == Clip(
         Footage.from_stat(path, path.stat()),
@@ -113,7 +113,7 @@ def test_an_event_goes_first(card: Card) -> None:
     assert clip.comments == "event"
 
 
-def test_the_sidecar_goes_before_the_name(card: Card) -> None:
+def test_the_sidecar_overrides_the_name(card: Card) -> None:
     sidecar = {
         "registration": "xyz 987",
         "camera": 4,
@@ -132,7 +132,7 @@ def test_the_sidecar_goes_before_the_name(card: Card) -> None:
     assert clip.sources["event"] == "sidecar: event"
 
 
-def test_the_sidecar_mends_a_name_that_is_wrong(card: Card) -> None:
+def test_the_sidecar_corrects_a_wrong_name(card: Card) -> None:
     clip = card.inspect(card.write("ABC1234X_F_20261399_144141.mp4", sidecar={"camera": 1, "start": "20260728T144141"}))
     assert (clip.key.registration, clip.key.camera, clip.key.start) == ("ABC1234X", 1, START)
 
@@ -154,7 +154,7 @@ class TestRegistration:
     @pytest.mark.parametrize(
         ("written", "normal"), [(" abc 1234x ", "ABC 1234X"), ("ab-12-cd", "AB-12-CD"), ("กข 1234", "กข 1234")]
     )
-    def test_it_is_brought_into_its_usual_form(self, card: Card, written: str, normal: str) -> None:
+    def test_it_is_normalised(self, card: Card, written: str, normal: str) -> None:
         card.vehicle = Vehicle(written)
         assert (
             card.inspect(card.write("cam1/20260728_144141.mp4", sidecar={"start": "20260728T144141"})).key.registration
@@ -162,13 +162,13 @@ class TestRegistration:
         )
 
     @pytest.mark.parametrize("written", ["AB  12", "AB_12", "-AB12", "A" * 21, "AB\n12", "   ", "AB/12"])
-    def test_one_that_cannot_be_right_is_refused_with_what_is_allowed(self, card: Card, written: str) -> None:
+    def test_an_invalid_one_is_refused_with_what_is_allowed(self, card: Card, written: str) -> None:
         card.vehicle = Vehicle(written, 1)
         reason = card.refusal(card.write(NAMELESS, sidecar={"start": "20260728T144141"})).reason
         assert "(vehicle.registration) cannot be right: allowed are 1 to 20 letters and digits" in reason
         assert "\n" not in reason
 
-    def test_without_any_the_ways_to_give_one_are_named(self, card: Card) -> None:
+    def test_without_one_the_refusal_names_the_ways_to_set_it(self, card: Card) -> None:
         refusal = card.refusal(card.write("cam1/x.mp4", sidecar={"start": "20260728T144141"}))
         for way in ("[vehicle]", "this folder", "pattern", "sidecar"):
             assert way in refusal.reason
@@ -176,16 +176,16 @@ class TestRegistration:
 
 
 class TestCamera:
-    def test_without_any_the_ways_to_give_one_are_named(self, card: Card) -> None:
+    def test_without_one_the_refusal_names_the_ways_to_set_it(self, card: Card) -> None:
         refusal = card.refusal(card.write(NAMELESS, sidecar={"start": "20260728T144141", "registration": "A1"}))
         for way in ("[vehicle]", "pattern", "ch1", "sidecar"):
             assert way in refusal.reason
 
-    def test_a_letter_without_a_meaning_is_refused_and_not_guessed(self, card: Card) -> None:
+    def test_an_unmapped_letter_is_refused_not_guessed(self, card: Card) -> None:
         card.vehicle = Vehicle(camera=1)
         assert "cameras = { R = 1 }" in card.refusal(card.write("ABC1234X_R_20260728_144141.mp4")).reason
 
-    def test_the_usual_channel_of_a_family_is_the_last_resort(self, card: Card) -> None:
+    def test_the_default_channel_of_a_family_is_the_last_resort(self, card: Card) -> None:
         path = card.write("2026_0728_144141_021.MP4", sidecar={"registration": "A1"})
         clip = card.inspect(path)
         assert (clip.key.camera, clip.sources["camera"]) == (1, "the usual channel of novatek")
@@ -205,7 +205,7 @@ class TestCamera:
 
 
 class TestTime:
-    def test_a_name_without_one_leaves_it_to_the_date_in_the_file(self, card: Card) -> None:
+    def test_without_a_time_in_the_name_the_date_in_the_file_is_used(self, card: Card) -> None:
         card.vehicle = Vehicle("ABC1234X")
         card.folder = replace(card.folder, timezone=ZoneInfo("Africa/Johannesburg"))
         path = card.write("100GOPRO/GX010123.MP4", created(recording(60), datetime(2026, 7, 28, 14, 42, 41)))
@@ -213,7 +213,7 @@ class TestTime:
         assert clip.key.start == START.replace(hour=12)
         assert clip.sources["start"] == "date in the file less the duration, the camera's local time"
 
-    def test_and_that_to_the_date_of_the_file(self, card: Card) -> None:
+    def test_without_that_the_date_of_the_file_is_used(self, card: Card) -> None:
         card.vehicle = Vehicle("ABC1234X")
         path = card.write("100EVENT/GRMN0001.MP4")
         os.utime(path, (START.timestamp() + 60.4, START.timestamp() + 60.4))
@@ -221,9 +221,7 @@ class TestTime:
         assert (clip.key.start, clip.sources["start"]) == (START, "date of the file less the duration")
         assert (clip.priority, clip.sources["event"]) == (EVENT_PRIORITY, "folder 100EVENT: event")
 
-    def test_the_date_of_a_file_on_fat_decides_no_hour_that_comes_twice(
-        self, card: Card, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_fat_date_does_not_resolve_an_ambiguous_hour(self, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(inspector, "has_local_timestamps", lambda path: True)
         card.folder = replace(card.folder, timezone=ZoneInfo("Europe/Berlin"))
         path = card.write("ABC1234X_1_20251026_023030.mp4")
@@ -231,12 +229,12 @@ class TestTime:
         os.utime(path, (modified, modified))
         assert card.inspect(path).key.start.hour == 0
 
-    def test_the_clock_of_the_camera_runs_in_the_zone_of_its_folder(self, card: Card) -> None:
+    def test_the_camera_clock_is_in_the_zone_of_its_folder(self, card: Card) -> None:
         card.folder = replace(card.folder, timezone=ZoneInfo("Africa/Johannesburg"))
         assert card.inspect(card.write()).key.start == START.replace(hour=12)
 
     @pytest.mark.parametrize(("written", "hour"), [("00:31:30", 0), ("01:31:30", 1)], ids=["first time", "second time"])
-    def test_an_hour_that_comes_twice_is_decided_by_the_date_of_the_file_and_logged(
+    def test_an_ambiguous_hour_is_resolved_by_the_file_date_and_logged(
         self, card: Card, written: str, hour: int
     ) -> None:
         card.folder = replace(card.folder, timezone=ZoneInfo("Europe/Berlin"))
@@ -249,7 +247,7 @@ class TestTime:
         assert "came twice" in clip.sources["start"]
         assert [entry["note"] in clip.sources["start"] for entry in logs] == [True]
 
-    def test_a_file_date_beyond_any_calendar_does_no_harm(self, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_date_out_of_range_is_ignored(self, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
         path = card.write()
         beyond = replace(Footage.from_stat(path, path.stat()), modified_ns=2**63 * 1000)
         monkeypatch.setattr(Footage, "from_stat", lambda path, stat: beyond)
@@ -259,7 +257,7 @@ class TestTime:
         ("name", "pattern", "read_by"),
         [(NAMELESS, None, "preset auto"), (NAMELESS, TIMED, "the folder's pattern")],
     )
-    def test_without_a_time_what_was_tried_and_the_ways_to_give_one_are_named(
+    def test_without_a_time_the_refusal_names_what_was_tried_and_the_remedies(
         self, card: Card, name: str, pattern: re.Pattern[str] | None, read_by: str
     ) -> None:
         card.folder = replace(card.folder, pattern=pattern)
@@ -276,7 +274,7 @@ class TestTime:
     def test_a_camera_whose_clock_was_never_set_is_refused(self, card: Card) -> None:
         assert "is before 2015" in card.refusal(card.write("ABC1234X_1_20000101_000000.mp4")).reason
 
-    def test_a_recording_from_the_future_is_looked_at_again(self, card: Card) -> None:
+    def test_a_recording_from_the_future_is_retried(self, card: Card) -> None:
         refusal = card.refusal(card.write("ABC1234X_1_20270101_000000.mp4"))
         assert "is in the future" in refusal.reason
         assert refusal.retry_after_seconds == 3600
@@ -284,17 +282,17 @@ class TestTime:
 
 class TestDuration:
     @pytest.mark.parametrize(("seconds", "whole"), [(0.04, 1), (1.4, 1), (59.6, 60), (300.0, 300), (300.4, 300)])
-    def test_it_is_rounded_to_whole_seconds_but_never_to_none(self, card: Card, seconds: float, whole: int) -> None:
+    def test_it_is_rounded_to_whole_seconds_and_at_least_one(self, card: Card, seconds: float, whole: int) -> None:
         assert card.inspect(card.write(content=recording(seconds))).key.duration_seconds == whole
 
     def test_more_than_the_limit_is_refused_with_the_setting_and_the_remedy(self, card: Card) -> None:
         reason = card.refusal(card.write(content=recording(300.6))).reason
         assert reason == "it lasts 301 s and the limit is 300 s (limits.max_seconds): set a shorter loop in the camera"
 
-    def test_none_at_all_is_refused(self, card: Card) -> None:
+    def test_no_duration_is_refused(self, card: Card) -> None:
         assert "no duration" in card.refusal(card.write(content=recording(0))).reason
 
-    def test_an_absurd_one_is_refused_and_does_not_overflow(self, card: Card) -> None:
+    def test_an_absurd_duration_is_refused_and_does_not_overflow(self, card: Card) -> None:
         content = bytearray(recording(60))
         at = content.index(b"mdhd")
         content[at + 16 : at + 24] = b"\x00\x00\x00\x01\xff\xff\xff\xfe"
@@ -349,7 +347,7 @@ class TestFormat:
         assert "Matroska" in refusal.reason
         assert not isinstance(refusal, FootageIncomplete)
 
-    def test_a_recording_that_is_not_whole_may_become_so(self, card: Card) -> None:
+    def test_an_incomplete_recording_may_still_be_completed(self, card: Card) -> None:
         path = card.write(content=recording(60, size_bytes=20_000)[:12_000])
         with open_footage(path) as opened:
             assert card.reader().read(opened, is_abandoned=False) is None
@@ -387,14 +385,14 @@ class TestFileSystem:
         path = card.write("caf\udce9/" + NAME)
         assert card.inspect(path).footage.path == path
 
-    def test_a_passed_over_sidecar_is_logged(self, card: Card) -> None:
+    def test_an_ignored_sidecar_is_logged(self, card: Card) -> None:
         path = card.write()
         path.with_suffix(".json").write_text("[]")
         with structlog.testing.capture_logs() as logs:
             card.inspect(path)
         assert [entry["event"] for entry in logs] == ["footage_note"]
 
-    def test_looking_costs_a_handful_of_reads_whatever_the_size(self, card: Card) -> None:
+    def test_inspection_reads_little_whatever_the_file_size(self, card: Card) -> None:
         small, large = card.write(), card.write("ABC1234X_2_20260728_144141.mp4", recording(60, size_bytes=40_000_000))
 
         def bytes_read(path: Path) -> int:

@@ -37,7 +37,7 @@ def test_the_examples_beside_a_preset_are_read_by_it_and_by_no_other(preset: Pre
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_they_are_read_as_it_says_beside_them(preset: Preset) -> None:
+def test_examples_are_read_as_documented(preset: Preset) -> None:
     for example, expected in preset.examples.items():
         found = read_name(example, CARD)
         assert found.preset is preset
@@ -46,7 +46,7 @@ def test_they_are_read_as_it_says_beside_them(preset: Preset) -> None:
 
 
 @pytest.mark.parametrize("preset", ALL.values(), ids=ALL)
-def test_its_groups_are_those_that_are_read(preset: Preset) -> None:
+def test_its_groups_are_known(preset: Preset) -> None:
     of_the_clock = {"ymd", "hms"}  # the separators in the plain names
     assert set(preset.pattern.groupindex) <= {*GROUPS, "camera2", "event2"} | of_the_clock
     tells_time = bool({"Y", "y"} & set(preset.pattern.groupindex))
@@ -54,7 +54,7 @@ def test_its_groups_are_those_that_are_read(preset: Preset) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
-def test_its_recordings_are_included_and_are_no_copies(preset: Preset) -> None:
+def test_its_recordings_are_included_and_are_no_proxies(preset: Preset) -> None:
     from agent.intake.scanner import matches_filters
 
     for example in preset.examples:
@@ -80,14 +80,14 @@ def test_the_documentation_of_cameras_has_a_row_for_it(preset: Preset) -> None:
         "event.json",
     ],
 )
-def test_smaller_copies_and_what_lies_beside_a_recording_are_known(name: str) -> None:
+def test_proxies_and_companion_files_are_recognised(name: str) -> None:
     assert is_proxy(name, CARD)
     assert not is_proxy(name, FootageFolder(Path("/media/card"), preset="plain"))
     assert not is_proxy(name, FootageFolder(Path("/media/card"), pattern=re.compile("(?P<camera>F)")))
 
 
 @pytest.mark.parametrize("preset", UNSUPPORTED, ids=[preset.name for preset in UNSUPPORTED])
-def test_what_can_never_be_used_says_what_to_change_on_the_camera(preset: Preset) -> None:
+def test_an_unsupported_family_says_what_to_change_on_the_camera(preset: Preset) -> None:
     for example in preset.examples:
         reason = unsupported_reason(example)
         assert reason == preset.refused

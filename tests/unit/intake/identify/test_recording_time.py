@@ -62,7 +62,7 @@ def test_a_compact_time_without_seconds_keeps_its_zone() -> None:
     "text",
     ["", "yesterday", "2026-07-28", "2026-0728T144141", "14:41:41", "2026-07-28T14:41:41+99", "2026-02-30T00:00"],
 )
-def test_what_is_no_time_is_an_error(text: str) -> None:
+def test_an_invalid_time_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_iso(text)
 
@@ -84,7 +84,7 @@ class TestClockChange:
     FIRST = utc(2026, 10, 25, 0, 30)
     SECOND = utc(2026, 10, 25, 1, 30)
 
-    def test_an_hour_that_comes_twice_is_the_first_without_a_hint(self) -> None:
+    def test_an_ambiguous_hour_is_the_first_without_a_hint(self) -> None:
         instant = to_utc(self.TWICE, BERLIN)
         assert instant.utc == self.FIRST
         assert instant.note == "2026-10-25 02:30:00 Europe/Berlin came twice: the first was taken, 00:30:00 UTC"
@@ -105,10 +105,10 @@ class TestClockChange:
         ],
         ids=["the first", "between the two", "copied days later", "days before"],
     )
-    def test_it_is_the_first_if_the_file_date_does_not_clearly_say_the_second(self, probable: datetime) -> None:
+    def test_it_is_the_first_unless_the_file_date_clearly_says_second(self, probable: datetime) -> None:
         assert to_utc(self.TWICE, BERLIN, probable).utc == self.FIRST
 
-    def test_an_hour_that_does_not_exist_is_moved_forward(self) -> None:
+    def test_a_skipped_hour_is_moved_forward(self) -> None:
         instant = to_utc(datetime(2026, 3, 29, 2, 30), BERLIN)
         assert instant.utc == utc(2026, 3, 29, 1, 30)
         assert instant.utc.astimezone(BERLIN).hour == 3
@@ -136,7 +136,7 @@ def test_a_camera_whose_clock_was_never_set_is_refused_for_good() -> None:
     assert refused.value.retry_after_seconds is None
 
 
-def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_again() -> None:
+def test_a_recording_from_the_future_is_refused_with_both_times_and_retried() -> None:
     with pytest.raises(FootageRefused) as refused:
         check_recording_time(NOW, NOW + timedelta(minutes=5, seconds=1), NOW)
     assert "recording time 2026-07-28 12:00:00 to 12:05:01 UTC" in refused.value.reason
@@ -154,5 +154,5 @@ def test_a_recording_from_the_future_is_refused_with_both_times_and_looked_at_ag
         (datetime(1, 1, 1), False),
     ],
 )
-def test_an_hour_that_comes_twice_is_known(local: datetime, twice: bool) -> None:
+def test_an_ambiguous_hour_is_recognised(local: datetime, twice: bool) -> None:
     assert is_ambiguous(local, BERLIN) is twice

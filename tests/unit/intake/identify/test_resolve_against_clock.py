@@ -37,7 +37,7 @@ def unset_until(device: BenchDevice, uptime: float) -> Clock:
 
 
 @CLOCKS
-def test_footage_recorded_by_an_unset_clock_is_marked(wrong: float) -> None:
+def test_footage_recorded_by_an_unset_clock_is_held(wrong: float) -> None:
     clock = unset_until(BenchDevice(wrong), 200.0)
     recorded = clip(wrong + 100.0, written=wrong + 162.0)
     (held,) = resolve_against_clock([recorded], clock.segments)
@@ -45,7 +45,7 @@ def test_footage_recorded_by_an_unset_clock_is_marked(wrong: float) -> None:
 
 
 @CLOCKS
-def test_footage_that_was_being_recorded_when_the_clock_was_set_is_put_right(wrong: float) -> None:
+def test_footage_being_recorded_when_the_clock_was_set_is_corrected(wrong: float) -> None:
     """The first recording of nearly every trip: named before the network is there, closed after."""
     device = BenchDevice(wrong)
     clock = unset_until(device, 110.0)
@@ -61,7 +61,7 @@ def test_footage_that_was_being_recorded_when_the_clock_was_set_is_put_right(wro
 
 
 @CLOCKS
-def test_footage_that_is_noticed_only_after_the_clock_was_set_is_put_right(wrong: float) -> None:
+def test_footage_noticed_only_after_the_clock_was_set_is_corrected(wrong: float) -> None:
     device = BenchDevice(wrong)
     clock = unset_until(device, 200.0)
     device.synchronise(RIGHT)
@@ -72,7 +72,7 @@ def test_footage_that_is_noticed_only_after_the_clock_was_set_is_put_right(wrong
 
 
 @CLOCKS
-def test_footage_recorded_after_the_clock_was_set_is_left_alone(wrong: float) -> None:
+def test_footage_recorded_after_the_clock_was_set_is_unchanged(wrong: float) -> None:
     device = BenchDevice(wrong)
     clock = unset_until(device, 200.0)
     device.synchronise(RIGHT)
@@ -82,7 +82,7 @@ def test_footage_recorded_after_the_clock_was_set_is_left_alone(wrong: float) ->
     assert resolve_against_clock([recorded], clock.segments) == [recorded]
 
 
-def test_a_camera_with_a_right_clock_of_its_own_is_not_put_wrong() -> None:
+def test_a_camera_with_a_right_clock_of_its_own_is_unchanged() -> None:
     """The device is two minutes behind: the name and the file's date agree only roughly."""
     device = BenchDevice(RIGHT - 120.0)
     clock = unset_until(device, 200.0)
@@ -110,7 +110,7 @@ def test_a_camera_ahead_of_a_clock_that_is_trusted_is_refused() -> None:
         resolve_against_clock([clip(RIGHT + 1000.0, written=RIGHT + 60.0)], clock.segments)
 
 
-def test_older_footage_of_a_camera_with_a_clock_of_its_own_does_not_wait_for_this_device() -> None:
+def test_footage_of_a_camera_with_its_own_clock_is_not_held() -> None:
     clock = unset_until(BenchDevice(RIGHT), 200.0)
     recorded = clip(RIGHT - 86_400.0, written=RIGHT - 86_300.0)
     assert resolve_against_clock([recorded], clock.segments) == [recorded]
@@ -122,7 +122,7 @@ def test_a_camera_whose_own_clock_was_never_set_is_refused() -> None:
         resolve_against_clock([clip(946_684_800.0, written=DAYS_BEHIND + 100.0)], clock.segments)
 
 
-def test_footage_of_an_earlier_boot_with_an_unset_clock_is_not_taken_for_one_of_this_boot() -> None:
+def test_footage_of_an_earlier_unset_boot_is_not_matched_to_this_boot() -> None:
     clock = unset_until(BenchDevice(UNSET), 30.0)
     (held,) = resolve_against_clock([clip(UNSET + 900.0, written=UNSET + 961.0)], clock.segments)
     assert held.clock is not None
@@ -130,7 +130,7 @@ def test_footage_of_an_earlier_boot_with_an_unset_clock_is_not_taken_for_one_of_
     assert held.clock.is_time_source
 
 
-def test_the_pieces_of_one_recording_are_judged_as_one() -> None:
+def test_the_clips_of_one_recording_are_checked_as_one() -> None:
     """Only the end of the last piece lies near the file's date."""
     clock = unset_until(BenchDevice(UNSET), 2000.0)
     pieces = [clip(UNSET + 100.0 + 290.0 * n, written=UNSET + 1261.0, seconds=290.0) for n in range(4)]
@@ -138,7 +138,7 @@ def test_the_pieces_of_one_recording_are_judged_as_one() -> None:
     assert {piece.clock for piece in held} == {UntrustedClock(BOOT, 0, 1)}
 
 
-def test_a_clock_that_was_right_without_proof_changes_nothing() -> None:
+def test_a_clock_that_proves_right_changes_nothing() -> None:
     device = BenchDevice(RIGHT)
     clock = unset_until(device, 200.0)
     recorded = clip(RIGHT + 100.0, written=RIGHT + 162.0)

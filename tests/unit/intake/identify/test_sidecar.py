@@ -24,7 +24,7 @@ def write(footage: Path, document: object) -> Path:
     return path
 
 
-def test_footage_without_a_sidecar_is_told_nothing(footage: Path) -> None:
+def test_footage_without_a_sidecar_has_no_values(footage: Path) -> None:
     assert read_sidecar(footage) == Sidecar()
 
 
@@ -58,12 +58,12 @@ def test_an_event_is_true_or_a_word(footage: Path, value: object, event: EventTa
     assert read_sidecar(footage).event == event
 
 
-def test_a_byte_order_mark_of_a_windows_editor_does_no_harm(footage: Path) -> None:
+def test_a_byte_order_mark_is_accepted(footage: Path) -> None:
     footage.with_suffix(".json").write_bytes(b'\xef\xbb\xbf{"camera": 3}')
     assert read_sidecar(footage).camera == 3
 
 
-def test_half_a_character_in_a_text_does_not_reach_the_api(footage: Path) -> None:
+def test_a_lone_surrogate_does_not_reach_the_api(footage: Path) -> None:
     write(footage, '{"comments": "a\\ud800b"}')
     assert read_sidecar(footage).comments == "a?b"
 
@@ -86,7 +86,7 @@ def test_half_a_character_in_a_text_does_not_reach_the_api(footage: Path) -> Non
         ({"event": 1}, "event must be text in quotes"),
     ],
 )
-def test_a_sidecar_that_is_wrong_refuses_its_footage_until_it_is_mended(
+def test_a_wrong_sidecar_refuses_its_footage_until_it_is_corrected(
     footage: Path, document: object, sentence: str
 ) -> None:
     write(footage, document)
@@ -107,9 +107,7 @@ def test_undecodable_bytes_are_not_json(footage: Path) -> None:
     [("[1, 2]", "it holds no JSON object"), ('{"gps": "' + "x" * MAX_BYTES + '"}', "larger than 65,536 bytes")],
     ids=["a list", "too large"],
 )
-def test_a_log_of_the_recorder_under_that_name_is_passed_over_with_a_note(
-    footage: Path, content: str, why: str
-) -> None:
+def test_a_recorder_log_of_that_name_is_ignored_with_a_note(footage: Path, content: str, why: str) -> None:
     write(footage, content)
     found = read_sidecar(footage)
     assert found.note is not None
@@ -138,7 +136,7 @@ def test_a_socket_is_not_read(footage: Path, monkeypatch: pytest.MonkeyPatch) ->
             read_sidecar(footage)
 
 
-def test_folders_in_its_place_leave_no_descriptor_open(footage: Path) -> None:
+def test_a_folder_of_that_name_leaves_no_descriptor_open(footage: Path) -> None:
     footage.with_suffix(".json").mkdir()
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
