@@ -147,7 +147,7 @@ class CredentialsRejected(DeliveryBlocked):
 
 
 class FeatureDisabled(DeliveryBlocked):
-    """403: the account has no active Vision API option."""
+    """402, 403, 423: the account has no active Vision API option, is not paid for, or is locked."""
 
 
 class EndpointNotFound(DeliveryBlocked):

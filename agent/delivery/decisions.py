@@ -1,13 +1,13 @@
 """The decision table: what a delivery attempt decides for each clip and for delivery as a whole. Pure.
 
-A failure of the link never uses up a clip's attempts. Only an explicit result for a clip releases its bytes; without
-one they are kept.
+A failure of the link, the server or the account never uses up a clip's attempts: an attempt counts only while other
+clips succeed. Only an explicit result for a clip releases its bytes; without one they are kept.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal
@@ -90,10 +90,21 @@ class Decision:
 
 
 def decide_results(
-    batch: Sequence[Upload], results: Mapping[int, FileResult], policy: Policy, rng: random.Random
+    batch: Sequence[Upload],
+    results: Mapping[int, FileResult],
+    policy: Policy,
+    rng: random.Random,
+    *,
+    peers_succeed: Container[int] = (),
 ) -> Decision:
-    """The request succeeded: each clip gets what the response says about it."""
-    return Decision({upload.id: _verdict(upload, results.get(upload.id), policy, rng) for upload in batch})
+    """The request succeeded: each clip gets what the response says about it.
+
+    Args:
+        peers_succeed: ids of the clips of which others succeed meanwhile; only theirs are errors of their own.
+    """
+    return Decision(
+        {u.id: _verdict(u, results.get(u.id), u.id in peers_succeed, policy, rng) for u in batch},
+    )
 
 
 def decide_failure(  # noqa: PLR0911  # a table: one line a row
@@ -124,7 +135,7 @@ def decide_failure(  # noqa: PLR0911  # a table: one line a row
         case TooLarge():
             return _too_large(batch, error)
         case RequestRejected():
-            return _rejected(batch, error, policy, rng)
+            return _rejected(batch, error, peers_succeed, policy, rng)
         case LinkDown():
             if api_responds:
                 backoff = Backoff(Cause.LINK, weak_link_delay(failures, rng), str(error))
@@ -168,14 +179,27 @@ def _again(upload: Upload | Record, reason: str = "") -> Verdict:
     )
 
 
-def _verdict(upload: Upload, result: FileResult | None, policy: Policy, rng: random.Random) -> Verdict:
+def hold_all(message: str, holds: int, rng: random.Random) -> Backoff:
+    """Every clip is rejected: the fault of the server or the account. One clip is enough to ask with, ever less often.
+
+    Args:
+        message: why a clip was rejected.
+        holds: how often in a row delivery was held for this, this time included.
+    """
+    reason = f"no clip is accepted, so the server or the account may be at fault: {message}"
+    return Backoff(Cause.HELD, clip_delay(holds, rng), reason)
+
+
+def _verdict(
+    upload: Upload, result: FileResult | None, peers_succeed: bool, policy: Policy, rng: random.Random
+) -> Verdict:
     kept = Verdict(State.DELIVERED, attempts=upload.attempts)
     if result is None:
         if policy.confirm == "answer":
             return replace(kept, reason="the response named no error (upload.confirm = answer)")
         return _accepted(kept, "accepted without a result for this clip")
     if result.errors:
-        return _per_file_error(upload, "; ".join(result.errors), policy, rng)
+        return _per_file_error(upload, "; ".join(result.errors), peers_succeed, policy, rng)
     kept = replace(kept, request_id=result.request_id)
     return _accepted(kept, "accepted, to be confirmed (upload.confirm = poll)") if policy.confirm == "poll" else kept
 
@@ -192,15 +216,17 @@ def _held(upload: Upload, message: str) -> Verdict:
     )
 
 
-def _per_file_error(upload: Upload, message: str, policy: Policy, rng: random.Random) -> Verdict:
-    """Retrying cannot help a bad file, but a contract can be activated."""
+def _per_file_error(upload: Upload, message: str, peers_succeed: bool, policy: Policy, rng: random.Random) -> Verdict:
+    """Retrying cannot help a bad file, but a contract can be activated, and a fault of the server will pass."""
     match classify(message):
         case ErrorClass.FILE:
             return Verdict(State.REFUSED, f"the API rejects the file: {message}", attempts=upload.attempts + 1)
         case ErrorClass.REGISTRATION:
             return _held(upload, message)
-        case ErrorClass.UNKNOWN:
-            return failed_attempt(upload, f"the API said: {message}", policy, rng)
+        case ErrorClass.UNKNOWN if peers_succeed:
+            return failed_attempt(_suspect(upload), f"the API said: {message}", policy, rng)
+        case ErrorClass.UNKNOWN | ErrorClass.TRANSIENT:
+            return _retry_alone(upload, f"the API said: {message}", rng)
 
 
 def _split_or_retry_alone(
@@ -211,13 +237,24 @@ def _split_or_retry_alone(
         part = -(-len(batch) // SPLIT_FACTOR)
         parts = [replace(u, batch_failures=u.batch_failures + 1, max_batch_clips=part) for u in batch]
         return {upload.id: _again(upload) for upload in parts}
-    alone = replace(batch[0], batch_failures=batch[0].batch_failures + 1, max_batch_clips=1)
+    upload = batch[0]
     if peers_succeed:
-        return {alone.id: failed_attempt(alone, f"fails alone while other clips succeed: {error}", policy, rng)}
+        reason = f"fails alone while other clips succeed: {error}"
+        return {upload.id: failed_attempt(_suspect(upload), reason, policy, rng)}
     reason = f"fails alone, but no other clip has succeeded since, so the link may be to blame: {error}"
-    retries = alone.batch_failures - QUICK_RETRIES
-    delay_seconds = clip_delay(retries, rng) if retries > 0 else 0.0
-    return {alone.id: replace(_again(alone, reason), retry_in_seconds=delay_seconds)}
+    return {upload.id: _retry_alone(upload, reason, rng, quick_retries=QUICK_RETRIES)}
+
+
+def _retry_alone(upload: Upload, reason: str, rng: random.Random, *, quick_retries: int = 0) -> Verdict:
+    """Sent again alone, at growing intervals; its attempts are not used up."""
+    suspect = _suspect(upload)
+    retries = suspect.batch_failures - quick_retries
+    return replace(_again(suspect, reason), retry_in_seconds=clip_delay(retries, rng) if retries > 0 else 0.0)
+
+
+def _suspect(upload: Upload) -> Upload:
+    """The clip after one more failure; sent alone from now on."""
+    return replace(upload, batch_failures=upload.batch_failures + 1, max_batch_clips=1)
 
 
 def _unreadable(upload: Upload, error: ClipUnreadable, policy: Policy, rng: random.Random) -> Verdict:
@@ -233,12 +270,14 @@ def _too_large(batch: Sequence[Upload], error: TooLarge) -> Decision:
     return Decision(batch_bytes=max(1, sum(upload.size_bytes for upload in batch) // 2))
 
 
-def _rejected(batch: Sequence[Upload], error: RequestRejected, policy: Policy, rng: random.Random) -> Decision:
+def _rejected(
+    batch: Sequence[Upload], error: RequestRejected, peers_succeed: bool, policy: Policy, rng: random.Random
+) -> Decision:
     named = {batch[index].id: message for index, message in error.items.items() if 0 <= index < len(batch)}
     if named:
         return Decision({u.id: _item_error(u, named[u.id]) for u in batch if u.id in named})
     if len(batch) == 1 and batch[0].max_batch_clips == 1:
-        return Decision({batch[0].id: _per_file_error(batch[0], str(error), policy, rng)})
+        return Decision({batch[0].id: _per_file_error(batch[0], str(error), peers_succeed, policy, rng)})
     # Clips that must be sent alone go through the single upload, whose response is about one file: it will tell which.
     return Decision({u.id: _again(replace(u, max_batch_clips=1)) for u in batch})
 

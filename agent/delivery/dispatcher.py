@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -23,13 +23,14 @@ from agent.delivery.decisions import (
     Policy,
     decide_failure,
     decide_results,
+    hold_all,
     vehicles_to_hold,
 )
 from agent.delivery.fair_share import RequestScheduler, link_retry_seconds, poll_interval
 from agent.delivery.pacing import Action, PacingState, Wait, next_allowed_at
 from agent.delivery.poison import PoisonDetector
 from agent.delivery.progress import Activity, Progress
-from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, SpoolFull
+from agent.errors import Cancelled, DeliveryError, LinkDown, RateLimited, RequestRejected, SpoolFull
 from agent.model import State, Upload, Verdict
 from agent.spool import Spool
 from agent.spool.records import Record
@@ -83,6 +84,7 @@ class Dispatcher:
         self._batch_sizer = BatchSizer(settings.request_seconds)
         self._scheduler = RequestScheduler(settings.vehicles, self._rng)
         self._poison = PoisonDetector()
+        self._rejections = PoisonDetector()
         self._progress = Progress(on_change)
         self._poller = ConfirmationPoller(
             spool,
@@ -100,6 +102,9 @@ class Dispatcher:
         self._linger_until: float | None = None
         # Decided but not written to the spool yet: the verdicts, and the ids of the batch.
         self._pending_write: tuple[Mapping[int, Verdict], list[int]] = ({}, [])
+        # Clips that the API rejected since it last accepted one, though not for a fault that is plainly theirs.
+        self._rejected: set[int] = set()
+        self._holds = 0
         # After an upload failed although the API responds: start the next batch with clips that were not in it.
         self._prefer_unsuspected = False
 
@@ -154,10 +159,14 @@ class Dispatcher:
                 break
             self._poll()
         if allowed.action is Action.UPLOAD or self._preflight():
-            limits = replace(self._limits, size_bytes=min(self._limits.size_bytes, self._batch_sizer.request_bytes))
-            unsuspected = self._prefer_unsuspected
+            # While the API accepts no clip, one is enough to ask with.
+            clips = 1 if self._holds else self._limits.clips
+            limits = BatchLimits(clips, min(self._limits.size_bytes, self._batch_sizer.request_bytes))
+            unsuspected = self._prefer_unsuspected or self._holds > 0
             batch = self._spool.claim(lambda ready: fill_batch(ready, limits, prefer_unsuspected=unsuspected))
             self._linger_until = None
+            if self._settings.mode == "single":
+                batch = [replace(upload, max_batch_clips=1) for upload in batch]
             if batch:
                 self._attempt(batch)
         return self._backoff_seconds()
@@ -239,8 +248,39 @@ class Dispatcher:
         policy = self._policy
         if policy.confirm == "answer" and not response.all_errors_matched:
             policy = replace(policy, confirm="auto")
-        self._apply(decide_results(batch, response.results, policy, self._rng), batch)
+        self._apply(self._decide_results(batch, response, policy), batch)
         log.info("batch_sent", clips=len(batch), bytes=size_bytes, seconds=round(seconds, 2))
+
+    def _decide_results(self, batch: list[Upload], response: UploadResponse, policy: Policy) -> Decision:
+        at = self._monotonic()
+        results = response.results
+        failed = [upload for upload in batch if upload.id in results and results[upload.id].errors]
+        self._rejections.record_failure(failed, at)
+        if len(failed) < len(batch):
+            self._rejections.record_success([upload for upload in batch if upload not in failed], at)
+        suspects = {upload.id for upload in failed if self._rejections.peers_succeed(upload, at)}
+        decision = decide_results(batch, results, policy, self._rng, peers_succeed=suspects)
+        return self._hold_if_all_rejected(decision, suspects)
+
+    def _hold_if_all_rejected(self, decision: Decision, suspects: Container[int]) -> Decision:
+        """Holds delivery if the API rejected several clips in a row and accepted none.
+
+        Args:
+            suspects: clips that are rejected while others succeed: that is no reason to hold.
+        """
+        rejected = {}
+        for id, verdict in decision.verdicts.items():
+            if verdict.state in (State.DELIVERED, State.ACCEPTED):
+                self._rejected.clear()
+                self._holds = 0
+                return decision
+            if verdict.state is State.WAITING and id not in suspects:
+                rejected[id] = verdict.reason
+        self._rejected.update(rejected)
+        if not rejected or len(self._rejected) < 2:
+            return decision
+        self._holds += 1
+        return replace(decision, backoff=hold_all(next(iter(rejected.values())), self._holds, self._rng))
 
     def _send(self, batch: list[Upload]) -> UploadResponse:
         """The one place that sends footage: a clip that must be alone by the single upload, others by the bulk upload.
@@ -250,7 +290,7 @@ class Dispatcher:
             Cancelled: the daemon is to stop.
         """
         progress = self._progress.record_sent
-        if len(batch) == 1 and (self._settings.mode == "single" or batch[0].max_batch_clips == 1):
+        if len(batch) == 1 and batch[0].max_batch_clips == 1:
             return UploadResponse({batch[0].id: self._client.upload_single(batch[0], progress=progress)})
         return self._client.upload_bulk(
             batch, encoding=self._settings.encoding, webhook_url=self._settings.webhook_url, progress=progress
@@ -278,7 +318,11 @@ class Dispatcher:
             self._scheduler.record_rate_limit(at, error.retry_after_seconds)
         elif self._failures > LINK_QUICK_FAILURES and not api_responds:
             self._scheduler.record_outage(at)
-        peers_succeed = len(batch) == 1 and self._poison.peers_succeed(batch[0], at)
+        is_alone, is_rejected = len(batch) == 1, isinstance(error, RequestRejected)
+        detector = self._rejections if is_rejected else self._poison
+        if is_alone and is_rejected:
+            detector.record_failure(batch, at)
+        peers_succeed = is_alone and detector.peers_succeed(batch[0], at)
         if api_responds:
             self._poison.record_failure(batch, at)
             self._prefer_unsuspected = True
@@ -291,6 +335,8 @@ class Dispatcher:
             policy=self._policy,
             rng=self._rng,
         )
+        if is_alone and is_rejected and batch[0].max_batch_clips == 1:
+            decision = self._hold_if_all_rejected(decision, {batch[0].id} if peers_succeed else ())
         self._apply(decision, batch)
 
     def _apply(self, decision: Decision, batch: list[Upload]) -> None:
@@ -330,6 +376,7 @@ class Dispatcher:
             self._poller.on_settled(record)
             if record.state is not State.WAITING:
                 self._poison.forget([record.id])
+                self._rejections.forget([record.id])
             _log_clip(record)
 
     def _poll(self) -> None:

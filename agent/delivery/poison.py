@@ -1,7 +1,8 @@
-"""Decides whether a failing upload is the clip's fault (poison) or the link's.
+"""Decides whether a failing upload is the clip's fault (poison), or that of the link, the server or the account.
 
-Some links pass every small request and break every upload (a wrong MTU, a filter, a quota). No clip may be refused for
-that. Only uploads of other clips can tell: while they succeed, the link works.
+Some links pass every small request and break every upload (a wrong MTU, a filter, a quota), and some servers reject
+every clip (a full disk, an account that is not paid for). No clip may be refused for that. Only uploads of other clips
+can tell: while they succeed, the fault is the clip's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ FRESH_SECONDS = 3600.0
 class PoisonDetector:
     """Remembers which uploads succeeded and failed in this run; after a restart it suspects no clip.
 
+    One instance judges the link (an upload succeeds if the API responds), another the API (if it accepts the clip).
+
     All instants (`at`) are monotonic seconds. Used by the delivery thread only.
     """
 
@@ -25,12 +28,12 @@ class PoisonDetector:
         self._first_failure: dict[int, float] = {}
 
     def record_success(self, batch: Iterable[Upload], at: float) -> None:
-        """The API responded to an upload, whatever it said about the clips."""
+        """These clips succeeded."""
         self._last_success = at
         self.forget(upload.id for upload in batch)
 
     def record_failure(self, batch: Iterable[Upload], at: float) -> None:
-        """An upload failed although the API responded to a small request right after it."""
+        """These clips failed, in a way that need not be their own fault."""
         for upload in batch:
             self._first_failure.setdefault(upload.id, at)
             if upload.batch_failures == 0:

@@ -35,11 +35,13 @@ _DECISIONS: Mapping[int, tuple[type[DeliveryError], str]] = {
         "the API rejects the credentials ({said}): check api.username, the password and api.region; an account of "
         "another region is rejected in the same way",
     ),
+    402: (FeatureDisabled, "the API requires a payment for this account ({said}): ask whoever pays for it"),
     403: (
         FeatureDisabled,
         "the API refuses this account ({said}): the Vision API option must be activated for it; activation takes 5 to "
         "10 minutes",
     ),
+    423: (FeatureDisabled, "the API says that this account is locked ({said}): ask whoever manages it"),
     404: (EndpointNotFound, "the API has no such address ({said}): check api.region or api.base_url"),
     # Also without the API's JSON: it mostly comes from the web server in front of the API.
     413: (TooLarge, "the server does not accept a request of this size ({said})"),
@@ -135,12 +137,15 @@ class ErrorClass(Enum):
 
     FILE = "the file itself: format, size or duration"
     REGISTRATION = "the vehicle: its registration, contract or option"
-    UNKNOWN = "anything else, perhaps transient"
+    TRANSIENT = "nothing: the message says that it will pass"
+    UNKNOWN = "anything else"
 
 
 _REGISTRATION = re.compile(r"registration|vehicle|contract|terminal", re.I)
 # "Try again in 5 minutes" is transient, whatever else the message mentions: it must never refuse a clip for good.
-_TRANSIENT = re.compile(r"try again|retry|temporar|timed? ?out|unavailable|too many", re.I)
+_TRANSIENT = re.compile(
+    r"try again|again later|retry|temporar|timed? ?out|unavailable|too many|busy|overload|maintenance", re.I
+)
 _FILE = re.compile(
     r"\bformat|\bmp4\b|h\.?26[45]|codec|too (large|big|long)|file size|\bsize\b|\bMB\b|duration|"
     r"(longer|more) than \d+ minutes|minutes apart|"
@@ -156,7 +161,7 @@ def classify(message: str) -> ErrorClass:
     are an assumption, to be corrected here.
     """
     if _TRANSIENT.search(message):
-        return ErrorClass.UNKNOWN
+        return ErrorClass.TRANSIENT
     if _REGISTRATION.search(message):
         return ErrorClass.REGISTRATION
     if _FILE.search(message):

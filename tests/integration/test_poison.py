@@ -160,3 +160,71 @@ def test_a_clip_with_an_error_of_its_own_is_retried_while_others_are_delivered(t
         assert device.states() == {State.DELIVERED: 9, State.WAITING: 1}
         device.go_on_until(lambda: device.record(ids[0]).state is State.REFUSED)
         assert "gave up after 5 attempts: the API said: Something is odd." in device.record(ids[0]).reason
+
+
+ALL_REJECTED = {
+    "transient error for each clip": Fault("reject", times=0, content="Temporarily unavailable, try again later."),
+    "unknown error for each clip": Fault("reject", times=0, content="Oops."),
+    "400": Fault("answer", times=0, path="upload", status=400, content='{"error": {"code": 400, "message": "No."}}'),
+    "409": Fault("answer", times=0, path="upload", status=409, content='{"error": {"code": 409, "message": "No."}}'),
+    "422": Fault("answer", times=0, path="upload", status=422, content='{"error": {"code": 422, "message": "No."}}'),
+}
+
+
+@pytest.mark.parametrize("mode", ["bulk", "single"])
+@pytest.mark.parametrize("kind", ALL_REJECTED)
+def test_the_same_error_for_every_clip_holds_delivery_and_refuses_none(
+    tmp_path: Path, figure: Figure, kind: str, mode: str
+) -> None:
+    """A full disk of the server, an account that is not set up: the clips are not at fault."""
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url), mode=mode) as device:
+        device.take(100)
+        device.deliver_all()
+        device.clock.seconds += 2 * 3600.0
+        for number in range(20):
+            device.take(number)
+        simulator.faults.add(ALL_REJECTED[kind])
+        end = device.clock.seconds + 24 * 3600.0
+        device.go_on_until(lambda: device.clock.seconds > end, most_steps=20_000)
+        waiting = device.records(State.WAITING)
+        assert (len(waiting), {record.attempts for record in waiting}) == (20, {0})
+        assert device.dispatcher.activity.doing == "held"
+        assert "the server or the account may be at fault" in device.dispatcher.activity.reason
+        requests = sum(request.method == "POST" for request in simulator.requests)
+        assert requests < 45, "a few soon, then one clip an hour"
+        simulator.faults.clear()
+        device.deliver_all()
+        assert len(simulator.received) == 21
+        figure("faults survived: every clip rejected", requests)
+
+
+def test_a_clip_whose_error_says_that_it_will_pass_is_never_refused(tmp_path: Path) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        clip = device.take(0)
+        start = f"{START:%Y-%m-%d %H:%M:%S}"
+        simulator.faults.add(Fault("reject", times=0, clip=start, content="Storage is busy, try again later."))
+        for number in range(1, 25):
+            device.take(number)
+            end = device.clock.seconds + 3600.0
+            device.go_on_until(lambda: device.clock.seconds > end, most_steps=2000)  # noqa: B023  # called at once
+        record = device.record(clip)
+        assert (record.state, record.attempts) == (State.WAITING, 0)
+        assert device.states() == {State.DELIVERED: 24, State.WAITING: 1}
+        simulator.faults.clear()
+        device.deliver_all()
+
+
+def test_a_new_clip_is_not_delayed_by_rejected_ones_while_others_succeed(tmp_path: Path) -> None:
+    with Simulator(UNHURRIED) as simulator, bench(tmp_path, simulated(simulator.base_url)) as device:
+        for number in range(3):
+            device.take(number)
+            start = f"{START + timedelta(minutes=number):%Y-%m-%d %H:%M:%S}"
+            simulator.faults.add(Fault("reject", times=0, clip=start, content="Oops."))
+        device.take(10)
+        device.go_on_until(lambda: device.states()[State.DELIVERED] == 1)
+        for number in range(11, 16):
+            device.take(number)
+            before = device.clock.seconds
+            device.go_on_until(lambda: device.states()[State.DELIVERED] == number - 9)  # noqa: B023  # called at once
+            assert device.clock.seconds - before <= 60.0
+        device.go_on_until(lambda: device.states() == {State.DELIVERED: 6, State.REFUSED: 3})

@@ -20,7 +20,7 @@ from tests.support.socket_servers import Peer
 from tests.support.vision_cases import API_ERROR, api, certificate
 
 # Rejected before anything is sent: a person must act, and no footage is sent meanwhile.
-HOLDS = {401: "credentials", 403: "Vision API option", 404: "base_url"}
+HOLDS = {401: "credentials", 402: "payment", 403: "Vision API option", 404: "base_url", 423: "locked"}
 
 
 @pytest.mark.parametrize("status", HOLDS)
@@ -199,7 +199,7 @@ FORMS: list[Callable[[str], object]] = [lambda words: [words], lambda words: {"v
         ("The file is too large.", State.REFUSED, 1),
         ("The duration must not be longer than 5 minutes.", State.REFUSED, 1),
         ("The registration has no active contract.", State.HELD, 0),
-        ("Storage is unavailable, try again.", State.WAITING, 1),
+        ("Storage is unavailable, try again.", State.WAITING, 0),
         ("Oops.", State.WAITING, 1),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 from agent.delivery.backoff import clip_delay, link_delay, rate_limit_delay, weak_link_delay
 from agent.delivery.batching import BatchLimits, fill_batch
-from agent.delivery.decisions import Cause, Decision, Policy, decide_failure, decide_results
+from agent.delivery.decisions import Cause, Decision, Policy, decide_failure, decide_results, hold_all
 from agent.errors import (
     ClipUnreadable,
     CredentialsRejected,
@@ -57,8 +57,16 @@ def fail(
     )
 
 
-def answered(of: Upload, found: FileResult | None, confirm: Literal["auto", "poll", "answer"] = "auto") -> Decision:
-    return decide_results([of], {} if found is None else {of.id: found}, Policy(3, confirm), random.Random(1))
+def answered(
+    of: Upload,
+    found: FileResult | None,
+    confirm: Literal["auto", "poll", "answer"] = "auto",
+    *,
+    peers_succeed: bool = False,
+) -> Decision:
+    results = {} if found is None else {of.id: found}
+    suspects = {of.id} if peers_succeed else set()
+    return decide_results([of], results, Policy(3, confirm), random.Random(1), peers_succeed=suspects)
 
 
 def test_a_link_that_is_down_releases_the_batch_unchanged_and_backs_off() -> None:
@@ -166,10 +174,38 @@ def test_an_error_about_the_registration_holds_the_clip_for_an_hour() -> None:
 
 
 def test_another_error_retries_that_clip_alone_until_its_attempts_are_used_up() -> None:
-    first = answered(upload(1), result(upload(1), "Try again")).verdicts[1]
-    assert (first.state, first.attempts) == (State.WAITING, 1)
+    first = answered(upload(1), result(upload(1), "Oops"), peers_succeed=True).verdicts[1]
+    assert (first.state, first.attempts, first.max_batch_clips) == (State.WAITING, 1, 1)
     assert first.retry_in_seconds > 0
-    assert answered(upload(1, attempts=2), result(upload(1), "Try again")).verdicts[1].state is State.REFUSED
+    last = answered(upload(1, attempts=2), result(upload(1), "Oops"), peers_succeed=True).verdicts[1]
+    assert last.state is State.REFUSED
+
+
+@pytest.mark.parametrize(("words", "peers_succeed"), [("Oops", False), ("Try again later", False), ("Busy", True)])
+def test_an_error_that_may_pass_backs_off_to_an_hour_without_an_attempt(words: str, peers_succeed: bool) -> None:
+    verdicts = [
+        answered(
+            upload(1, attempts=2, batch_failures=failures), result(upload(1), words), peers_succeed=peers_succeed
+        ).verdicts[1]
+        for failures in range(12)
+    ]
+    assert {(v.state, v.attempts, v.max_batch_clips) for v in verdicts} == {(State.WAITING, 2, 1)}
+    assert 22 <= verdicts[0].retry_in_seconds <= 30
+    assert 2700 <= verdicts[-1].retry_in_seconds <= 3600
+
+
+def test_a_4xx_to_a_clip_alone_counts_only_while_others_succeed() -> None:
+    alone = upload(1, max_batch_clips=1, attempts=2)
+    assert fail(RequestRejected("Conflict"), alone).verdicts[1].state is State.WAITING
+    assert fail(RequestRejected("Conflict"), alone, peers_succeed=True).verdicts[1].state is State.REFUSED
+
+
+def test_a_hold_for_rejections_grows_to_an_hour_and_names_the_message() -> None:
+    holds = [hold_all("Oops", number, random.Random(1)) for number in range(1, 12)]
+    assert {hold.cause for hold in holds} == {Cause.HELD}
+    assert all("Oops" in hold.reason and "server or the account" in hold.reason for hold in holds)
+    assert 22 <= holds[0].seconds <= 30
+    assert 2700 <= holds[-1].seconds <= 3600
 
 
 def test_a_result_with_an_id_is_delivered() -> None:

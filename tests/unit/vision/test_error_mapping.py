@@ -34,7 +34,9 @@ def reply(status: int, headers: Mapping[str, str] | None = None) -> HttpResponse
     ("status", "kind", "advice"),
     [
         (401, CredentialsRejected, "check api.username, the password and api.region"),
+        (402, FeatureDisabled, "requires a payment"),
         (403, FeatureDisabled, "Vision API option must be activated"),
+        (423, FeatureDisabled, "locked"),
         (404, EndpointNotFound, "check api.region or api.base_url"),
         (413, TooLarge, "of this size"),
         (422, RequestRejected, ""),
@@ -137,9 +139,9 @@ def test_a_date_beyond_the_calendar_requests_no_wait(year: str) -> None:
         ("The duration must not be longer than 5 minutes.", ErrorClass.FILE),
         ("The file is larger than 50 MB.", ErrorClass.FILE),
         ("The registration does not exist or has no active contract.", ErrorClass.REGISTRATION),
-        ("Too many uploads, try again in a few minutes.", ErrorClass.UNKNOWN),
-        ("Storage temporarily unavailable, retry in 5 minutes", ErrorClass.UNKNOWN),
-        ("The vehicle upload timed out", ErrorClass.UNKNOWN),
+        ("Too many uploads, try again in a few minutes.", ErrorClass.TRANSIENT),
+        ("Storage temporarily unavailable, retry in 5 minutes", ErrorClass.TRANSIENT),
+        ("The vehicle upload timed out", ErrorClass.TRANSIENT),
         ("Something went wrong", ErrorClass.UNKNOWN),
     ],
 )
