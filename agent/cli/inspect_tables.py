@@ -1,4 +1,4 @@
-"""How `inspect` shows what it found: everything of one file, a summary of many."""
+"""The output of `inspect`: all values of one file, a summary of many."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_SET = "not set: --registration, or registration in [vehicle]"
 
 
 def show_one(finding: Finding, zone: ZoneInfo) -> None:
-    """Everything of one file: each value with where it came from."""
+    """Shows all values of one file with their sources."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -38,7 +38,7 @@ def show_one(finding: Finding, zone: ZoneInfo) -> None:
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column(style="dim", overflow="fold")
-    for label, value, source in _facts(finding, zone):
+    for label, value, source in _rows(finding, zone):
         table.add_row(label, Text(sanitize(value)), Text(sanitize(source)))
     screen.print(table)
     if finding.clips:
@@ -59,8 +59,8 @@ def _as_clips(clips: Sequence[Clip]) -> str:
     return "\n".join((f"{len(clips)} clips, cut {how}:", *lines))
 
 
-def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
-    """Label, value and source of all that is known."""
+def _rows(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
+    """Label, value and source of each known value."""
     naming, media, recording = finding.naming, finding.media, finding.recording
     preset = naming.preset
     yield "preset", f"{preset.name} ({preset.family})" if preset else "none knows this name", ""
@@ -72,8 +72,8 @@ def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
         yield "start", _instant(recording.start), sources["start"]
         shown = f"{recording.start.astimezone(zone):%Y-%m-%d %H:%M:%S} {zone.key}"
         yield "", shown, "footage.timezone, or --timezone: the zone of the camera's clock"
-        if ahead := _zone_error(finding):
-            yield "doubt", _is_ahead(ahead), "date in the file, UTC"
+        if ahead := _offset_mismatch(finding):
+            yield "doubt", _offset_text(ahead), "date in the file, UTC"
     else:
         if naming.camera is not None:
             yield "camera", str(naming.camera), sources["camera"]
@@ -82,7 +82,7 @@ def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
     for clip in finding.clips[-1:]:
         yield "end", _instant(clip.key.end), clip.sources["end"]
     if naming.event:
-        yield "event", _marked(naming.event), naming.sources["event"]
+        yield "event", _tag_text(naming.event), naming.sources["event"]
     if media:
         yield "duration", f"{media.duration_seconds:,.1f} s", ""
         codec = "no video" if media.codec is None else codec_name(media.codec)
@@ -90,20 +90,20 @@ def _facts(finding: Finding, zone: ZoneInfo) -> Iterator[tuple[str, str, str]]:
     yield "size", size(finding.size_bytes), ""
 
 
-def _marked(mark: EventTag) -> str:
-    return f"{mark.word}: delivered first" if mark.high_priority else mark.word
+def _tag_text(tag: EventTag) -> str:
+    return f"{tag.word}: delivered first" if tag.high_priority else tag.word
 
 
 @dataclass(slots=True)
 class _Group:
-    """Files that were read alike."""
+    """The deliverable files of one preset and camera."""
 
     files: int = 0
     seconds: float = 0.0
     size_bytes: int = 0
     first: datetime | None = None
     last: datetime | None = None
-    marks: Counter[str] = field(default_factory=Counter)
+    tags: Counter[str] = field(default_factory=Counter)
 
     def add(self, finding: Finding) -> None:
         self.files += 1
@@ -113,13 +113,13 @@ class _Group:
             self.first = min(self.first or clip.key.start, clip.key.start)
             self.last = max(self.last or clip.key.end, clip.key.end)
         if finding.recording and finding.recording.event:
-            self.marks[finding.recording.event.word] += 1
+            self.tags[finding.recording.event.word] += 1
 
 
 def show_summary(
     findings: Sequence[Finding], others: Counter[str], folders: Collection[FootageFolder], seconds: float
 ) -> None:
-    """What would be delivered, by preset and camera, and what would not, by reason."""
+    """Shows what would be delivered, by preset and camera, and what would not, by reason."""
     from rich.text import Text
 
     screen = console()
@@ -141,8 +141,8 @@ def show_summary(
         say(f"The registration is {NOT_SET}.", style="yellow")
     zones = ", ".join(sorted({folder.timezone.key for folder in folders}))
     say(f"The camera's clock is taken to run in {zones}.")
-    for ahead, count in Counter(filter(None, map(_zone_error, good))).most_common(1):
-        say(f"The dates in {count:,} files say otherwise: {_is_ahead(ahead)}.", style="yellow")
+    for ahead, count in Counter(filter(None, map(_offset_mismatch, good))).most_common(1):
+        say(f"The dates in {count:,} files say otherwise: {_offset_text(ahead)}.", style="yellow")
     for source, count in _start_sources(recordings).items():
         say(f"Start of {count:,} by: {source}.")
     if others:
@@ -155,18 +155,18 @@ def show_summary(
     )
 
 
-def _zone_error(finding: Finding) -> timedelta | None:
+def _offset_mismatch(finding: Finding) -> timedelta | None:
     recording, preset = finding.recording, finding.naming.preset
     return utc_offset_mismatch(recording.start, recording.media, preset.created) if recording and preset else None
 
 
-def _is_ahead(ahead: timedelta) -> str:
+def _offset_text(ahead: timedelta) -> str:
     side = "ahead of" if ahead > timedelta(0) else "behind"
     return f"the camera's clock is {_length(abs(ahead).total_seconds())[:-3]} h {side} that zone"
 
 
 def _start_sources(recordings: Iterable[Recording]) -> dict[str, int]:
-    """How many starts came from elsewhere than a name, by where."""
+    """How many starts come from another source than the name, by source."""
     sources = Counter(recording.sources["start"].partition(";")[0] for recording in recordings)
     return {source: count for source, count in sources.items() if not source.startswith("file name")}
 
@@ -199,7 +199,7 @@ def _table_of_good(findings: Iterable[Finding], *, with_vehicle: bool) -> Table:
             _length(group.seconds),
             size(group.size_bytes),
             f"{group.first:%Y-%m-%d %H:%M}\n{group.last:%Y-%m-%d %H:%M}",
-            Text("\n".join(f"{count:,} {sanitize(word)}" for word, count in group.marks.most_common())),
+            Text("\n".join(f"{count:,} {sanitize(word)}" for word, count in group.tags.most_common())),
         )
     return table
 
@@ -211,7 +211,7 @@ def _table_of_refused(findings: Iterable[Finding]) -> Table:
 
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
-        groups.setdefault((_preset(finding), _alike(finding)), []).append(finding)
+        groups.setdefault((_preset(finding), _without_details(finding)), []).append(finding)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("preset", no_wrap=True)
     table.add_column("files", justify="right", no_wrap=True)
@@ -232,8 +232,8 @@ def _preset(finding: Finding) -> str:
     return finding.naming.preset.name if finding.naming.preset else "–"
 
 
-def _alike(finding: Finding) -> str:
-    """The refusal without the numbers and names in it, which differ from file to file."""
+def _without_details(finding: Finding) -> str:
+    """The refusal without numbers and file names, so that alike refusals are counted together."""
     without_name = finding.refusal.replace(finding.path.name, "NAME")
     return re.sub(r"\d[\d,.]*", "#", without_name)
 

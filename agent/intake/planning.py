@@ -115,8 +115,8 @@ class Salvage:
     if_intact: AsIs | Reject | None = None
 
 
-Work: TypeAlias = "Cut | Repack | Reencode | Salvage"
-Plan: TypeAlias = "AsIs | Reject | Work"
+Work: TypeAlias = Cut | Repack | Reencode | Salvage
+Plan: TypeAlias = AsIs | Reject | Cut | Repack | Reencode | Salvage
 
 
 def plan(recording: Recording, settings: PlanSettings) -> Plan:
@@ -165,34 +165,26 @@ def _excess(recording: Recording, limits: Limits) -> str:
     """Which limit the whole recording exceeds; empty if none."""
     size_bytes, seconds = recording.footage.size_bytes, round_seconds(recording.media.duration_seconds)
     if size_bytes > limits.max_bytes:
-        return f"it has {size_bytes:,} bytes, more than limits.max_bytes"
+        return f"it has {size_bytes:,} bytes and the limit is {limits.max_bytes:,} (limits.max_bytes)"
     if seconds > limits.max_seconds:
-        return f"it lasts {seconds:,} s, more than limits.max_seconds"
+        return f"it lasts {seconds:,} s and the limit is {limits.max_seconds:,} s (limits.max_seconds)"
     return ""
 
 
 def _plan_unchanged(recording: Recording, limits: Limits) -> AsIs | Reject:
     """What becomes of H.264 video that must stay as it is."""
-    media, size_bytes = recording.media, recording.footage.size_bytes
+    media = recording.media
     if not media.is_whole:
         return Reject(damage.SALVAGE_DISABLED)
     if media.container != MP4:
         return Reject(f"its container is {media.container}, not MP4: switch the camera from {media.container} to MP4")
     if media.duration_seconds <= 0:
         return Reject("its headers give it no duration: nothing was recorded, or the file is damaged")
+    if excess := _excess(recording, limits):
+        remedy = "a shorter loop or a lower bitrate" if "max_bytes" in excess else "a shorter loop"
+        return Reject(f"{excess}: set {remedy} in the camera")
     # The API's timestamps have whole seconds, and a clip must end after it starts.
-    seconds = max(1, round_seconds(media.duration_seconds))
-    if size_bytes > limits.max_bytes:
-        return Reject(
-            f"it has {size_bytes:,} bytes and the limit is {limits.max_bytes:,} (limits.max_bytes): "
-            "set a shorter loop or a lower bitrate in the camera"
-        )
-    if seconds > limits.max_seconds:
-        return Reject(
-            f"it lasts {seconds:,} s and the limit is {limits.max_seconds:,} s (limits.max_seconds): "
-            "set a shorter loop in the camera"
-        )
-    end = recording.start + timedelta(seconds=seconds)
+    end = recording.start + timedelta(seconds=max(1, round_seconds(media.duration_seconds)))
     return AsIs(
         Clip(
             recording.footage,

@@ -102,7 +102,7 @@ def test_a_card_is_summed_up_by_preset_and_camera_and_by_reason(
         "Vehicle: ABC1234X.",
         "taken to run in UTC",
         "Start of 1 by: date of the file less the duration.",
-        "viofo 2 it lasts 402 s, more than limits.max_seconds: to deliver it, the agent needs ffmpeg",
+        "viofo 2 it lasts 402 s and the limit is 300 s (limits.max_seconds): to deliver it, the agent needs ffmpeg",
         "– 1 it is a block of the ring",
         "Passed over: 2 .gps, 1 smaller copies.",
         "7 files",
