@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from agent.cli import COMMANDS, plugins
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "tests/integration/README.md")),
@@ -65,6 +67,22 @@ def test_the_readme_has_at_most_1200_words() -> None:
 
 def test_the_readme_links_every_page_of_the_documentation() -> None:
     assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in README] == []
+
+
+def test_the_architecture_lists_every_package() -> None:
+    table = ARCHITECTURE.split("## Packages")[1].split("## ")[0]
+    named = {
+        name for cell in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    found = {path.stem for path in (ROOT / "agent").iterdir() if not path.name.startswith("__")}
+    assert named - {"agent", "simulator"} == found
+
+
+def test_the_architecture_shows_the_layers_that_are_enforced() -> None:
+    contract = configparser.ConfigParser()
+    contract.read(ROOT / ".importlinter")
+    layers = contract["importlinter:contract:journey"]["layers"].split("\n")
+    assert " > ".join(filter(None, layers)) in ARCHITECTURE
 
 
 def test_the_documentation_explains_every_key_and_no_other() -> None:
