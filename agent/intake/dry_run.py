@@ -17,6 +17,7 @@ from agent.errors import FootageGone, FootageRefused
 from agent.intake.identify.filename import Naming, is_proxy, read_name
 from agent.intake.identify.reader import FootageReader, read_media
 from agent.intake.identify.recording import Media, Recording
+from agent.intake.identify.recording_time import check_recording_time
 from agent.intake.planning import AsIs, PlanSettings, Reencode, Reject, Salvage, clips_of, plan
 from agent.intake.scanner import NotFootage, matches_filters, stat_footage, walk
 from agent.media import damage
@@ -120,7 +121,9 @@ class DryRun:
         with open_footage(path) as opened:
             finding = Finding(path, opened.footage.size_bytes, naming)
             try:
-                recording = self._reader.read(opened, is_abandoned=not opened.is_being_written(), now=now)
+                recording = self._reader.read(opened, is_abandoned=not opened.is_being_written())
+                if recording is not None:
+                    check_recording_time(recording.start, recording.end, now)
             except FootageRefused as refusal:
                 return replace(finding, media=self._media(opened), refusal=refusal.reason)
             if recording is None:

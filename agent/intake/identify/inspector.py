@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 import structlog
@@ -20,7 +19,6 @@ from agent.intake.identify.filename import Naming, read_name
 from agent.intake.identify.recording import Media, Recording
 from agent.intake.identify.recording_time import (
     Instant,
-    check_recording_time,
     has_local_timestamps,
     is_ambiguous,
     start_by_date,
@@ -55,13 +53,12 @@ class Inspector:
         self._vehicle = config.vehicle
         self.fingerprint = settings_fingerprint(folder, config.vehicle, config.limits, config.conform)
 
-    def recording(self, footage: Footage, media: Media, now: datetime | None = None) -> Recording:
+    def recording(self, footage: Footage, media: Media) -> Recording:
         """Combines what the headers, the name and the sidecar say.
 
         Args:
             footage: a file in the folder.
             media: its headers.
-            now: this device's clock, aware; None leaves the judgement of the times to `resolve_against_clock`.
 
         Raises:
             FootageRefused: something is missing or wrong; the reason says what to do.
@@ -70,10 +67,8 @@ class Inspector:
         relative = path.relative_to(self._folder.path).as_posix()
         sidecar = read_sidecar(path)
         naming = read_name(relative, self._folder)
-        start = self._start(sidecar, naming, footage, media, now)
+        start = self._start(sidecar, naming, footage, media)
         began, doubt = start.value.utc, start.value.note
-        if now is not None:
-            check_recording_time(began, began + timedelta(seconds=media.duration_seconds), now)
         registration = self._registration(sidecar, naming)
         camera = self._camera(sidecar, naming)
         event = _first_of(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))
@@ -98,9 +93,7 @@ class Inspector:
             sources=sources,
         )
 
-    def _start(
-        self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media, now: datetime | None
-    ) -> _Found[Instant]:
+    def _start(self, sidecar: Sidecar, naming: Naming, footage: Footage, media: Media) -> _Found[Instant]:
         zone = self._folder.timezone
         found = _first_of(_Found(sidecar.start, _SIDECAR), _named(naming, "start", naming.start))
         if found is not None:
@@ -109,7 +102,7 @@ class Inspector:
                 probable = start_by_date(footage, media.duration_seconds)
             return _Found(to_utc(found.value, zone, probable), found.source)
         if naming.preset is not None and naming.preset.clock == "none":
-            return _Found(*start_by_file(footage, media, naming.preset.created, zone, now))
+            return _Found(*start_by_file(footage, media, naming.preset.created, zone))
         read_by = "the folder's pattern" if self._folder.pattern else f"preset {self._folder.preset}"
         raise FootageRefused(
             f"no recording time: {read_by} reads none from the name. Give the folder a pattern that does, or put a "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime
 
 from agent.config import Config, Conform, FootageFolder
 from agent.device.safe_open import RETRY_REFUSED_SECONDS, OpenFootage, translated_errors
@@ -37,13 +36,12 @@ class FootageReader:
         self._cancel = CancelToken(stop)
         self.fingerprint = f"{self._inspector.fingerprint}{'-with-ffmpeg' if is_installed() else ''}"
 
-    def read(self, opened: OpenFootage, *, is_abandoned: bool, now: datetime | None = None) -> Recording | None:
-        """Reads the file's headers, its name and its sidecar.
+    def read(self, opened: OpenFootage, *, is_abandoned: bool) -> Recording | None:
+        """Reads the file's headers, its name and its sidecar. Its times are not checked: see `resolve_against_clock`.
 
         Args:
             opened: a file below the folder.
             is_abandoned: nobody will complete the file any more: what is there is all there will be.
-            now: this device's clock, aware; None leaves the judgement of the times to `resolve_against_clock`.
 
         Returns:
             None if the file is incomplete and someone may still be writing it.
@@ -62,7 +60,7 @@ class FootageReader:
             if not is_abandoned:
                 return None
             media = read_damaged(opened, self._conform, self._cancel)
-        return self._inspector.recording(opened.footage, media, now)
+        return self._inspector.recording(opened.footage, media)
 
 
 def read_media(opened: OpenFootage, conform: Conform, cancel: CancelToken) -> Media:

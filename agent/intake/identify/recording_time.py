@@ -114,11 +114,6 @@ def is_ambiguous(local: datetime, zone: ZoneInfo) -> bool:
     return first < second
 
 
-def is_plausible(start: datetime, end: datetime, now: datetime | None) -> bool:
-    """Whether a recording can have been made then: after 2015 and, if `now` is known, not in the future."""
-    return start >= EARLIEST and (now is None or end <= now + FUTURE_TOLERANCE)
-
-
 def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:
     """Refuse a recording whose time cannot be right.
 
@@ -154,15 +149,12 @@ def _zone(text: str | None) -> timezone | None:
     return timezone(-offset if text[0] == "-" else offset)
 
 
-def start_by_file(
-    footage: Footage, media: Media, created: Created | None, zone: ZoneInfo, now: datetime | None
-) -> tuple[Instant, str]:
+def start_by_file(footage: Footage, media: Media, created: Created | None, zone: ZoneInfo) -> tuple[Instant, str]:
     """When the recording began by the dates in and of the file, for names without a time; and the source in words.
 
     Args:
         created: what the date in the file means; None if unknown: that date is then ignored.
         zone: the zone of the camera's clock.
-        now: this device's clock, aware; None if unknown.
 
     Raises:
         FootageRefused: neither date is plausible.
@@ -171,7 +163,7 @@ def start_by_file(
     if media.created is not None and media.created.year <= LATEST_YEAR and created is not None:
         noted = media.created.replace(tzinfo=None) if created.clock == "local" else media.created
         instant = to_utc(noted - length if created.moment == "close" else noted, zone)
-        if is_plausible(instant.utc, instant.utc + length, now):
+        if instant.utc >= EARLIEST:
             less = " less the duration" if created.moment == "close" else ""
             clock = "the camera's local time" if created.clock == "local" else "UTC"
             return _without_fraction(instant), f"date in the file{less}, {clock}"

@@ -30,6 +30,7 @@ from agent.intake.identify import inspector
 from agent.intake.identify.inspector import Inspector, settings_fingerprint
 from agent.intake.identify.presets import PRESETS
 from agent.intake.identify.reader import FootageReader, read_media
+from agent.intake.identify.recording_time import check_recording_time
 from agent.intake.planning import AsIs, PlanSettings, Reject, plan
 from agent.media import mp4
 from agent.media.ffmpeg import CancelToken
@@ -72,8 +73,9 @@ class Card:
 
     def inspect(self, path: Path) -> Clip:
         with open_footage(path) as opened:
-            found = self.reader().read(opened, is_abandoned=True, now=NOW)
+            found = self.reader().read(opened, is_abandoned=True)
         assert found is not None
+        check_recording_time(found.start, found.end, NOW)
         chosen = plan(found, PlanSettings(self.limits, WITHOUT_CONFORMING))
         if isinstance(chosen, Reject):
             raise chosen.error
