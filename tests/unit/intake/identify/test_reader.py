@@ -26,10 +26,9 @@ from agent.config import (
 )
 from agent.device.safe_open import open_footage
 from agent.errors import FootageGone, FootageIncomplete, FootageRefused
-from agent.intake.identify import inspector
-from agent.intake.identify.inspector import Inspector, settings_fingerprint
+from agent.intake.identify import reader
 from agent.intake.identify.presets import PRESETS
-from agent.intake.identify.reader import FootageReader, read_media
+from agent.intake.identify.reader import FootageReader, read_media, settings_fingerprint
 from agent.intake.identify.recording_time import check_recording_time
 from agent.intake.planning import AsIs, PlanSettings, Reject, plan
 from agent.media import mp4
@@ -224,7 +223,7 @@ class TestTime:
         assert (clip.priority, clip.sources["event"]) == (EVENT_PRIORITY, "folder 100EVENT: event")
 
     def test_a_fat_date_does_not_resolve_an_ambiguous_hour(self, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(inspector, "has_local_timestamps", lambda path: True)
+        monkeypatch.setattr(reader, "has_local_timestamps", lambda path: True)
         card.folder = replace(card.folder, timezone=ZoneInfo("Europe/Berlin"))
         path = card.write("ABC1234X_1_20251026_023030.mp4")
         modified = datetime(2025, 10, 26, 1, 31, 30, tzinfo=timezone.utc).timestamp()
@@ -445,8 +444,9 @@ class TestSettingsFingerprint:
 
     def test_it_changes_with_the_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = self.fingerprint()
-        monkeypatch.setattr(inspector, "__version__", "99.0")
+        monkeypatch.setattr(reader, "__version__", "99.0")
         assert self.fingerprint() != before
 
-    def test_the_inspector_carries_it(self) -> None:
-        assert Inspector(self.FOLDER, configuration(Vehicle(), Limits())).fingerprint == self.fingerprint()
+    def test_the_reader_carries_it(self) -> None:
+        reader = FootageReader(self.FOLDER, configuration(Vehicle(), Limits()), Event())
+        assert reader.fingerprint.removesuffix("-with-ffmpeg") == self.fingerprint()
