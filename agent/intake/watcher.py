@@ -99,7 +99,7 @@ class Watcher:
         self._folders = folders
         self._on_event = on_event
         self._observer: BaseObserver | None = None
-        self._threads: list[threading.Thread] = []
+        self._threads: list[BaseThread] = []
         self._watches = {folder: _Watch() for folder in folders}
         self._warnings = WarnOnce()
         self._log_handler = _LogHandler(self._on_watchdog_warning)
@@ -177,8 +177,10 @@ class Watcher:
     def _needs_restart(self) -> bool:
         """Whether a watch has ended, or one of watchdog's threads has died."""
         stale, self._is_stale = self._is_stale, False
-        dead = [thread.name for thread in self._threads if not thread.is_alive()]
         listed = inotify.watched()
+        # Read after the list of watches: watchdog marks a thread as stopped before it removes the thread's watches, and
+        # these must not be taken for watches that the kernel has ended.
+        dead = [thread.name for thread in self._threads if not (thread.is_alive() and thread.should_keep_running())]
         for folder, watch in self._watches.items():
             if watch.inode is None:
                 continue

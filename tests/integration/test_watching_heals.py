@@ -302,14 +302,20 @@ def test_a_folder_that_is_renamed_or_replaced_is_watched_where_the_configuration
 
 # The thread that reads from the kernel, in watchdog 7 and 6.
 READER = "InotifyFD" if hasattr(inotify_c, "InotifyFD") else "InotifyBuffer"
-# Each ends a thread of watchdog's when a file of that name appears, once: that it is closed is told as well, perhaps
-# only when the thread has been replaced.
+# Stops the thread of watchdog that a file is named after, when the file is created; not also when it is closed, which
+# may be reported only after the thread was replaced. The thread of the kernel's events then lives on for longer than
+# the next scan takes to come: watches that it has removed are not watches that the kernel has ended.
 KILLERS = """
-    import sys, threading
+    import sys, threading, time
+    from watchdog.observers import inotify_c
     from agent import cli
     from agent.intake import watcher
 
     told = watcher._Handler.on_any_event
+    reader = getattr(inotify_c, "InotifyFD", None)
+    if reader:
+        run = reader.run
+        reader.run = lambda thread: (run(thread), time.sleep(1.0))
 
     def on_any_event(handler, event):
         appears = event.event_type == "created"
