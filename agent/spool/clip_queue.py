@@ -55,23 +55,15 @@ class ClipQueue(Store):
         super().__init__(directory, now, on_full)
         self._clips_directory = clips_directory
 
-    def add(self, records: Iterable[Record], identity: str | None = None) -> list[int]:
-        """Adds clips, all or none.
+    def enter(self, db: sqlite3.Connection, record: Record, identity: str | None = None) -> int:
+        """Adds a clip and returns its number.
 
         Args:
             identity: the footage's identity, where the record does not know the footage itself.
 
-        Returns:
-            Their numbers.
-
         Raises:
-            sqlite3.IntegrityError: one of them is in the queue already.
+            sqlite3.IntegrityError: it is in the queue already.
         """
-        with self.transaction() as db:
-            return [self.enter(db, record, identity) for record in records]
-
-    def enter(self, db: sqlite3.Connection, record: Record, identity: str | None = None) -> int:
-        """Adds one clip; see `add`."""
         # A refusal that has expired: the footage has become a clip after all.
         self.delete_where(db, "identity = ? AND rules IS NOT NULL", (identity or record.footage.identity,))
         return self.insert(db, record, identity=identity)

@@ -77,7 +77,7 @@ class Ledger:
 
     def record(self, id: int) -> Record | None:
         """The clip with this number; None if there is none."""
-        return next(self._records("_id = ?", (id,), "_id"), None)
+        return next(self._records("_id = ?", (id,)), None)
 
     def records(self, states: Sequence[State] = ()) -> Iterator[Record]:
         """The clips in these states, oldest first. Without states: all, also those whose state is damaged."""
@@ -123,19 +123,19 @@ class Ledger:
             f"rules IS NULL AND (identity = ? OR _id IN ({seen.format('clip._id')})"
             f" OR identity IN ({seen.format('clip.identity')}))"
         )
-        return list(self._records(condition, (identity,) * 3, "_id"))
+        return list(self._records(condition, (identity,) * 3))
 
     def with_original_key(self, key: str) -> list[Record]:
         """The clips whose footage claims this key (`records.key_text`), and whose times were corrected."""
-        return list(self._records("_id IN (SELECT clip FROM sighting WHERE identity = ?)", (key,), "_id"))
+        return list(self._records("_id IN (SELECT clip FROM sighting WHERE identity = ?)", (key,)))
 
     def with_key(self, key: str) -> list[Record]:
         """The clips with this key (`records.key_text`): the API could not tell them apart."""
-        return list(self._records("video = ?", (key,), "_id"))
+        return list(self._records("video = ?", (key,)))
 
     def awaiting_clock(self) -> list[Record]:
         """The clips that wait until this device's clock is trusted, oldest first."""
-        return list(self._records("status = ?", (AWAITING_CLOCK,), "_id"))
+        return list(self._records("status = ?", (AWAITING_CLOCK,)))
 
     def next_due(self) -> float | None:
         """Unix seconds when the next deferred or held clip is due; None if there is none."""
@@ -143,8 +143,8 @@ class Ledger:
         dues = [row[0] for code in (DEFERRED, HELD) for row in self._rows(query, (code,)) if row[0] is not None]
         return min(dues, default=None)
 
-    def _records(self, condition: str, values: Sequence[Any], order: str) -> Iterator[Record]:
-        rows = self._rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY {order}", values)
+    def _records(self, condition: str, values: Sequence[Any]) -> Iterator[Record]:
+        rows = self._rows(f"SELECT {COLUMNS} FROM {TABLE} WHERE {condition} ORDER BY _id", values)
         return map(decode_lenient, rows)
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:

@@ -17,6 +17,7 @@ from agent.spool.files import name_for
 from agent.spool.queries import DELIVERED, READY, TABLE
 from agent.spool.records import Record, Stored
 from simulator.recorder import recording
+from tests.support.spooling import add_records
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CLIP_BYTES = 20_000
@@ -99,7 +100,7 @@ class Stock:
 
     def _add(self, count: int, state: State, *, in_tree: int) -> None:
         queue = self._queue()
-        queue.add(self._records(count, state, in_tree))
+        add_records(queue, self._records(count, state, in_tree))
         queue.close()
 
     def _records(self, count: int, state: State, in_tree: int) -> Iterator[Record]:

@@ -15,6 +15,7 @@ from agent.spool.clip_queue import ClipQueue
 from agent.spool.maintenance import Maintenance
 from agent.spool.records import Record, Stored
 from tests.conftest import Figure
+from tests.support.spooling import add_records
 
 CYCLES = 1_000_000
 # Many clips in a transaction, so that the test measures the queue and not the disk's syncs.
@@ -54,7 +55,7 @@ def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Pa
     started = time.process_time()
 
     def cycle(number: int) -> None:
-        queue.add(record(number + place) for place in range(BATCH))
+        add_records(queue, (record(number + place) for place in range(BATCH)))
         taken, damaged = queue.claim(first)
         assert (len(taken), damaged) == (BATCH, [])
         settled, damaged = queue.settle({upload.id: Verdict(State.DELIVERED) for upload in taken})
@@ -71,7 +72,7 @@ def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Pa
             counted += 1
             return 0
 
-        queue.add([record(-1)])
+        add_records(queue, [record(-1)])
         queue._connection.set_progress_handler(count, 1)
         taken, _ = queue.claim(first)
         queue._connection.set_progress_handler(None, 1)

@@ -29,6 +29,7 @@ from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.mounts import Cards, cards
+from tests.support.spooling import add_records
 
 pytestmark = pytest.mark.daemon
 
@@ -401,7 +402,7 @@ def fill(bench: Bench, files: int) -> None:
         footage = Footage.from_stat(path, path.stat())
         records.append(Record(0, State.DELIVERED, footage, video, None, due=time.time()))
     queue = ClipQueue(bench.daemon.spool, bench.daemon.spool / "clips", time.time)
-    queue.add(records)
+    add_records(queue, records)
     queue.close()
 
 

@@ -13,6 +13,8 @@ from agent.device.safe_open import open_footage
 from agent.model import Clip, ClipKey, Footage, Upload
 from agent.spool import NotTaken, Spool, Taken
 from agent.spool.admission import Pieces
+from agent.spool.clip_queue import ClipQueue
+from agent.spool.records import Record
 
 START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
@@ -57,6 +59,12 @@ def take_all(spool: Spool, clips: Iterable[Clip]) -> list[list[Taken] | NotTaken
     """Takes in many at once, which costs one commit."""
     with ExitStack() as files:
         return spool.take_in_group([[(clip, files.enter_context(open_footage(clip.footage.path)))] for clip in clips])
+
+
+def add_records(queue: ClipQueue, records: Iterable[Record]) -> list[int]:
+    """Adds rows without stored files, in one transaction, and returns their numbers."""
+    with queue.transaction() as db:
+        return [queue.enter(db, record) for record in records]
 
 
 def claim(spool: Spool, most: int = 100) -> list[Upload]:

@@ -11,7 +11,7 @@ import pytest
 from agent.model import Clip, ClipKey, Footage, State, Upload, Verdict
 from agent.spool.clip_queue import ClipQueue
 from agent.spool.records import Record, Stored
-from tests.support.spooling import START, Clock
+from tests.support.spooling import START, Clock, add_records
 
 BATCH = 20
 
@@ -63,19 +63,19 @@ def claim_and_release(queue: ClipQueue) -> int:
 
 
 def test_a_claim_costs_the_same_however_many_clips_wait(queue: ClipQueue) -> None:
-    queue.add(records(0, 2 * BATCH))
+    add_records(queue, records(0, 2 * BATCH))
     before = claim_and_release(queue)
-    queue.add(records(2 * BATCH, 1000))
+    add_records(queue, records(2 * BATCH, 1000))
     assert claim_and_release(queue) == before
 
 
 def test_a_claim_costs_the_same_however_many_clips_are_deferred(queue: ClipQueue) -> None:
     def put_off(first: int, count: int) -> None:
         for place, state in enumerate((State.WAITING, State.HELD)):
-            ids = queue.add(records(first + place * count, count))
+            ids = add_records(queue, records(first + place * count, count))
             queue.settle({id: Verdict(state, "later", retry_in_seconds=60) for id in ids})
 
-    queue.add(records(0, BATCH))
+    add_records(queue, records(0, BATCH))
     put_off(BATCH, 1)
     before = claim_and_release(queue)
     put_off(BATCH + 2, 500)
