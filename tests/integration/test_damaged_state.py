@@ -122,7 +122,7 @@ def test_a_daemon_with_a_damaged_queue_starts_and_every_clip_arrives(
 
 
 @pytest.mark.slow
-def test_a_queue_that_is_damaged_while_the_daemon_runs_ends_it_and_the_next_start_mends_it(tmp_path: Path) -> None:
+def test_a_queue_damaged_at_runtime_ends_the_daemon_and_the_next_start_repairs_it(tmp_path: Path) -> None:
     with Simulator() as simulator, DaemonProcess(tmp_path, simulator.base_url) as daemon:
         simulator.faults.add(Fault("answer", times=0, status=500))
         data = [recording(1.0, seed=str(number)) for number in range(30)]

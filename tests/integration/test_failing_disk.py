@@ -46,7 +46,7 @@ def uploads(simulator: Simulator) -> int:
         "link,linkat:error=EROFS",
     ],
 )
-def test_a_disk_that_fails_ends_the_daemon_with_an_error_and_nothing_is_taken_for_safe(
+def test_a_failing_disk_ends_the_daemon_with_an_error_and_no_clip_counts_as_safe(
     tmp_path: Path, injection: str, figure: Figure
 ) -> None:
     """After a failed fsync another one may falsely succeed: nobody may go on as if nothing had been."""

@@ -178,7 +178,7 @@ def touch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [touch, overwrite_the_beginning, append])
-def test_footage_that_was_written_to_is_a_new_clip_and_no_rival_of_the_one_that_it_spoiled(
+def test_overwritten_footage_is_a_new_clip_and_no_conflict_with_the_spoiled_one(
     tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:

@@ -67,9 +67,7 @@ CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud80
 
 
 @pytest.mark.parametrize("reader", INPUTS)
-def test_whatever_a_reader_is_given_it_answers_soon_in_little_memory_with_documented_errors(
-    reader: str, figure: Figure
-) -> None:
+def test_readers_are_quick_use_little_memory_and_raise_only_documented_errors(reader: str, figure: Figure) -> None:
     """Another seed: VISION_INGEST_FUZZ_SEED. `python -m tests.support.hostile READER COUNT SEED` is this alone."""
     print(f"{reader}: {INPUTS[reader]:,} inputs, seed {SEED}")
     done = subprocess.run(
@@ -163,7 +161,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("form", LINES)
-def test_good_clips_arrive_from_a_card_full_of_hostile_ones_and_no_name_forges_a_line(
+def test_good_clips_arrive_from_a_hostile_card_and_no_name_forges_a_log_line(
     form: str, tmp_path: Path, figure: Figure
 ) -> None:
     secret = tmp_path / "secret.mp4"

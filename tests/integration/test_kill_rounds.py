@@ -50,7 +50,7 @@ def test_kills_at_random_instants_lose_nothing_and_repeat_only_what_was_in_fligh
 
 
 @pytest.mark.slow
-def test_kills_at_every_system_call_that_writes_lose_nothing_and_repeat_only_what_was_in_flight(
+def test_kills_at_every_writing_call_lose_nothing_and_repeat_only_clips_in_flight(
     tmp_path: Path, spool: Path, figure: Figure
 ) -> None:
     needs("strace")

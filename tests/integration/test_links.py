@@ -222,9 +222,7 @@ def test_every_kind_of_failure_in_sequence_loses_nothing(tmp_path: Path, figure:
 
 @pytest.mark.daemon
 @pytest.mark.slow
-def test_the_daemon_delivers_each_clip_once_after_a_captive_portal_and_broken_uploads(
-    tmp_path: Path, figure: Figure
-) -> None:
+def test_each_clip_is_delivered_once_after_a_captive_portal_and_broken_uploads(tmp_path: Path, figure: Figure) -> None:
     with (
         scripted_api() as server,
         DaemonProcess(tmp_path, server.url, {"api": "stall_timeout_seconds = 600"}) as daemon,

@@ -201,7 +201,7 @@ def test_without_a_single_notification_the_scan_delivers_everything(
 
 
 @pytest.mark.slow
-def test_a_card_that_is_pulled_and_put_in_again_is_watched_again_and_nothing_is_sent_twice(
+def test_a_reinserted_card_is_watched_again_and_nothing_is_sent_twice(
     bench: Callable[..., Bench], cards: Cards, tmp_path: Path, figure: Figure
 ) -> None:
     with Simulator() as simulator:
@@ -279,7 +279,7 @@ def test_a_folder_that_is_missing_is_told_once_each_time(bench: Callable[..., Be
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_renamed_or_replaced_is_watched_where_the_configuration_says(
+def test_a_folder_renamed_or_replaced_is_watched_at_its_configured_path(
     bench: Callable[..., Bench], figure: Figure
 ) -> None:
     with Simulator() as simulator:

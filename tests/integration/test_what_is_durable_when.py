@@ -68,7 +68,7 @@ def journey(place: Path, spool: Path) -> TracedCalls:
 
 
 @pytest.mark.slow
-def test_a_linked_clip_and_its_names_are_durable_before_its_row_and_its_row_before_it_counts_as_taken(
+def test_a_linked_clip_is_durable_before_its_row_and_its_row_before_it_is_admitted(
     tmp_path: Path,
 ) -> None:
     calls = journey(tmp_path, tmp_path / "spool")
@@ -82,7 +82,7 @@ def test_a_linked_clip_and_its_names_are_durable_before_its_row_and_its_row_befo
 
 
 @pytest.mark.slow
-def test_clips_that_are_taken_in_together_share_the_syncs_and_are_all_durable_before_the_first_row(
+def test_clips_admitted_together_share_syncs_and_are_durable_before_the_first_row(
     tmp_path: Path,
 ) -> None:
     needs("strace")

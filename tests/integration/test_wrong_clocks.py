@@ -71,7 +71,7 @@ def test_footage_of_an_unset_clock_arrives_with_the_right_time_once_it_is_set(tm
     assert list((daemon.spool / "clips").iterdir()) == []
 
 
-def test_footage_that_was_being_recorded_when_the_clock_was_set_arrives_with_the_right_time(tmp_path: Path) -> None:
+def test_footage_recorded_while_the_clock_was_set_arrives_with_the_right_time(tmp_path: Path) -> None:
     """Named before the network is there, closed after: the first recording of nearly every trip."""
     off = -3 * 86_400.0
     with Simulator() as simulator, ClockedDaemon(tmp_path, simulator.base_url, off=off) as daemon:

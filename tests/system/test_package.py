@@ -51,6 +51,13 @@ def test_lintian_finds_no_error_and_no_warning(package: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def test_it_offers_no_simulator(unpacked: Path) -> None:
+    assert not (unpacked / PROGRAM / "simulator").exists()
+    completion = (unpacked / "usr/share/bash-completion/completions/vision-ingest").read_text()
+    assert "livestream" in completion
+    assert "simulate" not in completion
+
+
 def test_nothing_in_it_was_compiled_and_every_dependency_is_of_the_lock(unpacked: Path) -> None:
     files = [path for path in (unpacked / PROGRAM).rglob("*") if path.is_file()]
     compiled = [path for path in files if path.suffix in (".so", ".pyc", ".pyd") or path.read_bytes()[:4] == b"\x7fELF"]
