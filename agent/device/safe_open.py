@@ -58,7 +58,7 @@ class OpenFootage:
         self.file.close()
 
     def check_unchanged(self) -> None:
-        """What was read of a file that changed meanwhile is worth nothing, be it a movie or an error.
+        """Call it after reading: data or errors from a file that changed meanwhile are worthless.
 
         Raises:
             FootageGone: its size or modification time is no longer that of `footage`.
@@ -146,7 +146,7 @@ def _translated(error: OSError, path: Path) -> FootageGone | FootageRefused:
     if error.errno in _FORBIDDEN:
         return FootageRefused(_forbidden(path), retry_after_seconds=RETRY_REFUSED_SECONDS)
     return FootageRefused(
-        f"it cannot be read ({error.strerror}): the card or its reader may be failing; looked at again in 10 minutes",
+        f"it cannot be read ({error.strerror}): the card or its reader may be failing; retried in 10 minutes",
         retry_after_seconds=RETRY_REFUSED_SECONDS,
     )
 

@@ -269,8 +269,8 @@ class Intake:
             if isinstance(chosen, Reject):
                 raise chosen.error
             if isinstance(chosen, AsIs):
-                if chosen.doubt:
-                    log.warning("footage_doubtful", footage=str(footage.path), reason=chosen.doubt)
+                if chosen.suspicion:
+                    log.warning("footage_doubtful", footage=str(footage.path), reason=chosen.suspicion)
                 self._add_to_batch(tracked.ready(), [(chosen.clip, opened)])
                 # From here on, the batch closes it.
                 files.pop_all()

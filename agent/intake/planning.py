@@ -57,11 +57,11 @@ class AsIs:
 
     Args:
         clip: what it is delivered as.
-        doubt: why it may be damaged, where ffmpeg is missing to find out; empty if there is no doubt.
+        suspicion: why it may be damaged, where ffmpeg is missing to check that; empty if nothing is suspected.
     """
 
     clip: Clip
-    doubt: str = ""
+    suspicion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +129,9 @@ def plan(recording: Recording, settings: PlanSettings) -> Plan:
     if isinstance(chosen, AsIs | Reject) or settings.has_ffmpeg():
         return chosen
     if isinstance(chosen, Salvage) and chosen.if_intact is not None:
-        # Footage is too precious to be held back for a doubt that only ffmpeg could settle.
+        # Footage is too precious to be held back for a suspicion that only ffmpeg could settle.
         intact = chosen.if_intact
-        return replace(intact, doubt=chosen.reason) if isinstance(intact, AsIs) else intact
+        return replace(intact, suspicion=chosen.reason) if isinstance(intact, AsIs) else intact
     return Reject(needs_ffmpeg(chosen.reason), RETRY_REFUSED_SECONDS)
 
 

@@ -137,7 +137,7 @@ class ToolProcess:
         code = self._process.wait()
         if code < 0:
             raise FootageRefused(
-                f"{self._name} was ended by signal {-code}, perhaps for lack of memory; looked at again in an hour",
+                f"{self._name} was ended by signal {-code}, perhaps for lack of memory; retried in an hour",
                 RETRY_REFUSED_SECONDS,
             )
         if code:
@@ -169,7 +169,7 @@ class ToolProcess:
                 if time.monotonic() - last_output_at > self._stall_seconds:
                     raise FootageRefused(
                         f"{self._name} read nothing of it for {self._stall_seconds:g} s: the card may be failing; "
-                        "looked at again in an hour",
+                        "retried in an hour",
                         RETRY_REFUSED_SECONDS,
                     )
                 self._cancel.alive()
@@ -191,7 +191,7 @@ def is_installed(path: str | None = None) -> bool:
 
 def needs_ffmpeg(why: str) -> str:
     """The refusal of footage that only ffmpeg could make fit. Args: why: what about it does not fit."""
-    return f"{why}: to deliver it, the agent needs ffmpeg: {INSTALL}; looked at again in 10 minutes"
+    return f"{why}: to deliver it, the agent needs ffmpeg: {INSTALL}; retried in 10 minutes"
 
 
 def last_line(output: str) -> str:

@@ -1,4 +1,4 @@
-"""What an MP4 says of itself: duration, tracks, codec. Reads headers only, never sample tables or pictures.
+"""The headers of an MP4: duration, tracks, codec. Never reads sample tables or pictures.
 
 Layouts are those of ISO/IEC 14496-12 (boxes) and the QuickTime File Format. The bytes may be anything at all, so work
 and memory are bounded whatever they claim: a box is a promise about the file, never a reason to allocate.

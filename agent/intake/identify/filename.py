@@ -1,4 +1,4 @@
-"""What a file's name and the folders around it say: registration, camera, start, event."""
+"""Parses names: registration, camera, start and event from a file's name and the folders around it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _TIME_GROUPS = ("start", "Y", "y", "m", "d", "H", "M", "S")
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """What a name says; None where it says nothing.
+    """The values in a name; None where it has none.
 
     Args:
         preset: the one that matched; None if none did, or several did and disagree.
@@ -108,8 +108,8 @@ def _read(preset: Preset | None, match: re.Match[str] | None, relative: str, fol
     try:
         start = _start(groups, preset)
     except (ValueError, OverflowError) as error:
-        said = " ".join(f"{group}={groups[group]}" for group in _TIME_GROUPS if group in groups)
-        faults["start"] = printable(f"the name {relative} says an impossible time ({said}): {error}")
+        shown = " ".join(f"{group}={groups[group]}" for group in _TIME_GROUPS if group in groups)
+        faults["start"] = printable(f"the name {relative} says an impossible time ({shown}): {error}")
     word = groups.get("camera") or groups.get("camera2")
     if word is None:
         # A single letter is the family's word in its file names; as a folder's name it may mean anything.

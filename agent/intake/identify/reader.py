@@ -100,16 +100,16 @@ class FootageReader:
         sidecar = read_sidecar(path)
         naming = read_name(relative, self._folder)
         start = self._start(sidecar, naming, footage, media)
-        began, doubt = start.value.utc, start.value.note
+        began, note = start.value.utc, start.value.note
         registration = self._registration(sidecar, naming)
         camera = self._camera(sidecar, naming)
         event = _first_of(_Found(sidecar.event, _SIDECAR), _named(naming, "event", naming.event))
-        for note in filter(None, (doubt, sidecar.note)):
-            log.info("footage_note", footage=str(path), note=note)
+        for text in filter(None, (note, sidecar.note)):
+            log.info("footage_note", footage=str(path), note=text)
         sources = {
             "registration": registration.source,
             "camera": camera.source,
-            "start": f"{start.source}; {doubt}" if doubt else start.source,
+            "start": f"{start.source}; {note}" if note else start.source,
         }
         if event:
             sources["event"] = f"{event.source}: {event.value.word}"

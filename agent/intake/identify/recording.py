@@ -38,7 +38,7 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The facts of one file of footage. Whether the API takes it as it is, is for `agent.intake.planning` to say.
+    """The facts of one file of footage. `agent.intake.planning` decides whether the API takes it.
 
     Args:
         footage: the file, as it was while it was read.

@@ -134,7 +134,7 @@ def check_recording_time(start: datetime, end: datetime, now: datetime) -> None:
         raise FootageRefused(
             f"recording time {start:%F %T} to {end:%T} UTC is in the future: this device's clock says "
             f"{now.astimezone(timezone.utc):%F %T} UTC. Either clock may be wrong, or the folder's timezone "
-            "is not the camera's; looked at again in an hour",
+            "is not the camera's; retried in an hour",
             retry_after_seconds=RETRY_FUTURE_SECONDS,
         )
 

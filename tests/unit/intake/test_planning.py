@@ -96,7 +96,7 @@ def test_without_ffmpeg_what_needs_it_is_rejected_and_tried_again() -> None:
 def test_without_ffmpeg_suspected_zeros_hold_nothing_back() -> None:
     decided = plan(damaged(may_hold_zeros=True), settings(has_ffmpeg=False))
     assert isinstance(decided, AsIs)
-    assert "zeros" in decided.doubt
+    assert "zeros" in decided.suspicion
 
 
 def test_suspected_zeros_come_with_the_plan_for_an_intact_file() -> None:
@@ -137,7 +137,7 @@ def test_only_whole_h264_mp4_within_the_limits_stays_as_it_is(
     assert isinstance(decided, AsIs) == (fits and not (is_doubtful and has_ffmpeg))
     if isinstance(decided, AsIs):
         assert 1 <= decided.clip.key.duration_seconds <= LIMITS.max_seconds
-        assert bool(decided.doubt) == is_doubtful
+        assert bool(decided.suspicion) == is_doubtful
     if isinstance(decided, Cut | Repack | Reencode | Salvage):
         assert conform.enabled
         assert has_ffmpeg
