@@ -174,13 +174,11 @@ class Store:
             rules: fingerprint of the settings that refused the footage, if it did not become a clip.
             identity: of the footage, where the record does not know the footage itself.
         """
-        values = self._columns(record) | {
-            "identity": identity or record.footage.identity,
-            "piece": record.piece,
-            "rules": rules,
-        }
-        marks = ", ".join(f":{name}" for name in values)
-        cursor = db.execute(f"INSERT INTO {TABLE} ({', '.join(values)}) VALUES ({marks})", values)
+        cursor = db.execute(
+            f"INSERT INTO {TABLE} (data, timestamp, status, due, priority, bytes, video, identity, piece, rules)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*self._values(record), identity or record.footage.identity, record.piece, rules),
+        )
         return int(cursor.lastrowid or 0)
 
     def rewrite(self, db: sqlite3.Connection, record: Record, *, release_identity: bool = False) -> None:
@@ -189,9 +187,11 @@ class Store:
         Args:
             release_identity: the row no longer stands for its footage: if that is seen again, it is new.
         """
-        values = self._columns(record)
-        assignments = ", ".join(f"{name} = :{name}" for name in values)
-        db.execute(f"UPDATE {TABLE} SET {assignments} WHERE _id = :id", values | {"id": record.id})
+        db.execute(
+            f"UPDATE {TABLE} SET data = ?, timestamp = ?, status = ?, due = ?, priority = ?, bytes = ?, video = ?"
+            " WHERE _id = ?",
+            (*self._values(record), record.id),
+        )
         if release_identity:
             db.execute(f"UPDATE {TABLE} SET identity = NULL WHERE _id = ?", (record.id,))
             db.execute("DELETE FROM sighting WHERE clip = ?", (record.id,))
@@ -216,16 +216,17 @@ class Store:
     def delete_where(db: sqlite3.Connection, condition: str, values: Sequence[Any]) -> int:
         return int(db.execute(f"DELETE FROM {TABLE} WHERE {condition}", values).rowcount)
 
-    def _columns(self, record: Record) -> dict[str, Any]:
-        return {
-            "data": json_serializer.dumps(to_json(record)),
-            "timestamp": self.now(),
-            "status": _code(record),
-            "due": record.due,
-            "priority": record.priority,
-            "bytes": record.stored.size_bytes if record.stored else 0,
-            "video": key_text(record.key) if record.key else None,
-        }
+    def _values(self, record: Record) -> tuple[Any, ...]:
+        """Of data, timestamp, status, due, priority, bytes, video."""
+        return (
+            json_serializer.dumps(to_json(record)),
+            self.now(),
+            _code(record),
+            record.due,
+            record.priority,
+            record.stored.size_bytes if record.stored else 0,
+            key_text(record.key) if record.key else None,
+        )
 
 
 def with_reserve(action: Callable[[], _Result]) -> _Result:
