@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
+from agent.media import mp4
 from agent.media.segments import Packet
 
 NEVER_WRITTEN = (
@@ -25,39 +26,6 @@ SALVAGE_DISABLED = f"{CUT}: with conform.enabled = true its good part can be sav
 
 _PROBES = 24
 _PROBE_BYTES = 512
-_MAX_BOXES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A top-level box of an MP4; `end` may lie past the end of the file."""
-
-    kind: bytes
-    payload: int
-    end: int
-
-
-def boxes(file: BinaryIO) -> Iterator[Box]:
-    """The top-level boxes, up to the first bytes that are not a box."""
-    size = file.seek(0, os.SEEK_END)
-    offset = 0
-    for _ in range(_MAX_BOXES):
-        if offset >= size:
-            return
-        head = os.pread(file.fileno(), 16, offset)
-        if len(head) < 8:
-            return
-        length, kind = struct.unpack(">I4s", head[:8])
-        payload = offset + 8
-        if length == 1 and len(head) == 16:
-            (length,) = struct.unpack(">Q", head[8:])
-            payload += 8
-        elif length == 0 and kind != bytes(4):
-            length = size - offset
-        if offset + length < payload or not kind.isascii():
-            return
-        yield Box(kind, payload, offset + length)
-        offset += length
 
 
 def diagnose(file: BinaryIO) -> str:
@@ -84,14 +52,16 @@ def diagnose_without_frames(has_segments: bool) -> str:
 def has_index(file: BinaryIO) -> bool:
     """Whether an MP4 that is not whole has a whole index, so that its intact part can be saved."""
     size = file.seek(0, os.SEEK_END)
-    return any(box.kind == b"moov" and box.end <= size for box in boxes(file))
+    return any(box.kind == "moov" and box.end <= size for box in mp4.top_level_boxes(file))
 
 
 def holds_zeros(file: BinaryIO) -> bool:
     """Whether an MP4 seems to hold zeros instead of frames: a guess from a few reads, for `flag_zeroed` to confirm."""
     size = file.seek(0, os.SEEK_END)
     media = max(
-        (box for box in boxes(file) if box.kind == b"mdat"), key=lambda box: box.end - box.payload, default=None
+        (box for box in mp4.top_level_boxes(file) if box.kind == "mdat"),
+        key=lambda box: box.end - box.payload,
+        default=None,
     )
     if media is None or media.end - media.payload < _PROBES * _PROBE_BYTES:
         return False

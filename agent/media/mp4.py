@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, BinaryIO
@@ -151,8 +152,20 @@ def read(file: BinaryIO) -> Movie:
     return Movie(brand, index.duration_seconds, index.created, tuple(index.tracks))
 
 
+def top_level_boxes(file: BinaryIO) -> Iterator[Box]:
+    """The top-level boxes of a file that may be damaged, up to the first bytes that are not a box."""
+    walk = _Walk(file)
+    offset = 0
+    with suppress(Mp4Error):
+        while box := walk.box_at(offset, walk.size):
+            yield box
+            offset = box.end
+
+
 @dataclass(frozen=True, slots=True)
-class _Box:
+class Box:
+    """A box: its content lies between `payload` and `end`, which may lie past the end of the file."""
+
     kind: str
     payload: int
     end: int
@@ -177,7 +190,7 @@ class _Walk:
             raise Mp4Incomplete("the file became shorter while it was read: it is still being written or copied")
         return data
 
-    def box_at(self, offset: int, end: int) -> _Box | None:
+    def box_at(self, offset: int, end: int) -> Box | None:
         """The box that starts at `offset`, which may reach past `end`; None if no box can start there."""
         if end - offset < 8:
             return None
@@ -197,9 +210,9 @@ class _Walk:
             payload += 8
         if offset + size < payload:
             return None
-        return _Box(kind.decode("latin-1"), payload, offset + size)
+        return Box(kind.decode("latin-1"), payload, offset + size)
 
-    def children(self, parent: _Box) -> Iterator[_Box]:
+    def children(self, parent: Box) -> Iterator[Box]:
         offset = parent.payload
         while child := self.box_at(offset, parent.end):
             if child.end > parent.end:
@@ -207,7 +220,7 @@ class _Walk:
             yield child
             offset = child.end
 
-    def unpack(self, box: _Box, layout: str, at: int = 0) -> tuple[Any, ...]:
+    def unpack(self, box: Box, layout: str, at: int = 0) -> tuple[Any, ...]:
         """The fields of `layout` (see `struct`) that stand `at` bytes into the payload of `box`."""
         count = struct.calcsize(layout)
         if box.payload + at + count > box.end:
@@ -248,7 +261,7 @@ class _Index:
             return self.ticks / self.timescale
         return 0.0
 
-    def add_fragment(self, walk: _Walk, moof: _Box) -> None:
+    def add_fragment(self, walk: _Walk, moof: Box) -> None:
         """Stretch the span by one moof box: where it begins (tfdt, else after the one before) and how long it runs."""
         video = _first_video(self.tracks)
         if video is None:
@@ -259,7 +272,7 @@ class _Index:
             if traf.kind == "traf":
                 self._add_track_fragment(walk, traf, video.id)
 
-    def _add_track_fragment(self, walk: _Walk, traf: _Box, video_id: int) -> None:
+    def _add_track_fragment(self, walk: _Walk, traf: Box, video_id: int) -> None:
         begin = self.end_ticks
         run_ticks = 0
         picture_ticks = self.default_ticks.get(video_id, 0)
@@ -280,7 +293,7 @@ class _Index:
         self.end_ticks = max(self.end_ticks, begin + run_ticks)
 
 
-def _run_ticks(walk: _Walk, trun: _Box, picture_ticks: int) -> int:
+def _run_ticks(walk: _Walk, trun: Box, picture_ticks: int) -> int:
     """How long a run of pictures lasts; their own durations are streamed, not held."""
     flags, count = walk.unpack(trun, ">II")
     if not flags & 0x100:
@@ -297,10 +310,10 @@ def _run_ticks(walk: _Walk, trun: _Box, picture_ticks: int) -> int:
     return ticks
 
 
-def _read_index(walk: _Walk, moov: _Box) -> _Index:
+def _read_index(walk: _Walk, moov: Box) -> _Index:
     index: _Index | None = None
     tracks = []
-    extends: _Box | None = None
+    extends: Box | None = None
     for box in walk.children(moov):
         if box.kind == "mvhd":
             created, timescale, ticks = _clock(walk, box)
@@ -317,7 +330,7 @@ def _read_index(walk: _Walk, moov: _Box) -> _Index:
     return index
 
 
-def _read_extends(walk: _Walk, mvex: _Box, index: _Index) -> None:
+def _read_extends(walk: _Walk, mvex: Box, index: _Index) -> None:
     for box in walk.children(mvex):
         if box.kind == "mehd":
             (version,) = walk.unpack(box, ">B")
@@ -328,7 +341,7 @@ def _read_extends(walk: _Walk, mvex: _Box, index: _Index) -> None:
             index.default_ticks[track_id] = ticks
 
 
-def _read_track(walk: _Walk, trak: _Box) -> Track:
+def _read_track(walk: _Walk, trak: Box) -> Track:
     track_id = timescale = 0
     ticks: int | None = None
     kind = codec = ""
@@ -347,7 +360,7 @@ def _read_track(walk: _Walk, trak: _Box) -> Track:
     return Track(track_id, kind, codec, timescale, ticks)
 
 
-def _read_codec(walk: _Walk, minf: _Box) -> str:
+def _read_codec(walk: _Walk, minf: Box) -> str:
     for stbl in walk.children(minf):
         if stbl.kind == "stbl":
             for stsd in walk.children(stbl):
@@ -357,7 +370,7 @@ def _read_codec(walk: _Walk, minf: _Box) -> str:
     return ""
 
 
-def _clock(walk: _Walk, box: _Box) -> tuple[int, int, int | None]:
+def _clock(walk: _Walk, box: Box) -> tuple[int, int, int | None]:
     """Creation (seconds since 1904), timescale and ticks of an mvhd or mdhd box, which share this layout."""
     (version,) = walk.unpack(box, ">B")
     created, timescale, ticks = walk.unpack(box, ">4xQ8xIQ" if version == 1 else ">4xI4xII")

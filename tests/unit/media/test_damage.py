@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.media import damage
+from agent.media import damage, mp4
 from agent.media.ffmpeg import container_of
 from agent.media.segments import Packet
 
@@ -48,7 +48,7 @@ GARBAGE = st.one_of(
 @given(GARBAGE)
 def test_any_bytes_are_diagnosed_without_an_error(content: bytes) -> None:
     with file_of(content) as file:
-        assert sum(1 for _ in damage.boxes(file)) <= len(content) // 8
+        assert sum(1 for _ in mp4.top_level_boxes(file)) <= len(content) // 8
         assert damage.diagnose(file)
         damage.has_index(file)
         damage.holds_zeros(file)
@@ -59,10 +59,10 @@ def test_any_bytes_are_diagnosed_without_an_error(content: bytes) -> None:
 def test_boxes_of_every_kind_of_length_are_walked() -> None:
     content = box(b"ftyp", b"isom") + large(b"free", 24) + bytes(8) + box(b"mdat", b"x" * 10, length=0)
     with file_of(content) as file:
-        assert [(found.kind, found.end - found.payload) for found in damage.boxes(file)] == [
-            (b"ftyp", 4),
-            (b"free", 8),
-            (b"mdat", 10),
+        assert [(found.kind, found.end - found.payload) for found in mp4.top_level_boxes(file)] == [
+            ("ftyp", 4),
+            ("free", 8),
+            ("mdat", 10),
         ]
 
 
