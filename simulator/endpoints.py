@@ -120,6 +120,9 @@ class Server:
             return abort_connection(request)
         try:
             response = await self._handle(request, handler)
+            lost = self._faults.take(("withhold", "truncate"), request.path, None)
+            if lost is not None and isinstance(response, web.Response):
+                response = await self._lose_response(request, response, lost)
         except ConnectionError:  # the client has disconnected
             response = abort_connection(request)
         if request.transport is None or request.transport.is_closing():
@@ -285,6 +288,18 @@ class Server:
             fault = self._faults.take(("reset", "answer", "stall"), request.path, names)
         if fault is not None and fault.after_bytes is None:
             raise _FaultInjected(await self._inject_fault(request, fault))
+
+    async def _lose_response(self, request: web.Request, response: web.Response, fault: Fault) -> web.StreamResponse:
+        """Keep the response to a processed request from the client, then reset the connection."""
+        if fault.action == "truncate" and isinstance(response.body, bytes):
+            headers = {"Content-Type": response.content_type, "Content-Length": str(len(response.body))}
+            truncated = web.StreamResponse(status=response.status, headers=headers)
+            await truncated.prepare(request)
+            await truncated.write(response.body[:-1])
+        # Logged before the wait: the request has been processed.
+        _logged.get().status = response.status
+        await asyncio.sleep(fault.seconds)
+        return abort_connection(request)
 
     async def _inject_fault(self, request: web.Request, fault: Fault) -> web.StreamResponse:
         if fault.action == "stall":

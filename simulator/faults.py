@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal, get_args
 
-Action = Literal["reset", "stall", "slow", "answer", "reject", "omit_result", "drop"]
+Action = Literal["reset", "stall", "slow", "answer", "reject", "omit_result", "withhold", "truncate", "drop"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 # Still accepted from callers of the HTTP interface.
 _FORMER_NAMES: Mapping[str, Action] = {"complain": "reject", "silence": "omit_result"}
@@ -35,8 +35,9 @@ class Fault:
     Args:
         action: "reset": reset the connection; "stall": stop for `seconds`, then reset; "slow": read at
             `bytes_per_second`; "answer": respond with `status`, `headers` and `content`; "reject": reject clips with
-            the error `content`; "omit_result": store clips, but leave them out of the response; "drop": reset this and
-            all further connections for `seconds`.
+            the error `content`; "omit_result": store clips, but leave them out of the response; "withhold": process
+            the request, send no response for `seconds`, then reset; "truncate": the same, but send all of the response
+            except its last byte; "drop": reset this and all further connections for `seconds`.
         times: number of requests ("reject" and "omit_result": of clips) to affect; 0 for no limit.
         path: match only requests whose path contains this.
         clip: match only requests with a clip whose "registration camera start" contains this, which is known only

@@ -117,4 +117,9 @@ class Simulator:
             self._started.set()
         finally:
             await runner.cleanup()
+            # Handlers whose client has disconnected in the middle of a fault: the runner no longer knows them.
+            pending = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
             await self._loop.shutdown_default_executor()

@@ -5,7 +5,8 @@ It validates uploads as the API does, keeps the SHA-256 of each file, and inject
   curl -X POST http://127.0.0.1:8480/_simulator/faults -d '{"action": "answer", "status": 500, "times": 3}'
   curl http://127.0.0.1:8480/_simulator/received
 
-Actions: reset, stall, slow, answer, reject, omit_result, drop. Needs: pip install 'vision-ingest[simulator]'
+Actions: reset, stall, slow, answer, reject, omit_result, withhold, truncate, drop.
+Needs: pip install 'vision-ingest[simulator]'
 """
 
 from __future__ import annotations

@@ -8,16 +8,17 @@ from __future__ import annotations
 import signal
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from agent.model import State
+from simulator.faults import Fault
 from simulator.recorder import recording
 from simulator.server import Simulator
 from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, bench
-from tests.support.holding_relay import holding_relay
 from tests.support.link_cases import PATIENT
 from tests.support.scripted_api import scripted_api
 from tests.support.vision_cases import api
@@ -32,26 +33,26 @@ class PowerCut(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("but_the_last_byte", [False, True], ids=["nothing of the answer", "all but its last byte"])
+@pytest.mark.parametrize("lost", ["withhold", "truncate"])
 def test_a_kill_between_the_response_and_the_verdict_sends_the_batch_again(
-    tmp_path: Path, figure: Figure, but_the_last_byte: bool
+    tmp_path: Path, figure: Figure, lost: Literal["withhold", "truncate"]
 ) -> None:
     with (
         Simulator() as simulator,
-        holding_relay(simulator.base_url, but_the_last_byte=but_the_last_byte) as (relay, base_url),
-        DaemonProcess(tmp_path, base_url, {"api": "stall_timeout_seconds = 600"}) as daemon,
+        DaemonProcess(tmp_path, simulator.base_url, {"api": "stall_timeout_seconds = 600"}) as daemon,
     ):
+        simulator.faults.add(Fault(lost, times=0, path="upload", seconds=3600))
         for number in range(CLIPS):
             name = f"ABC1234X_1_{START + timedelta(seconds=5 * number):%Y%m%d_%H%M%S}.mp4"
             (daemon.footage / name).write_bytes(recording(1.0, seed=str(number)))
-        assert relay.answered.wait(120)
+        await_until(lambda: any("upload" in r.path and r.status == 200 for r in simulator.requests), "an upload")
         taken = len(simulator.received)
         assert taken > 0
         daemon.await_records(CLIPS, State.SENDING, State.WAITING, seconds=120)
         daemon.stop(signal.SIGKILL)
         assert len(daemon.records(State.SENDING)) == taken
         assert daemon.records(State.DELIVERED) == []
-        relay.holding = False
+        simulator.faults.clear()
         daemon.start()
         daemon.await_records(CLIPS, State.DELIVERED, seconds=180)
         assert len(simulator.received) == CLIPS

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import requests
+import urllib3
 
 from simulator.faults import Fault
 from simulator.server import Simulator
 from simulator.settings import AnswerShape
 from tests.support.daemon import await_until
-from tests.support.simulated_account import BULK, LIST, STATUS, Account, clip, fields, record
+from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
 
 BIG = b"x" * 3_000_000
 
@@ -125,6 +126,28 @@ def test_an_omitted_result_is_that_of_a_clip_that_was_stored(simulator: Simulato
     results = account.results(record(0), record(1))
     assert [result["start_timestamp"] for result in results] == [fields(1)["start_timestamp"]]
     assert len(simulator.received) == 2
+
+
+@pytest.mark.parametrize("action", ["withhold", "truncate"])
+def test_a_request_whose_response_is_lost_was_processed(
+    simulator: Simulator, account: Account, action: Literal["withhold", "truncate"]
+) -> None:
+    simulator.faults.add(Fault(action, path="upload"))
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        account.bulk(record())
+    assert len(simulator.received) == 1
+    assert simulator.requests[-1].status == 200
+    assert account.bulk(record()).status_code == 200
+
+
+def test_a_truncated_response_lacks_its_last_byte(simulator: Simulator, account: Account) -> None:
+    simulator.faults.add(Fault("truncate", path="upload"))
+    seen = account.session.post(
+        simulator.base_url + BULK, json={"data": [record()]}, stream=True, timeout=PATIENCE_SECONDS
+    )
+    assert len(seen.raw.read(int(seen.headers["Content-Length"]) - 1)) == int(seen.headers["Content-Length"]) - 1
+    with pytest.raises((urllib3.exceptions.ProtocolError, ConnectionError)):
+        seen.raw.read(1)
 
 
 def test_faults_are_armed_and_cleared_over_http(account: Account) -> None:
