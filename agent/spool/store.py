@@ -4,7 +4,7 @@ What is used of persist-queue, held by tests/unit/spool/test_store.py:
 
 * `SQLiteAckQueue(path, name, db_file_name, serializer)` creates the file, sets WAL mode, creates the table and makes
   what was in flight when the last run ended ready again (its resume logic); `close()` then ends its connections.
-* `_TABLE_NAME` and `_SQL_CREATE` declare our table to it, as they do in its own `UniqueAckQ`. Nothing is overridden.
+* `_TABLE_NAME` and `_SQL_CREATE` declare our table to it, as they do in its own `UniqueAckQ`. No method is overridden.
 * `serializers.json` writes the rows' `data`, and the status codes of `AckStatus` are ours too (agent.spool.queries).
 
 Its `put`, `get` and `ack` are not reachable from here: each commits by itself, with the durability that SQLite was
