@@ -1,4 +1,7 @@
-"""nginx as an API over TLS that reads every upload to its end, throws it away, and takes everything."""
+"""nginx as an API over TLS that reads and discards every upload, and accepts everything.
+
+Only this double is so cheap that benchmarks measure the client and not the server.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """When the first byte of an upload came, and when it was answered: Unix seconds, to the millisecond."""
+    """When the first byte of an upload arrived and when it was answered: Unix seconds, to the millisecond."""
 
     began: float
     ended: float
@@ -69,8 +72,8 @@ class Sink:
 
     Args:
         base_url: of the API.
-        ca_file: the certificates to trust it by: as many as a system has, since a client has to read them all.
-        access_log: a line for each request when it has been answered.
+        ca_file: its certificate among as many others as a system has, because a client has to read them all.
+        access_log: one line per answered request.
     """
 
     base_url: str
@@ -78,7 +81,7 @@ class Sink:
     access_log: Path
 
     def uploads(self) -> list[Served]:
-        """The uploads that were answered so far, in that order."""
+        """The uploads answered so far, in order of their answers."""
         served = []
         for line in self.access_log.read_text().splitlines():
             ended, seconds, uri = line.split()

@@ -20,7 +20,7 @@ from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, Bench, bench, simulated
 from tests.support.link_cases import PATIENT
 from tests.support.misbehaviour import says
-from tests.support.scripted_api import ScriptedApi, scripted_api
+from tests.support.scripted_server import ScriptedApi, scripted_api
 from tests.support.vision_cases import API_ERROR, api
 
 pytestmark = pytest.mark.daemon

@@ -20,7 +20,7 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, bench
 from tests.support.link_cases import PATIENT
-from tests.support.scripted_api import scripted_api
+from tests.support.scripted_server import scripted_api
 from tests.support.vision_cases import api
 
 pytestmark = pytest.mark.daemon

@@ -20,8 +20,7 @@ from tests.conftest import Figure
 from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import Bench, bench
 from tests.support.link_cases import PATIENT
-from tests.support.scripted_api import ScriptedApi, scripted_api
-from tests.support.socket_servers import Peer, Script
+from tests.support.scripted_server import Peer, Script, ScriptedApi, scripted_api
 from tests.support.spooling import take
 from tests.support.vision_cases import api
 

@@ -23,8 +23,7 @@ from tests.support.daemon import DaemonProcess, await_until
 from tests.support.delivery_bench import START, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip, both, two_clips
 from tests.support.misbehaviour import BREAKS, HTML, NOT_THE_API, SERVER_ERRORS, STALLS, reset
-from tests.support.scripted_api import Certificate, scripted_api
-from tests.support.socket_servers import Peer, refusing_port, scripted_server
+from tests.support.scripted_server import Certificate, Peer, refusing_port, scripted_api, scripted_server
 from tests.support.vision_cases import api, authority, certificate
 
 # A stall that the test waits out.

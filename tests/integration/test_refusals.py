@@ -15,8 +15,7 @@ from tests.conftest import Figure
 from tests.support.delivery_bench import START, Bench, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip, both, two_clips
 from tests.support.misbehaviour import HTML, bytes_until_hang_up, says
-from tests.support.scripted_api import ScriptedApi, scripted_api
-from tests.support.socket_servers import Peer
+from tests.support.scripted_server import Peer, ScriptedApi, scripted_api
 from tests.support.vision_cases import API_ERROR, api, certificate
 
 # Rejected before anything is sent: a person must act, and no footage is sent meanwhile.

@@ -12,8 +12,7 @@ from agent.model import State
 from tests.support.delivery_bench import Bench, bench
 from tests.support.link_cases import PATIENT, all_arrive_once, assert_nothing_is_held_against_a_clip
 from tests.support.misbehaviour import reset, says
-from tests.support.scripted_api import ScriptedApi, scripted_api
-from tests.support.socket_servers import Peer, Script
+from tests.support.scripted_server import Peer, Script, ScriptedApi, scripted_api
 from tests.support.vision_cases import API_ERROR, api
 
 CLIP_BYTES = 600_000

@@ -6,7 +6,7 @@ import pytest
 
 from agent.model import State
 from tests.support.delivery_bench import Bench
-from tests.support.scripted_api import ScriptedApi
+from tests.support.scripted_server import ScriptedApi
 from tests.support.vision_cases import api
 
 # For a server that behaves, on a machine that has much else to do.

@@ -1,10 +1,10 @@
-"""What servers and networks do to a request: scripts for `ScriptedApi`, each run when the head was read."""
+"""How servers and networks break requests: scripts for `ScriptedApi`, each run when the head was read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.support.socket_servers import Peer, Script
+from tests.support.scripted_server import Peer, Script
 from tests.support.vision_cases import API_ERROR
 
 HTML = "<html><title>Welcome to the network</title><form action='/login'></form></html>"
@@ -12,7 +12,7 @@ FOUND = {"Location": "http://login.example/"}
 
 
 def take_a_little(peer: Peer) -> None:
-    """Some of the body; a small one may have come with the head."""
+    """Read a part of the body; a small one may have arrived with the head."""
     if peer.pending_bytes() > 0:
         peer.take(1000)
 
@@ -61,7 +61,7 @@ def stop_in_the_answer(peer: Peer) -> None:
 
 
 def says(status: int, payload: object, headers: Mapping[str, str] | None = None) -> Script:
-    """Reads the whole request, then answers so."""
+    """Read the whole request, then respond."""
 
     def script(peer: Peer) -> None:
         peer.read_body()
@@ -79,7 +79,7 @@ def says_text(content: bytes, kind: str = "application/json") -> Script:
 
 
 def bytes_until_hang_up(peer: Peer) -> list[int]:
-    """What still comes after an answer that did not wait for the body, piece by piece."""
+    """The sizes of what still arrives after a response that did not wait for the body."""
     counts = []
     try:
         while True:
@@ -101,7 +101,7 @@ STALLS: dict[str, Script] = {
     "server never answers": never_answer,
     "answer stops half way": stop_in_the_answer,
 }
-# What is not the API's word, or says nothing that can be relied on.
+# Responses that are not the API's, or contain no verdict.
 NOT_THE_API: dict[str, Script] = {
     "truncated JSON": says_text(b'{"data": [{"registration": "ABC1'),
     "no JSON": says_text(b"OK"),

@@ -13,7 +13,7 @@ import trustme
 
 from agent.config import Api, Secret
 from agent.model import ClipKey, Upload
-from tests.support.socket_servers import Peer, Request, Script
+from tests.support.scripted_server import Peer, Request, Script
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone.utc)
 PASSWORD = "correct-horse-бук"

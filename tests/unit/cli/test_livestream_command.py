@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from tests.support.socket_servers import scripted_server
+from tests.support.scripted_server import scripted_server
 from tests.support.vision_cases import answering
 
 LINKS = ["https://live.example/1", "https://live.example/\x1b[31m2"]

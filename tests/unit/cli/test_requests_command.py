@@ -13,7 +13,7 @@ import pytest
 from agent.cli import main
 from agent.cli.requests import POLL_SECONDS, wait_for
 from agent.vision.client import VisionClient
-from tests.support.socket_servers import Peer, ScriptedServer, scripted_server
+from tests.support.scripted_server import Peer, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api
 
 ITEM = {"request_id": 7, "registration": "ABC1234X", "camera": 1, "status_id": 2, "duration": 60}

@@ -29,8 +29,8 @@ from simulator.server import Simulator
 from simulator.settings import AnswerShape, Status, StatusTimeline
 from simulator.store import format_timestamp, parse_timestamp
 from tests.support.daemon import await_until
+from tests.support.scripted_server import refusing_port
 from tests.support.simulated_account import BULK, LIST, PATIENCE_SECONDS, STATUS, Account, clip, fields, record
-from tests.support.socket_servers import refusing_port
 
 
 @pytest.mark.parametrize("credentials", [("bench", "wrong"), ("wrong", "bench"), ("bénch", "bench"), None])

@@ -22,7 +22,7 @@ from agent.errors import (
 )
 from agent.model import Upload
 from agent.vision.client import VisionClient
-from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Request, Script, ScriptedServer, scripted_server
+from tests.support.scripted_server import PATIENCE_SECONDS, Peer, Request, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, START, answering, answering_with, api, certificate, stored_clip
 
 TIMES = {"start_timestamp": "2026-03-01 12:00:00", "end_timestamp": "2026-03-01 12:01:00"}

@@ -13,7 +13,7 @@ from agent.errors import Cancelled, DeliveryError, LinkDown
 from agent.vision import transport as transport_module
 from agent.vision.connection import StallAwareConnection
 from agent.vision.transport import Transport
-from tests.support.socket_servers import PATIENCE_SECONDS, Peer, Script, ScriptedServer, scripted_server
+from tests.support.scripted_server import PATIENCE_SECONDS, Peer, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
 
 DONE = {"data": None}

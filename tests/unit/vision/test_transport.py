@@ -17,7 +17,7 @@ from agent import __version__
 from agent.errors import Cancelled, EndpointNotFound, LinkDown
 from agent.vision import transport as transport_module
 from agent.vision.transport import HttpResponse, Transport
-from tests.support.socket_servers import Peer, refusing_port, scripted_server, tunnelling_to
+from tests.support.scripted_server import Peer, refusing_port, scripted_server, tunnelling_to
 from tests.support.vision_cases import PASSWORD, answering, answering_with, api, authority, certificate
 
 DONE = {"data": None}
