@@ -1,6 +1,6 @@
-"""`python -m tests.support.hostile READER COUNT SEED`: many inputs in a process of limited memory and CPU time.
+"""`python -m tests.support.hostile READER COUNT SEED`: many inputs in a process with limited memory and CPU time.
 
-Prints what came of them as JSON. An error that a reader does not document ends it, with the number of the input.
+Prints the outcome as JSON. An error that the reader does not document ends it, with the number of the input.
 """
 
 from __future__ import annotations
@@ -27,21 +27,38 @@ CPU_SECONDS = 600
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of many inputs.
+    """The outcome of many inputs.
 
     Args:
-        slowest_seconds: of CPU time, and `slowest` is that input's number.
-        outcomes: how many ended in each way.
+        slowest_seconds: CPU time of the slowest input.
+        slowest: the number of that input.
+        reference_seconds: CPU time of a fixed piece of work on this machine.
+        peak_bytes: peak resident memory.
+        outcomes: how many inputs ended in each way.
     """
 
     slowest_seconds: float = 0.0
     slowest: int = -1
+    reference_seconds: float = 0.0
     peak_bytes: int = 0
     outcomes: dict[str, int] = field(default_factory=dict)
 
 
+def reference_seconds() -> float:
+    """CPU time of a fixed piece of work, some 20 ms on the computer of a developer: the unit for limits on CPU time."""
+
+    def work() -> float:
+        begin = time.process_time()
+        found: dict[int, str] = {}
+        for number in range(150_000):
+            found[number % 1000] = str(number)
+        return time.process_time() - begin
+
+    return min(work() for _ in range(5))
+
+
 def feed_many(feed: Feed, reader: str, count: int, seed: int) -> Outcome:
-    outcome = Outcome()
+    outcome = Outcome(reference_seconds=reference_seconds())
     for number in range(count):
         rng = random.Random(f"{seed} {reader} {number}")
         begin = time.process_time()
@@ -61,7 +78,7 @@ def feed_many(feed: Feed, reader: str, count: int, seed: int) -> Outcome:
 def main(reader: str, count: int, seed: int) -> None:
     faulthandler.register(signal.SIGXCPU, chain=True)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    threading.stack_size(1 << 20)  # address space that a thread reserves and never uses is no memory
+    threading.stack_size(1 << 20)  # a thread reserves address space that it never uses
     used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used_bytes + MEMORY_BYTES, used_bytes + MEMORY_BYTES))
     with tempfile.TemporaryDirectory(prefix="hostile-") as place, READERS[reader](Path(place)) as feed:
@@ -71,7 +88,7 @@ def main(reader: str, count: int, seed: int) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
-    except Exception:  # noqa: BLE001  # shown; but the thread of a server must not keep the process from ending
+    except Exception:  # noqa: BLE001  # printed; a thread of a server must not keep the process alive
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
