@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -11,8 +9,7 @@ import pytest
 
 from agent.config import Config, load
 from agent.errors import ConfigError
-
-NOBODY = 65534
+from tests.support import unprivileged
 
 Load: TypeAlias = Callable[..., Config]
 ErrorsOf: TypeAlias = Callable[..., list[str]]
@@ -46,26 +43,10 @@ def errors_of(read: Load, tmp_path: Path) -> ErrorsOf:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter, unlike `tmp_path`, which only its owner can."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    with unprivileged.open_folder() as folder:
         yield folder
 
 
 @pytest.fixture
 def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
-    """Acts as a user to whom permissions apply, even if the tests run as root."""
-
-    @contextmanager
-    def ordinary_user() -> Iterator[None]:
-        if os.geteuid() != 0:
-            yield
-            return
-        os.seteuid(NOBODY)
-        try:
-            yield
-        finally:
-            os.seteuid(0)
-
-    return ordinary_user
+    return unprivileged.ordinary_user

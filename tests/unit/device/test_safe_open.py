@@ -17,31 +17,13 @@ import pytest
 
 from agent.device.safe_open import OpenFootage, open_footage, open_regular_file
 from agent.errors import FootageGone, FootageRefused
-
-NOBODY = 65534
+from tests.support.unprivileged import open_folder, ordinary_user
 
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """A folder that other users may enter, unlike those of tmp_path."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
+    with open_folder() as folder:
         yield folder
-        folder.chmod(0o755)
-
-
-@contextmanager
-def stranger() -> Iterator[None]:
-    """Root gives up its rights for a while; anybody else has none to give up."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def refusal_of(path: Path) -> FootageRefused:
@@ -98,7 +80,7 @@ def test_a_file_of_another_user_is_read_if_its_mode_allows(shared_folder: Path) 
     path = shared_folder / "clip.mp4"
     path.write_bytes(b"pictures")
     path.chmod(0o644)
-    with stranger(), open_regular_file(path) as file:
+    with ordinary_user(), open_regular_file(path) as file:
         assert file.read() == b"pictures"
 
 
@@ -106,7 +88,7 @@ def test_an_unreadable_file_is_refused_with_its_owner_and_the_remedy(shared_fold
     path = shared_folder / "clip.mp4"
     path.touch()
     path.chmod(0o000)
-    with stranger():
+    with ordinary_user():
         refusal = refusal_of(path)
     assert f"it belongs to {path.owner()}, group {path.group()}, mode 0000" in refusal.reason
     assert f"usermod -aG {path.group()} " in refusal.reason
@@ -120,14 +102,14 @@ def test_a_file_of_a_user_without_a_name_is_refused_with_the_number(shared_folde
     path.touch()
     path.chmod(0o000)
     os.chown(path, 54321, 54321)
-    with stranger():
+    with ordinary_user():
         assert "it belongs to 54321, group 54321" in refusal_of(path).reason
 
 
 def test_a_folder_that_may_not_be_entered_is_named(shared_folder: Path) -> None:
     (shared_folder / "clip.mp4").touch()
     shared_folder.chmod(0o000)
-    with stranger():
+    with ordinary_user():
         refusal = refusal_of(shared_folder / "clip.mp4")
     assert f"may not enter {shared_folder}: allow it" in refusal.reason
 
