@@ -291,7 +291,7 @@ class Dispatcher:
         """
         progress = self._progress.record_sent
         if len(batch) == 1 and batch[0].max_batch_clips == 1:
-            return UploadResponse({batch[0].id: self._client.upload_single(batch[0], progress=progress)})
+            return self._client.upload_single(batch[0], progress=progress)
         return self._client.upload_bulk(
             batch, encoding=self._settings.encoding, webhook_url=self._settings.webhook_url, progress=progress
         )

@@ -50,7 +50,7 @@ from agent.vision.responses import (
     single_result,
     urls,
 )
-from agent.vision.transport import HttpResponse, Transport
+from agent.vision.transport import Body, HttpResponse, Transport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -132,6 +132,7 @@ class VisionClient:
         self.timezone = api.timezone
         self._stopping = stopping
         self._now = now
+        self._is_verified = api.base_url.lower().startswith("https://")
         self._transport = Transport(api, stopping)
 
     def upload_bulk(
@@ -155,11 +156,12 @@ class VisionClient:
         """
         kind = JsonBulkBody if encoding == "json" else MultipartBulkBody
         body = kind(uploads, self.timezone, webhook_url, progress=progress, stopping=self._stopping)
-        payload = self._require_success(self._transport.exchange("POST", "/vision/video/bulk-upload", body=body))
+        payload, is_regular = self._upload("/vision/video/bulk-upload", body)
         results = match_results(parse_results(payload, self.timezone), uploads, self.timezone)
-        return UploadResponse(results, count_errors(payload) <= sum(bool(result.errors) for result in results.values()))
+        errors = sum(bool(result.errors) for result in results.values())
+        return UploadResponse(results, is_regular and count_errors(payload) <= errors)
 
-    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> UploadResponse:
         """POST /vision/video/upload: the response is about this clip.
 
         Raises:
@@ -167,9 +169,24 @@ class VisionClient:
             TooLarge: the server does not accept a file of this size.
         """
         body = SingleBody(upload, self.timezone, progress=progress, stopping=self._stopping)
-        return single_result(
-            self._require_success(self._transport.exchange("POST", "/vision/video/upload", body=body)), upload
-        )
+        payload, is_regular = self._upload("/vision/video/upload", body)
+        result = single_result(payload, upload)
+        is_explicit = is_regular or result.errors or result.request_id
+        return UploadResponse({upload.id: result} if is_explicit else {}, is_regular)
+
+    def _upload(self, path: str, body: Body) -> tuple[object, bool]:
+        """Sends footage.
+
+        Returns:
+            The JSON of the response, and whether it has the API's form. A response of success in another form (202,
+            204, a bare list) counts only over TLS, where nobody else can answer: the clips may have been accepted, so
+            that the list is asked before they are sent again.
+        """
+        response = self._transport.exchange("POST", path, body=body)
+        payload = _json(response)
+        if self._is_verified and 200 <= response.status < 300 and not error_mapping.is_api_error(payload):
+            return payload, isinstance(payload, Mapping) and "data" in payload
+        return self._require_success(response), True
 
     def videos_status(self) -> None:
         """GET /vision/videos/status: a static table. A small request that fails as an upload would."""

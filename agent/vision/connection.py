@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import select
 import socket
 import ssl
@@ -22,7 +23,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from http.client import HTTPResponse
+from http.client import BadStatusLine, HTTPResponse, parse_headers
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -41,6 +42,11 @@ EARLY_RESPONSE_BYTES = 16 * 1024
 MAX_UNSENT_BYTES = 128 * 1024
 
 READY = select.POLLIN | select.POLLOUT
+
+# Interim responses at the beginning of what was received, and what may be the beginning of one.
+_INTERIM = re.compile(rb"\A(?:HTTP/1\.[01] 1\d\d[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+")
+_INTERIM_START = re.compile(rb"\A(?:HTTP/1\.[01] 1|.{0,9}\Z)", re.DOTALL)
+MAX_INTERIM_RESPONSES = 20
 
 # How often a wait is interrupted to check for progress and for a stop.
 TICK_SECONDS = 0.25
@@ -317,11 +323,12 @@ class StallAwareConnection(HTTPConnection):
             return
         set_nonblocking(self.sock)
         try:
-            self._early_response += self.sock.recv(EARLY_RESPONSE_BYTES)
+            received = self.sock.recv(EARLY_RESPONSE_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return  # nothing, or TLS records without data, such as session tickets
-        # "100 Continue" is not the response yet, and some proxies send it unasked.
-        if not self._early_response.startswith((b"HTTP/1.1 100", b"HTTP/1.0 100")):
+        # Interim responses (1xx) are not the response yet, and some proxies send them unasked.
+        self._early_response = _INTERIM.sub(b"", self._early_response + received)
+        if not received or not _INTERIM_START.match(self._early_response):
             raise BrokenPipeError("the server responded before it had the whole request")
 
     def early_response(self) -> bytes:
@@ -356,9 +363,21 @@ class _StallAwareResponse(HTTPResponse):
         self.fp = io.BufferedReader(_StallAwareReader(self.fp, sock, connection))
 
     def begin(self) -> None:
+        """Raises LinkDown if the server reports success without having had the whole request."""
         super().begin()
         if self._connection.response_pending:
             self.will_close = True
+            if 200 <= self.status < 300:
+                raise LinkDown("the server reported success before it had the whole request")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Skips interim responses, of which http.client skips only 100."""
+        for _ in range(MAX_INTERIM_RESPONSES):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 102 <= status < 200:
+                return version, status, reason
+            parse_headers(self.fp)
+        raise BadStatusLine("no response after many interim ones")
 
 
 class _StallAwareReader(io.RawIOBase):

@@ -59,7 +59,7 @@ def error_for(response: HttpResponse, payload: object, now_seconds: float) -> De
     said = server_message(payload) or f"HTTP {response.status}"
     limited = response.status == 429 and any(name in response.headers for name in _RATE_HEADERS)
     if response.status != 413 and not is_api_error(payload) and not limited:
-        return LinkDown(_not_the_api(response))
+        return LinkDown(_not_the_api(response, server_message(payload)))
     if response.status in _DECISIONS:
         kind, sentence = _DECISIONS[response.status]
         return kind(sentence.format(said=said))
@@ -84,7 +84,8 @@ def server_message(payload: object) -> str:
         return ""
     error = payload.get("error")
     message = error.get("message") if isinstance(error, Mapping) else error
-    return "; ".join(messages(message or payload.get("errors") or payload.get("message")))
+    texts = (message, *(payload.get(name) for name in ("errors", "message", "detail", "title")))
+    return next(("; ".join(found) for text in texts if (found := messages(text))), "")
 
 
 def retry_after(response: HttpResponse, now_seconds: float) -> float | None:
@@ -103,17 +104,18 @@ def retry_after(response: HttpResponse, now_seconds: float) -> float | None:
     return next((min(max(0.0, seconds), MAX_RETRY_SECONDS) for seconds in waits if seconds is not None), None)
 
 
-def _not_the_api(response: HttpResponse) -> str:
+def _not_the_api(response: HttpResponse, message: str) -> str:
+    """What came, and a login page as a question only where it is likely: where a page came, or a redirect to one."""
     if 300 <= response.status < 400:
         target = response.headers.get("Location", "nowhere")[:200]
         return f"the response is a redirect (HTTP {response.status}) to {target!r}: does the network require a login?"
     if response.status >= 500:
-        return f"the server is in trouble: HTTP {response.status}"
-    kind = response.headers.get("Content-Type", "something")[:60]
-    return (
-        f"the response is not from the API (HTTP {response.status} with {kind!r}) but from a login page of the network "
-        f"or a proxy"
-    )
+        return f"the server is in trouble: HTTP {response.status}" + (f" ({message})" if message else "")
+    kind = response.headers.get("Content-Type", "no type")[:60]
+    said = f"the response is not in the API's form (HTTP {response.status} with {kind!r})"
+    if message:
+        return f"{said}; it says: {message}"
+    return f"{said}: is it a login page of the network, or from a proxy?" if "html" in kind.lower() else said
 
 
 def _number(text: str | None) -> float | None:

@@ -220,8 +220,7 @@ def _results(node: object, zone: ZoneInfo, registration: str | None, depth: int)
         for item in node:
             yield from _results(item, zone, registration, depth - 1)
     elif isinstance(node, Mapping):
-        own = node.get(REGISTRATION)
-        registration = own if isinstance(own, str) else registration
+        registration = _registration(node.get(REGISTRATION)) or registration
         camera = as_int(node.get(CAMERA))
         start, end = parse_timestamp(node.get(START), zone), parse_timestamp(node.get(END), zone)
         if registration is not None and camera is not None and start is not None and end is not None:
@@ -271,7 +270,7 @@ def _sanitize(text: str) -> str:
 def _parse_item(item: Mapping[str, Any], zone: ZoneInfo) -> VideoRequest:
     return VideoRequest(
         request_id=as_id(item.get(REQUEST_ID)),
-        registration=_text(item.get(REGISTRATION)),
+        registration=_registration(item.get(REGISTRATION)),
         camera=as_int(item.get(CAMERA)),
         status_id=as_int(item.get(STATUS_ID)),
         url=_text(item.get(URL)),
@@ -280,6 +279,11 @@ def _parse_item(item: Mapping[str, Any], zone: ZoneInfo) -> VideoRequest:
         duration_seconds=as_int(item.get(DURATION)),
         comments=_text(item.get(COMMENTS)),
     )
+
+
+def _registration(value: object) -> str | None:
+    """A registration; one of digits only may come back as a number, as PHP makes numbers of such array keys."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
 
 
 def _text(value: object) -> str | None:

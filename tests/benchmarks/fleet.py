@@ -21,7 +21,6 @@ from agent.errors import LinkDown, RateLimited
 from agent.model import Upload
 from agent.vision.bodies import ProgressCallback, no_progress
 from agent.vision.client import UploadResponse
-from agent.vision.responses import FileResult
 from tests.benchmarks.figures import Figure, at_least, at_most
 from tests.benchmarks.links import BASE64, taken
 from tests.benchmarks.simulated import Clock, MemorySpool, be_quiet, clips, dispatcher
@@ -106,9 +105,9 @@ class FleetClient:
         self._account.request(self._clock.seconds)
         self._clock.seconds += ROUND_TRIP_SECONDS
 
-    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> UploadResponse:
         self._upload([upload], 1.0)
-        return taken(upload)
+        return UploadResponse({upload.id: taken(upload)})
 
     def upload_bulk(
         self,

@@ -49,8 +49,8 @@ class RoadClient:
     def videos_status(self) -> None:
         self._transfer(0.0)
 
-    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> FileResult:
-        return self._upload([upload], 1.0, progress)[upload.id]
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> UploadResponse:
+        return UploadResponse(self._upload([upload], 1.0, progress))
 
     def upload_bulk(
         self,

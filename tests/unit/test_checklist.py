@@ -13,8 +13,8 @@ ROWS = re.findall(r"^\| (\d+) \|.*\| (.*) \|$", (PLACE / "README.md").read_text(
 NAMED = sorted({name for _, tests in ROWS for name in re.findall(r"`([\w./]+\.py::\w+)`", tests)})
 
 
-def test_each_of_the_26_failures_has_a_row_with_a_test() -> None:
-    assert [int(number) for number, _ in ROWS] == list(range(1, 27))
+def test_each_of_the_27_failures_has_a_row_with_a_test() -> None:
+    assert [int(number) for number, _ in ROWS] == list(range(1, 28))
     assert [number for number, tests in ROWS if "`" not in tests] == []
 
 

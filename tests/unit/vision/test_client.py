@@ -170,12 +170,49 @@ class TestTheSingleUpload:
         assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
 
     def test_no_errors_mean_success(self, tmp_path: Path) -> None:
-        result, _ = self.upload(tmp_path, {"data": {"request_id": 4}})
-        assert (result.request_id, result.errors) == ("4", ())
+        response, _ = self.upload(tmp_path, {"data": {"request_id": 4}})
+        assert (response.results[1].request_id, response.results[1].errors) == ("4", ())
 
     def test_errors_in_a_200_response_are_errors(self, tmp_path: Path) -> None:
-        result, _ = self.upload(tmp_path, {"data": {"errors": {"video_file": ["Not MP4."]}}})
-        assert result.errors == ("video_file: Not MP4.",)
+        response, _ = self.upload(tmp_path, {"data": {"errors": {"video_file": ["Not MP4."]}}})
+        assert response.results[1].errors == ("video_file: Not MP4.",)
+
+
+OTHER_FORMS = [(202, ""), (204, ""), (200, "OK"), (200, "<html>"), (200, "null"), (200, []), (200, {"status": "ok"})]
+
+
+class TestASuccessInAnotherForm:
+    """Over TLS only the API can answer: the clips may have been accepted, and the list is to be asked."""
+
+    @pytest.mark.parametrize(("status", "payload"), OTHER_FORMS)
+    def test_it_has_no_result_and_proves_nothing(self, tmp_path: Path, status: int, payload: object) -> None:
+        with vision(tmp_path, answering(status, payload)) as (client, _):
+            bulk = client.upload_bulk([stored_clip(tmp_path)], encoding="json")
+            single = client.upload_single(stored_clip(tmp_path))
+        assert [(bulk.results, bulk.all_errors_matched), (single.results, single.all_errors_matched)] == [
+            ({}, False),
+            ({}, False),
+        ]
+
+    def test_results_in_a_bare_list_count(self, tmp_path: Path) -> None:
+        result = {"registration": "ABC1234X", "camera": 1, **TIMES, "request_id": 15139}
+        with vision(tmp_path, answering(200, [result])) as (client, _):
+            response = client.upload_bulk([stored_clip(tmp_path)], encoding="json")
+        assert response.results[1].request_id == "15139"
+
+    @pytest.mark.parametrize("payload", [API_ERROR, {"errors": {"x": ["Bad."]}}])
+    def test_an_error_of_the_api_is_no_success(self, tmp_path: Path, payload: object) -> None:
+        with vision(tmp_path, answering(200, payload)) as (client, _), pytest.raises(LinkDown):
+            client.upload_single(stored_clip(tmp_path))
+
+    @pytest.mark.parametrize(("status", "payload"), OTHER_FORMS)
+    def test_without_tls_it_means_that_the_link_is_down(self, tmp_path: Path, status: int, payload: object) -> None:
+        with (
+            scripted_server(answering(status, payload)) as server,
+            closing(VisionClient(api(server.url, tmp_path))) as client,
+            pytest.raises(LinkDown),
+        ):
+            client.upload_single(stored_clip(tmp_path))
 
 
 class TestTheListOfRequests:

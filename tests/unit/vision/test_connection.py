@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -196,6 +196,67 @@ def test_an_unrequested_100_continue_is_not_the_response(tmp_path: Path, secure:
 
     with link(tmp_path, encourage, secure=secure) as (transport, _):
         assert transport.exchange("POST", "/upload", body=Bytes(5_000_000)).status == 200
+
+
+INTERIM = b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\n\r\n"
+
+
+@both
+@pytest.mark.parametrize("interim", [*INTERIM, b"".join(INTERIM), b"HTTP/1.1 100 Continue\r\n\r\n" + INTERIM[1]])
+def test_interim_responses_are_skipped_whenever_they_come(tmp_path: Path, secure: bool, interim: bytes) -> None:
+    def early_and_late(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(interim[:20])
+        peer.take(1_000_000)
+        peer.sock.sendall(interim[20:])
+        peer.drain()
+        peer.sock.sendall(interim)
+        peer.answer(201, DONE)
+
+    with link(tmp_path, early_and_late, secure=secure) as (transport, _):
+        assert transport.exchange("POST", "/upload", body=Bytes(5_000_000)).status == 201
+
+
+def test_an_early_response_after_an_interim_one_ends_the_sending(tmp_path: Path) -> None:
+    def refuse(peer: Peer) -> None:
+        peer.read_head()
+        peer.sock.sendall(INTERIM[1])
+        peer.answer(413, API_ERROR)
+        peer.hang()
+
+    body = Bytes(50_000_000)
+    with link(tmp_path, refuse) as (transport, _):
+        assert transport.exchange("POST", "/upload", body=body).status == 413
+    assert body.sent < 20_000_000
+
+
+def test_interim_responses_without_end_are_given_up(tmp_path: Path) -> None:
+    def endless(peer: Peer) -> None:
+        peer.read_request()
+        with suppress(OSError):
+            for _ in range(10_000):
+                peer.sock.sendall(INTERIM[1])
+
+    with link(tmp_path, endless) as (transport, _), pytest.raises(LinkDown):
+        transport.exchange("GET", "/status")
+
+
+@both
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_a_success_before_the_whole_request_was_sent_is_no_success(
+    tmp_path: Path, secure: bool, hangs_up: bool
+) -> None:
+    def hasty(peer: Peer) -> None:
+        peer.read_head()
+        peer.answer(200, DONE)
+        if not hangs_up:
+            peer.hang()
+
+    with (
+        link(tmp_path, hasty, secure=secure) as (transport, _),
+        pytest.raises(LinkDown, match="before it had the whole request"),
+    ):
+        transport.exchange("POST", "/upload", body=Bytes(50_000_000))
 
 
 def reset_at_once(peer: Peer) -> None:

@@ -79,8 +79,25 @@ def test_a_redirect_suggests_a_login() -> None:
 
 def test_a_login_page_is_recognized() -> None:
     said = str(error_for(reply(200, {"Content-Type": "text/html"}), None, NOW_SECONDS))
-    assert "from a login page of the network or a proxy" in said
+    assert "is it a login page of the network, or from a proxy?" in said
     assert "text/html" in said
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"message": "Unauthenticated."},
+        {"error": "Unauthenticated."},
+        {"title": "Unauthenticated."},
+        {"title": "Error", "detail": "Unauthenticated."},
+    ],
+)
+@pytest.mark.parametrize("status", [401, 429, 503])
+def test_the_message_of_a_response_in_another_form_is_shown(status: int, payload: object) -> None:
+    decision = error_for(reply(status, {"Content-Type": "application/json"}), payload, NOW_SECONDS)
+    assert type(decision) is LinkDown
+    assert "Unauthenticated." in str(decision)
+    assert "login page" not in str(decision)
 
 
 def test_a_validation_error_in_the_frameworks_own_form_names_its_items() -> None:

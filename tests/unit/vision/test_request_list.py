@@ -73,6 +73,11 @@ def test_an_entry_is_parsed() -> None:
     assert (page.current_page, page.last_page, page.total) == (1, 3, 45)
 
 
+def test_a_registration_of_digits_may_be_a_number() -> None:
+    (item,) = parse_page({"data": [{**ITEM, "registration": 10453}]}, UTC, 1).items
+    assert item.registration == "10453"
+
+
 def test_an_entry_without_known_fields_is_no_error() -> None:
     (item,) = parse_page({"data": [{"colour": "red"}]}, UTC, 1).items
     assert item == VideoRequest(None, None, None, None, None, None, None, None, None)

@@ -120,7 +120,8 @@ def test_an_echo_of_the_request_is_no_result() -> None:
         {"camera": "9" * 30},
         {"start_timestamp": 1735689600},
         {"end_timestamp": "soon"},
-        {"registration": 7},
+        {"registration": True},
+        {"registration": 1.5},
     ],
     ids=str,
 )
@@ -147,6 +148,13 @@ def test_results_match_clips_by_registration_camera_and_times(tmp_path: Path) ->
     uploads = [stored_clip(tmp_path, id=10 + camera, camera=camera, registration="abc1234x") for camera in (1, 2, 3)]
     found = match_results(parse_results({"data": GROUPED}, UTC), uploads, UTC)
     assert found == {13: EXPECTED[0], 12: EXPECTED[1]}
+
+
+def test_a_registration_of_digits_that_comes_back_as_a_number_is_matched(tmp_path: Path) -> None:
+    upload = stored_clip(tmp_path, id=5, camera=2, registration="10453")
+    for data in ({"registration": 10453, **GOOD}, {"registration": 10453, "videos": [GOOD]}):
+        (found,) = match_results(parse_results({"data": [data]}, UTC), [upload], UTC).items()
+        assert (found[0], found[1].request_id) == (5, "15139")
 
 
 def test_results_of_clips_that_were_not_sent_are_ignored(tmp_path: Path) -> None:
