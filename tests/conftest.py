@@ -1,6 +1,6 @@
-"""What all tests share: figures, and what makes a run of random examples certain.
+"""Shared by all tests: reproducible random examples, and figures.
 
-What slow tests measured is printed as one table when they have ended, whichever process ran them.
+Figures are the measurements of slow tests, printed as one table at the end of the run, whichever process measured them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ settings.load_profile("certain")
 class Figure(Protocol):
     """Adds a figure to the table at the end of the run.
 
-    Figures of one name are added up, or with `most` the largest is shown.
+    Figures of the same name are added up; with `most`, the largest is shown.
     """
 
     def __call__(self, name: str, value: float, *, most: bool = False) -> None: ...
@@ -32,7 +32,7 @@ class Figure(Protocol):
 
 @pytest.fixture
 def figure(record_property: object) -> Figure:
-    """What a test measured, for the table at the end: figure("kill rounds", 300)."""
+    """Record a measurement for the table at the end: figure("kill rounds", 300)."""
 
     def add(name: str, value: float, *, most: bool = False) -> None:
         assert callable(record_property)
@@ -43,7 +43,7 @@ def figure(record_property: object) -> Figure:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that says at once that a name in `.invalid` is none: a real one may take long, or know it."""
+    """Resolve names in `.invalid` to an error at once: a real resolver may take long, or even resolve them."""
     resolve = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *more: Any, **named: Any) -> Any:

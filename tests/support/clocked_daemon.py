@@ -1,6 +1,6 @@
 """The real daemon on a device whose clocks a test moves: `python -m tests.support.clocked_daemon READINGS CONFIG`.
 
-Everything is the program's own but the readings of the clocks: `agent.daemon.Daemon` takes them as an argument.
+Only the clock readings are replaced: `agent.daemon.Daemon` takes them as an argument.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.daemon import DaemonProcess
 
 
 class ToldDevice:
-    """Clocks that run like this machine's, off by what a file says."""
+    """Clocks that run like this machine's, with an offset that is read from a file."""
 
     def __init__(self, readings: Path) -> None:
         self._readings = readings
@@ -50,7 +50,7 @@ class ClockedDaemon(DaemonProcess):
     """A daemon whose device the test boots, and whose clock it sets.
 
     Args:
-        off: by how many seconds the device's clock is wrong at the boot.
+        off: offset of the device's clock at boot, in seconds.
     """
 
     def __init__(self, place: Path, base_url: str, *, off: float, trust: str = "auto") -> None:

@@ -1,4 +1,4 @@
-"""A device whose clocks only the test moves."""
+"""A device whose clocks are moved only by the test."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ BOOT = "b" * 32
 
 @dataclass
 class BenchDevice:
-    """What the clocks of a device say.
+    """The clock readings of a device.
 
     Args:
-        booted: Unix seconds at which it booted, by the clock that is set: setting that clock changes this.
+        booted: boot time in Unix seconds by the wall clock; setting that clock changes it.
         uptime: seconds since then.
     """
 

@@ -1,4 +1,4 @@
-"""A real daemon process for the integration tests, and what they ask of it."""
+"""A real daemon process for integration tests, and what they query."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Self = TypeVar("Self", bound="DaemonProcess")  # typing.Self is not in Python 3.
 
 
 def await_until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits until a condition holds; fails the test with the words of what it waited for."""
+    """Wait until a condition holds; fail the test with a description of the condition."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -38,7 +38,7 @@ def await_until(condition: Callable[[], bool], what: str, seconds: float = PATIE
 def await_records(
     find: Callable[[], list[Record]], count: int, *states: State, seconds: float = PATIENCE_SECONDS
 ) -> list[Record]:
-    """Waits until so many clips are found, in these states; they are returned as they were then."""
+    """Wait until at least `count` clips are found; return them as they were then."""
     found: list[Record] = []
 
     def are_there() -> bool:
@@ -55,7 +55,7 @@ class DaemonProcess:
     Args:
         place: an empty directory for everything.
         base_url: of the API.
-        more: TOML that is put after the sections' own lines, by section.
+        more: TOML lines by section; they replace defaults with the same key.
     """
 
     def __init__(self, place: Path, base_url: str, more: dict[str, str] | None = None) -> None:
@@ -117,7 +117,7 @@ class DaemonProcess:
         self.process.wait(timeout=PATIENCE_SECONDS)
 
     def _starts(self) -> int:
-        """How often it has started, in whatever form the log is."""
+        """How often it has started according to the log, in any format."""
         return len(re.findall(r'"event": "started"|(?:<6>|\] )started ', self.log))
 
     @property
@@ -132,11 +132,11 @@ class DaemonProcess:
             return []
 
     def await_records(self, count: int, *states: State, seconds: float = PATIENCE_SECONDS) -> list[Record]:
-        """Waits until so many clips are in these states; they are returned as they were then."""
+        """Wait until at least `count` clips are in these states; return them as they were then."""
         return await_records(lambda: self.records(*states), count, *states, seconds=seconds)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Another command on the same configuration."""
+        """Run another command with the same configuration."""
         return subprocess.run(
             [sys.executable, "-m", "agent.cli", arguments[0], "--config", str(self.config), *arguments[1:]],
             capture_output=True,
@@ -153,6 +153,6 @@ class DaemonProcess:
 
 
 def _overridden(lines: str, by: str) -> str:
-    """TOML lines, of which those with the same key give way to the later ones."""
+    """TOML lines; later lines replace earlier ones with the same key."""
     keys = {line.split(" = ")[0]: line for line in [*lines.splitlines(), *by.splitlines()] if line}
     return "\n".join(keys.values())

@@ -1,6 +1,6 @@
-"""A real Debian with a real systemd, booted in a container, for the package to be installed in.
+"""A real Debian with systemd, booted in a container, to install the package in.
 
-Needs root, debootstrap and systemd-nspawn. The trees are made once and kept; each machine writes into memory above one.
+Needs root, debootstrap and systemd-nspawn. Trees are kept; each machine writes to an overlay in memory.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ATTEMPTS = 3
 
 
 def debian_tree(suite: str) -> Path:
-    """The root of a Debian of this suite: made when it is first asked for, kept for the next run.
+    """The root directory of this Debian suite; created at first use, kept for later runs.
 
     Raises:
-        RuntimeError: it could not be made; says what debootstrap said.
+        RuntimeError: debootstrap failed; with its output.
     """
     done = KEPT / f"debian-{suite}-{'+'.join(PACKAGES)}"
     with alone(f"debian-{suite}.lock"):
@@ -55,8 +55,8 @@ class DebianMachine:
     """A booted machine; it shares the host's network, so that the simulator is on its loopback.
 
     Args:
-        suite: Debian's name of the release: "bookworm", "trixie".
-        shared: a directory that the machine sees as /shared.
+        suite: code name of the release: "bookworm", "trixie".
+        shared: a directory that is mounted as /shared.
     """
 
     def __init__(self, suite: str, shared: Path) -> None:
@@ -98,7 +98,7 @@ class DebianMachine:
         self._console.close()
 
     def run(self, *command: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
-        """A command as root in the machine; a failed one shows what it said, and the journal."""
+        """Run a command as root in the machine; on failure, show its output and the journal."""
         done = self._run(*command, **environ)
         if check and done.returncode != 0:
             journal = self._run("journalctl", "--no-pager", "-n", "40", "-o", "cat").stdout
@@ -108,7 +108,7 @@ class DebianMachine:
         return done
 
     def output(self, *command: str, **environ: str) -> str:
-        """What a command that may fail prints."""
+        """The output of a command that may fail."""
         done = self._run(*command, **environ)
         return done.stdout + done.stderr
 
@@ -119,7 +119,7 @@ class DebianMachine:
         return self._run("journalctl", "--no-pager", "-u", "vision-ingest", "-o", "cat").stdout
 
     def host_pid(self, pid: int) -> int:
-        """The number that the host has for a process of the machine."""
+        """The PID on the host of a process of the machine."""
         namespace = Path(f"/proc/{self._init}/ns/pid").readlink()
         for process in Path("/proc").glob("[0-9]*"):
             try:

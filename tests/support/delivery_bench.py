@@ -30,7 +30,7 @@ UNIX_START = 1_785_300_000.0
 
 
 class Clock:
-    """Both clocks of a device; only tests move them, and `step_seconds` is what someone has set the wall clock by."""
+    """The monotonic and the wall clock of a device, moved by tests; `step_seconds` only moves the wall clock."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -62,7 +62,7 @@ class Bench:
         self.connect(api)
 
     def connect(self, api: Api) -> None:
-        """Begins anew with another account, as after a reload of the configuration."""
+        """Continue with another account, as after a reload of the configuration."""
         self.api = api
         self.client = VisionClient(api, stopping=self._stop.is_set, now=self.clock.now)
         self.dispatcher = Dispatcher(
@@ -76,7 +76,7 @@ class Bench:
         )
 
     def restart(self) -> None:
-        """Opens the spool anew, as after a crash: what was in flight is found again."""
+        """Reopen the spool, as after a crash: clips that were in flight are found again."""
         self.client.close()
         self.spool.close()
         self.spool = Spool(self._spool_settings, self.clock.now)
@@ -91,10 +91,10 @@ class Bench:
         hole_to_bytes: int | None = None,
         start: datetime | None = None,
     ) -> int:
-        """Takes one recording in, each number another one; returns the clip's number in the spool.
+        """Admit one recording, a different one for each number; return the clip's id.
 
         Args:
-            hole_to_bytes: the file's size, reached by a hole at its end.
+            hole_to_bytes: size of the file, as a sparse file with a hole at its end.
         """
         folder = self.place / "footage"
         folder.mkdir(exist_ok=True)
@@ -109,7 +109,7 @@ class Bench:
         return taken.id
 
     def step(self) -> float:
-        """One turn of delivery; the pause after it takes no time."""
+        """One step of delivery; the pause after it takes no real time."""
         seconds = self.dispatcher.step()
         self.clock.seconds += seconds
         return seconds
@@ -142,7 +142,7 @@ class Bench:
 
 @contextmanager
 def bench(place: Path, api: Api, **upload: Any) -> Iterator[Bench]:
-    """Delivery until it is left."""
+    """A context manager for a `Bench`."""
     made = Bench(place, api, **upload)
     try:
         yield made

@@ -1,4 +1,4 @@
-"""Faults that a kernel makes: system calls of a running process that fail, and a disk that is small."""
+"""Kernel faults: failing system calls of a running process, and a small disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.daemon import await_until
 
 @contextmanager
 def failing_calls(pid: int, *injections: str) -> Iterator[None]:
-    """Makes system calls of a process fail while the context lasts: strace(1), --inject.
+    """Make system calls of a process fail within the context: strace(1), --inject.
 
     Args:
         injections: such as "fsync,fdatasync:error=EIO".
@@ -34,7 +34,7 @@ def failing_calls(pid: int, *injections: str) -> Iterator[None]:
 
 
 def _is_traced(pid: int) -> bool:
-    """Whether every thread of the process has a tracer; one that has ended meanwhile does not count."""
+    """Whether every thread of the process has a tracer; threads that have ended do not count."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         return all("TracerPid:\t0\n" not in (thread / "status").read_text() for thread in threads)
@@ -44,7 +44,7 @@ def _is_traced(pid: int) -> bool:
 
 @contextmanager
 def small_disk(place: Path, size_bytes: int) -> Iterator[Path]:
-    """A filesystem of its own (tmpfs) at a place, as long as the context lasts. Only root may do that."""
+    """Mount a tmpfs within the context. Requires root."""
     place.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(place)], check=True)
     try:
@@ -57,7 +57,7 @@ def fill(place: Path, *, leave_bytes: int = 0) -> Path:
     """Fills a disk to the last block, as a recorder would.
 
     Returns:
-        The file that does it: to delete it makes room again.
+        The file that fills it; delete it to free the space.
     """
     ballast = place / "ballast"
     with ballast.open("ab", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Footage as cameras write it, made by ffmpeg, and what is in it."""
+"""Realistic footage made with ffmpeg, and its contents."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ RECIPES: Mapping[str, Callable[[Path], None]] = {
 
 
 def payloads(*files: Path) -> dict[str, list[str]]:
-    """The hash of each packet's bytes in some files one after the other: {"video": […], "audio": […]}."""
+    """The hash of each packet's bytes in some files, in order: {"video": […], "audio": […]}."""
     words = [_FFPROBE, "-v", "error", "-show_data_hash", "MD5", "-of", "json"]
     words += ["-show_entries", "packet=codec_type,data_hash"]
     found: dict[str, list[str]] = {"video": [], "audio": []}
@@ -69,7 +69,7 @@ def payloads(*files: Path) -> dict[str, list[str]]:
 
 
 def pictures(path: Path) -> list[str]:
-    """The hash of each decoded picture: for containers that write the same pictures in other bytes."""
+    """The hash of each decoded frame, for containers that store the same frames in different bytes."""
     options = ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framehash", "-"]
     words = [_FFMPEG, "-v", "error", "-i", str(path), *options]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout

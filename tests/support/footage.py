@@ -1,4 +1,4 @@
-"""Recordings with particulars that the pretend camera does not write."""
+"""Recordings with details that the simulated camera does not write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 
 
 def created(content: bytes, at: datetime) -> bytes:
-    """The recording with this date in its header, which a camera writes there as if it were UTC."""
+    """The recording with this creation time in its header, which cameras write as if it were UTC."""
     seconds = int((at - datetime(1904, 1, 1)).total_seconds())
     patched = bytearray(content)
     field_at = patched.index(b"mvhd") + 8

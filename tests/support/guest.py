@@ -1,4 +1,4 @@
-"""A device that can lose its power: an emulated computer with two disks, a camera and the daemon."""
+"""A device whose power can be cut: an emulated computer with two disks, a camera and the daemon."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ format = "json"
 
 
 class Guest:
-    """The device: its spool is on one disk with half of the footage, which is linked; the rest is on a card.
+    """The device. One disk holds the spool and half of the footage (hard-linked); a card holds the rest (copied).
 
     Args:
         place: an empty directory.
-        port: where the API is served on this computer, with TLS, for the address 10.0.2.2.
-        authority: the certificate that the server's is checked against, as PEM.
+        port: loopback port of the API, with TLS; the guest reaches it as 10.0.2.2.
+        authority: CA certificate of the server, as PEM.
     """
 
     def __init__(self, place: Path, port: int, authority: bytes) -> None:
@@ -97,7 +97,7 @@ class Guest:
 
     @property
     def lost_sectors(self) -> int:
-        """How many written sectors the power cuts took from the disks."""
+        """How many written sectors were lost in power cuts."""
         return sum(disk.lost_sectors for disk in self._disks)
 
     @property
@@ -106,25 +106,25 @@ class Guest:
 
     @property
     def recorded(self) -> dict[str, str]:
-        """The recordings that the camera began: SHA-256 by name."""
+        """The recordings that the camera started: SHA-256 by name."""
         said = (line.split() for line in self._said() if line.startswith("RECORDING "))
         return {name: sha256 for _, name, sha256 in said}
 
     @property
     def owed(self) -> set[str]:
-        """The recordings that must arrive: those that the camera made durable, and those that the agent took."""
+        """The recordings that must arrive: those that the camera synced, and those that the agent admitted."""
         durable = {line.split()[1] for line in self._said() if line.startswith("DURABLE ")}
         return durable | {Path(path).name for path in re.findall(TAKEN, self.console)}
 
     def reports(self) -> list[dict[str, Any]]:
-        """What each boot found before the daemon started, and later reports."""
+        """The state of the spool at each boot before the daemon started, and later reports."""
         return [json.loads(line.removeprefix("REPORT ")) for line in self._said() if line.startswith("REPORT ")]
 
     def switch_on(self, clips: int) -> None:
-        """Starts the device.
+        """Start the device.
 
         Args:
-            clips: how many recordings its camera makes; with 0, the device reports again and again instead.
+            clips: number of recordings; with 0, the device reports repeatedly instead.
         """
         self._boots += 1
         self._started_before = self.console.count(STARTED)
@@ -143,7 +143,7 @@ class Guest:
             self._process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def await_started(self) -> None:
-        """Waits until the daemon of the device runs."""
+        """Wait until the daemon of the device runs."""
         await_until(
             lambda: self.console.count(STARTED) > self._started_before or self.trouble() != "",
             "the guest's daemon",
@@ -152,19 +152,19 @@ class Guest:
         assert not self.trouble(), self.trouble()
 
     def cut(self, rng: random.Random) -> None:
-        """The power goes, in the device and in its disks."""
+        """Cut the power of the device and its disks."""
         self._kill()
         for disk in self._disks:
             disk.cut(rng)
 
     def trouble(self) -> str:
-        """What went wrong with the device itself; empty if nothing."""
+        """Errors of the device itself; empty if there are none."""
         if self._process is not None and self._process.poll() is not None:
             return f"the emulator ended:\n{(self._place / 'emulator.log').read_text()}\n{self.console[-3000:]}"
         return "\n".join(line for line in self.console.splitlines() if any(word in line for word in TROUBLE))
 
     def _said(self) -> list[str]:
-        """The lines that camera and reports wrote; those that a cut left unfinished are no lines."""
+        """The complete lines of camera and reports; lines that a power cut truncated are ignored."""
         if not self._camera.exists():
             return []
         lines = self._camera.read_text(errors="replace").replace("\r", "").split("\n")

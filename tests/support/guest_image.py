@@ -1,7 +1,7 @@
-"""A small Debian that boots in an emulator within seconds: kernel and programs from Debian's packages, and the agent.
+"""A small Debian with the agent that boots in an emulator within seconds, made from Debian's packages.
 
-Nothing here needs root: packages are unpacked, not installed, and the file system is made from a directory. Debian's
-package manager checks the signatures, in a state of its own beside the system's.
+Needs no root: packages are unpacked, not installed, and the file system is made from a directory. apt verifies the
+signatures, with a state directory of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GuestImage:
 
 
 def guest_image() -> GuestImage:
-    """The guest for this state of the program: made when it is first asked for, kept for the next run."""
+    """The guest for the current source; created at first use, kept for later runs."""
     done = KEPT / f"guest-{_key()}"
     with alone("lock"):
         for old in KEPT.glob("guest-*"):
@@ -68,7 +68,7 @@ def guest_image() -> GuestImage:
 
 
 def dependencies(name: str = "vision-ingest") -> dict[str, metadata.Distribution]:
-    """The libraries that the agent needs to run, by name, as they are installed here."""
+    """The installed runtime dependencies of the agent, by name."""
     found: dict[str, metadata.Distribution] = {}
     names = [name]
     while names:
@@ -83,7 +83,7 @@ def dependencies(name: str = "vision-ingest") -> dict[str, metadata.Distribution
 
 
 def _key() -> str:
-    """A digest of what goes in."""
+    """A digest of everything in the image."""
     digest = hashlib.sha256(platform.freedesktop_os_release()["PRETTY_NAME"].encode())
     for name, library in sorted(dependencies().items()):
         digest.update(f"{name} {library.version}".encode())
@@ -117,7 +117,7 @@ def _build(place: Path) -> None:
 
 
 def _fetch(state: Path) -> list[Path]:
-    """Downloads the kernel, the programs and all that they depend on."""
+    """Download the kernel, the programs and their dependencies."""
     (state / "lists/partial").mkdir(parents=True)
     (state / "archives/partial").mkdir(parents=True)
     (state / "status").touch()
@@ -135,20 +135,20 @@ def _fetch(state: Path) -> list[Path]:
     kernel = re.search(r"Depends: (linux-image-\d\S+)", said)
     assert kernel is not None, said
     _run("apt-get", *options, "-q", "-y", "install", "--download-only", *PROGRAMS)
-    # Not «install»: that would want what makes an initial ramdisk, which is made here.
+    # Not "install": that would need a generator of initial ramdisks.
     _run("apt-get", *options, "-q", "download", kernel[1], cwd=state / "archives")
     return sorted((state / "archives").glob("*.deb"))
 
 
 def _unpack(package: Path, tree: Path) -> None:
-    """Unpacks, without what Debian does to install; links such as /bin → /usr/bin stay what they are."""
+    """Unpack without running maintainer scripts; links such as /bin -> /usr/bin are kept."""
     archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
     options = ["--keep-directory-symlink", "--no-same-owner", "--exclude=./usr/share/doc", "--exclude=./usr/share/man"]
     subprocess.run(["tar", "-x", "-C", tree, *options], input=archive, capture_output=True, check=True)
 
 
 def _install(tree: Path) -> None:
-    """The agent, its libraries and the scripts of the guest; all Python compiled, for the emulator is slow."""
+    """Install the agent, its libraries and the scripts of the guest; compiled, because the emulator is slow."""
     program = tree / "opt/vision-ingest"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, program / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -172,7 +172,7 @@ def _install(tree: Path) -> None:
 
 
 def _initrd(busybox: bytes, modules: Path) -> bytes:
-    """A ramdisk with busybox and the drivers, in the order in which they need each other."""
+    """A ramdisk with busybox and the drivers, in order of their dependencies."""
     files = {path.name.split(".ko")[0].replace("-", "_"): path for path in modules.rglob("*.ko*")}
     order: list[str] = []
     for driver in DRIVERS:
@@ -204,7 +204,7 @@ def _module(file: Path) -> bytes:
 
 
 class Cpio:
-    """An archive of the form that the kernel unpacks (cpio, «newc»)."""
+    """An archive in the format that the kernel unpacks (cpio, "newc")."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

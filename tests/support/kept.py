@@ -1,4 +1,4 @@
-"""Where machines are kept between runs of the tests: to make one takes longer than to use it."""
+"""A cache of machines between test runs: creating one takes longer than using it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KEPT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "visio
 
 @contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Two test processes must not make the same thing at once.
+    """A lock, so that two test processes do not create the same thing at once.
 
     Args:
-        name: of the lock, beside what is kept.
+        name: name of the lock file in the cache.
     """
     KEPT.mkdir(parents=True, exist_ok=True)
     with (KEPT / name).open("w") as lock:

@@ -1,4 +1,4 @@
-"""Kills the real daemon again and again while footage keeps arriving, and holds its ledger against what arrived."""
+"""Kills the real daemon repeatedly while footage keeps arriving, and compares its ledger with what the API received."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ PATIENCE_SECONDS = 120.0
 
 
 class KilledDaemon(DaemonProcess):
-    """A daemon that nobody waits for when it starts."""
+    """A daemon that may be killed before it has started."""
 
     def launch(self, *tracer: str) -> None:
         """Starts it.
 
         Args:
-            tracer: a command to put before its own.
+            tracer: a command that runs the daemon.
         """
         command = [*tracer, sys.executable, *self.program]
         with self.log_file.open("wb") as log:
@@ -47,12 +47,12 @@ class KilledDaemon(DaemonProcess):
 
 
 class KillRounds:
-    """One spool, one camera, one API, and a daemon that is killed at the end of each round.
+    """A spool, a camera, an API, and a daemon that is killed at the end of each round.
 
     Args:
-        place: an empty directory; footage and log lie there.
+        place: an empty directory for footage and log.
         spool: the spool's directory; on another file system than `place`, footage is copied instead of linked.
-        rng: chooses footage and instants.
+        rng: chooses footage and times.
     """
 
     def __init__(self, place: Path, spool: Path, simulator: Simulator, rng: random.Random) -> None:
@@ -87,7 +87,7 @@ class KillRounds:
 
     @property
     def lost(self) -> int:
-        """How many clips have not arrived."""
+        """Number of clips that have not arrived."""
         return len(set(self._sums.values()) - {video.sha256 for video in self._simulator.received})
 
     @property
@@ -95,7 +95,7 @@ class KillRounds:
         return sum(video.updates for video in self._simulator.received)
 
     def random_round(self) -> None:
-        """Some footage, perhaps a bad link, and a kill at a random instant of a random kind."""
+        """Some footage, possibly a bad link, and a kill of a random kind at a random time."""
         self._simulator.faults.clear()
         self._film(self._rng.randrange(3))
         chance = self._rng.random()
@@ -113,14 +113,14 @@ class KillRounds:
         self._killed(kind.__name__.strip("_").replace("_", " "))
 
     def system_call_round(self, call: str, count: int) -> bool:
-        """A kill at the entry of one system call: exact, and the same again in every run.
+        """A kill at the entry of one system call, the same in every run.
 
         Args:
             call: of WRITES.
-            count: the how-manieth of its kind in a thread.
+            count: which call of that kind in a thread, from 1.
 
         Returns:
-            Whether the daemon came to that call before it had delivered everything.
+            Whether the daemon reached that call before it had delivered everything.
         """
         self._simulator.faults.clear()
         self._film(1)
@@ -139,7 +139,7 @@ class KillRounds:
         return True
 
     def finish(self) -> None:
-        """Lets the daemon deliver the rest, and checks everything."""
+        """Let the daemon deliver the rest, then check everything."""
         self._simulator.faults.clear()
         self._daemon.start()
         self._await(self._is_all_delivered)
@@ -153,7 +153,7 @@ class KillRounds:
         assert list((self._daemon.spool / "clips").iterdir()) == []
 
     def status_while_dead(self) -> None:
-        """What `status` says with no daemon there is what the ledger holds."""
+        """Without a daemon, `status` shows what the ledger holds."""
         if not self._daemon.records():
             return
         status = self._daemon.command("status")
@@ -207,7 +207,7 @@ class KillRounds:
         self._check()
 
     def _check(self) -> None:
-        """What must hold at every instant at which no daemon runs."""
+        """Check the invariants that hold whenever no daemon runs."""
         database = self._daemon.spool / DATABASE
         if not database.exists():
             return

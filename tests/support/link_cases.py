@@ -1,4 +1,4 @@
-"""What the tests of bad links and of refusals share: two clips that wait, and a server that is well again."""
+"""Shared by tests of bad links and refusals: two waiting clips, and a server that has recovered."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ both = pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 
 
 def two_clips(device: Bench) -> list[int]:
-    """Takes two clips in that are larger than what the kernel buffers; returns their numbers."""
+    """Admit two clips that are larger than the buffers of the kernel; return their ids."""
     return [device.take(number, hole_to_bytes=600_000) for number in range(2)]
 
 
 def all_arrive_once(device: Bench, server: ScriptedApi) -> None:
-    """Lets the server be well again; it has all the time that a loaded machine needs."""
+    """Let the server recover, and deliver everything without a time limit."""
     server.uploads.clear()
     server.questions.clear()
     device.connect(api(server.url, device.place, **PATIENT))

@@ -1,4 +1,4 @@
-"""Cards for the tests: real filesystems that are mounted, pulled and put in again."""
+"""Cards: real filesystems that are mounted, removed and mounted again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 
 
 class Cards:
-    """Mounts a card in memory at a place; whatever becomes of the test, none stays mounted."""
+    """Mounts cards in memory; none stays mounted after the test."""
 
     def __init__(self) -> None:
         self._mounted: list[Path] = []
 
     def put_in(self, place: Path) -> None:
-        """An empty card; each time, the kernel gives it the numbers that the last one had."""
+        """Insert an empty card; the kernel gives it the same inode numbers each time."""
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "card", str(place)], check=True, capture_output=True)
         self._mounted.append(place)
 
     def pull(self, place: Path) -> None:
-        """Takes it out, also while it is in use, as a hand does."""
+        """Remove it, even while it is in use."""
         subprocess.run(["umount", "--lazy", str(place)], check=True, capture_output=True)
         self._mounted.remove(place)
 
@@ -32,7 +32,7 @@ class Cards:
 
 @pytest.fixture
 def cards(tmp_path: Path) -> Iterator[Cards]:
-    """Cards that can be mounted below the test's directory."""
+    """Cards to mount below the directory of the test."""
     made = Cards()
     probe = tmp_path / "probe"
     probe.mkdir()

@@ -1,4 +1,4 @@
-"""The other end of the NBD protocol, to test a disk without an emulator."""
+"""A client of the NBD protocol, to test a disk without an emulator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.volatile_disk import (
 
 
 class NbdClient:
-    """A computer that uses a disk; it counts in sectors."""
+    """Reads and writes a disk in sectors."""
 
     def __init__(self, socket_file: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)

@@ -1,4 +1,4 @@
-"""The Debian package, as `make deb` builds it."""
+"""Builds the Debian package as `make deb` does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def build(target: Path, *options: str) -> Path:
-    """Builds the package into a directory that holds no other."""
+    """Build the package into an empty directory."""
     command = [sys.executable, str(ROOT / "packaging" / "build-deb"), str(target), *options]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr

@@ -1,4 +1,4 @@
-"""What a test needs of the machine that it runs on."""
+"""Requirements of tests on the machine."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 
 def needs(*programs: str, root: bool = False) -> None:
-    """Skips a test on a developer's machine that lacks something; where root could have put it there, fails it.
+    """Skip a test if a program is missing; fail it instead if root could have installed it.
 
     Args:
         programs: commands that must be installed; `.ci/run` installs them.
-        root: whether only root can do what the test does, such as to mount.
+        root: whether the test requires root, for example to mount.
     """
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:

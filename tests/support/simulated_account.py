@@ -1,4 +1,4 @@
-"""A client of the simulated API that sends what a test says, right or wrong."""
+"""A client of the simulated API that sends valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 60
 
 
 def fields(number: int = 0, **changes: Any) -> dict[str, Any]:
-    """The fields of one record; each number is another clip."""
+    """The fields of one record; each number is a different clip."""
     return {
         "registration": "ABC1234X",
         "camera": 1,
@@ -74,13 +74,13 @@ class Account:
         return self.post(SINGLE, data=fields(number, **changes), files={"video_file": ("clip.mp4", content)})
 
     def results(self, *records: Mapping[str, Any]) -> Any:
-        """The `data` of a bulk upload that was answered with 200."""
+        """The `data` in the response to a successful bulk upload."""
         answer = self.bulk(*records)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
 
     def fault(self, method: str = "POST", **fault: Any) -> requests.Response:
-        """Arms a fault, or clears all, over HTTP as a person would."""
+        """Arm a fault, or clear all, over HTTP as a user does."""
         root = self._simulator.base_url.removesuffix("/rest")
         return self.session.request(
             method, f"{root}/_simulator/faults", data=json.dumps(fault), timeout=PATIENCE_SECONDS

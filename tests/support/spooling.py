@@ -20,7 +20,7 @@ START = datetime(2026, 7, 28, 14, 0, tzinfo=timezone.utc)
 
 
 class Clock:
-    """Unix seconds that only the test moves."""
+    """Unix seconds, moved only by the test."""
 
     def __init__(self) -> None:
         self.seconds = 1_780_000_000.0

@@ -1,4 +1,4 @@
-"""The system calls of a daemon, in the order in which they were done, as strace saw them."""
+"""The system calls of a daemon in order, as recorded by strace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STRACE = ("strace", "-D", "-f", "-y", "-s", "200", "-e", f"trace={CALLS}")
 
 
 class TracedCalls:
-    """What `STRACE -o FILE` wrote."""
+    """The output of `STRACE -o FILE`."""
 
     def __init__(self, file: Path) -> None:
         self._calls: list[str] = []
@@ -30,7 +30,7 @@ class TracedCalls:
                 self._calls.append(call)
 
     def next(self, name: str, *words: str, after: int = -1) -> int:
-        """The position of the next call of a name, with all these words in it, that did not fail."""
+        """The position of the next successful call of this name that contains all these words."""
         for position, call in enumerate(self._calls[after + 1 :], after + 1):
             fits = call.startswith(f"{name}(") and all(word in call for word in words)
             if fits and " = -1 " not in call:

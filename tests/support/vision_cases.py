@@ -1,4 +1,4 @@
-"""What the tests of the API's client need: an account, a trusted certificate, stored clips, answering servers."""
+"""Shared by tests of the API client: an account, a trusted certificate, stored clips, responding servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def certificate(**validity: Any) -> trustme.LeafCert:
 
 
 def api(base_url: str, folder: Path, **changes: Any) -> Api:
-    """An account at this address; its patience is more than a busy machine needs."""
+    """An account at this address, with timeouts longer than a busy machine needs."""
     ca_file = folder / "ca.pem"
     authority().cert_pem.write_to_path(str(ca_file))
     settings = {"connect_timeout_seconds": 60.0, "stall_timeout_seconds": 60.0, "ca_file": ca_file, **changes}
@@ -39,17 +39,16 @@ def api(base_url: str, folder: Path, **changes: Any) -> Api:
 
 
 def backdate(file: Path) -> None:
-    """Makes a file look an hour old, as footage is when it is stored.
+    """Date a file an hour back, as footage is when it is stored.
 
-    Clocks of filesystems tick several times in a hundredth of a second at most: what is written to it later would else
-    get the date that it has.
+    File timestamps have a resolution of some milliseconds: a later write could otherwise leave the date unchanged.
     """
     written = file.stat().st_mtime_ns - 3600 * 10**9
     os.utime(file, ns=(written, written))
 
 
 def stored_clip(folder: Path, content: bytes = b"\x00\x01footage", **changes: Any) -> Upload:
-    """A clip whose file lies in the folder."""
+    """A clip whose file is in the folder."""
     file = folder / f"{changes.get('id', 1)}.clip"
     file.write_bytes(content)
     backdate(file)
@@ -66,7 +65,7 @@ def upload_of(
     seconds: int = 60,
     comments: str = "",
 ) -> Upload:
-    """A clip on its way whose file is there already."""
+    """A clip that is being uploaded from an existing file."""
     video = ClipKey(registration, camera, start, start + timedelta(seconds=seconds))
     stat = file.stat()
     return Upload(id, video, comments, file, stat.st_size, stat.st_mtime_ns)
@@ -75,7 +74,7 @@ def upload_of(
 def answering(
     status: int, payload: object, headers: Mapping[str, str] | None = None, *, closing: bool = False
 ) -> Script:
-    """Gives each request the same answer."""
+    """Respond to every request in the same way."""
     return answering_with(lambda _request: payload, status, headers, closing=closing)
 
 
@@ -86,7 +85,7 @@ def answering_with(
     *,
     closing: bool = False,
 ) -> Script:
-    """Gives each request the answer made for it, and ends the connection after the first if `closing`."""
+    """Respond to each request with what `answer` makes of it; close the connection after the first if `closing`."""
 
     def script(peer: Peer) -> None:
         while True:

@@ -1,7 +1,7 @@
-"""A disk with a write cache that a power cut empties: served to an emulator over the NBD protocol.
+"""A disk with a volatile write cache, served to an emulator over the NBD protocol.
 
-What was written since the last flush is lost at the cut sector by sector, by chance: a real disk may have stored any
-part of it, in any order. A write that demands it (FUA) and all before a flush survive.
+At a power cut, each sector written since the last flush is lost or kept at random: a real disk may have stored any part
+of them, in any order. Writes with FUA and everything before a flush survive.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ FUA = 1
 
 
 class VolatileDisk:
-    """Serves one file as a disk until it is left; `cut` is the power cut.
+    """Serves one file as a disk within the context; `cut` is the power cut.
 
     Args:
-        file: the disk's content; it exists and has the disk's size.
-        socket_file: where the emulator connects to; a path shorter than 100 bytes.
+        file: content of the disk; exists and has the size of the disk.
+        socket_file: the emulator connects to it; a path shorter than 100 bytes.
     """
 
     def __init__(self, file: Path, socket_file: Path) -> None:
@@ -61,9 +61,9 @@ class VolatileDisk:
         os.close(self._fd)
 
     def cut(self, rng: random.Random) -> None:
-        """The power goes: each sector that was not flushed has its new content or its old one, by chance.
+        """Cut the power: each sector that was not flushed has its new or its old content, at random.
 
-        The emulator must be dead.
+        The emulator must have ended.
         """
         with self._lock:
             kept = rng.random()
@@ -139,10 +139,10 @@ def _reply(connection: socket.socket, option: int, kind: int, content: bytes = b
 
 
 def receive(connection: socket.socket, count: int) -> bytes:
-    """Exactly so many bytes.
+    """Receive exactly `count` bytes.
 
     Raises:
-        EOFError: the other side has gone.
+        EOFError: the peer has disconnected.
     """
     parts = []
     while count:

@@ -1,4 +1,4 @@
-"""The package, built once for all tests of a process, and a machine to install it in."""
+"""The package, built once per process, and a machine to install it in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def earlier_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same program as an earlier version, for upgrades."""
+    """The same program with a lower version, for upgrades."""
     return build(tmp_path_factory.mktemp("earlier"), "--version", "0.0.9")
 
 
@@ -33,6 +33,6 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture(params=SUITES)
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DebianMachine]:
-    """A freshly installed Debian, booted; /shared in it is tmp_path here."""
+    """A booted machine with a fresh Debian; its /shared is tmp_path."""
     with DebianMachine(request.param, tmp_path) as machine:
         yield machine

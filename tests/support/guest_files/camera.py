@@ -1,7 +1,7 @@
-"""The camera of the guest: says on the serial line what it is going to record, and writes it.
+"""The camera of the guest: announces each recording on the serial line and writes it.
 
-Every other recording it makes durable, and says so. Of the rest nobody can expect that a power cut spares them, unless
-the agent has said that it took them.
+It syncs every other recording, and reports that. The rest may be lost in a power cut, unless the agent has reported
+that it admitted them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""How the spool is, as after a power cut before the daemon touches it: one line of JSON on the serial line."""
+"""Reports the state of the spool, before the daemon changes it, as one line of JSON on the serial line."""
 
 import contextlib
 import io

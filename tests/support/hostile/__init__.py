@@ -1,1 +1,1 @@
-"""Hostile input for every reader of bytes from outside, made from a seed: the same seed gives the same input."""
+"""Hostile input for every parser of external data; the same seed gives the same input."""

@@ -1,4 +1,4 @@
-"""JSON and TOML that are nearly what is expected, or not at all."""
+"""JSON and TOML that are almost valid, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MP4 structures, and the damage that they suffer."""
+"""MP4 structures and damage to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def box(kind: bytes, *content: bytes) -> bytes:
 
 @cache
 def movies() -> tuple[bytes, ...]:
-    """Real structures: the pretend camera's with little in it, one of fragments, one with each version of headers."""
+    """Real structures: a minimal recording, a fragmented one, and one with each version of headers."""
     sample = recording(61.5)
     index_at = sample.rindex(b"moov") - 4
     first_box = struct.unpack(">I", sample[:4])[0]
@@ -65,7 +65,7 @@ KINDS = (
 
 
 def mutated(source: bytes, rng: random.Random) -> bytes:
-    """Damage as boxes suffer it: sizes and counts that lie, boxes that overlap, repeat, nest, vanish or are cut."""
+    """Damaged boxes: wrong sizes and counts; overlapping, repeated, nested, missing or truncated boxes."""
     data = bytearray(source)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         found = [place for place in map(data.find, rng.sample(KINDS, 6)) if place >= 4]

@@ -1,4 +1,4 @@
-"""Each reader of bytes from outside, fed with one hostile input: what it may say, and what it may raise."""
+"""Each parser of external data, fed with one hostile input: allowed results and errors."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ HEADER_VALUES = (
 
 
 def feed_answer(rng: random.Random) -> str:
-    """Everything that is ever done with an answer."""
+    """Everything that the client does with a response."""
     headers = {
         name: rng.choice(HEADER_VALUES) if rng.random() < 0.8 else text(rng) for name in HEADERS if rng.random() < 0.3
     }
@@ -211,7 +211,7 @@ def sidecars(place: Path) -> Iterator[Feed]:
 
 @contextmanager
 def log_lines(place: Path) -> Iterator[Feed]:
-    """Each event is one line, in each form, whatever its fields hold."""
+    """Each event is one line in each format, whatever its fields contain."""
     with (place / "log").open("w+", encoding="utf-8") as stream:
         status = os.fstat(stream.fileno())
         journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
@@ -239,7 +239,7 @@ def log_lines(place: Path) -> Iterator[Feed]:
 
 @contextmanager
 def control_requests(_: Path) -> Iterator[Feed]:
-    """Questions to a real socket, one after the other: whatever the one was, the next is answered."""
+    """Requests to a real socket, one after the other: whatever one was, the next is answered."""
 
     def feed(rng: random.Random) -> str:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -258,7 +258,7 @@ def control_requests(_: Path) -> Iterator[Feed]:
 
 @contextmanager
 def logging_restored() -> Iterator[None]:
-    """Whatever is configured within is forgotten."""
+    """Restore the logging configuration at the end."""
     root = logging.getLogger()
     level, handlers = root.level, [*root.handlers]
     try:

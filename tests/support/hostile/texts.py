@@ -1,4 +1,4 @@
-"""Names as no recorder writes them, and names that are nearly right."""
+"""Names that no recorder writes, and names that are almost valid."""
 
 from __future__ import annotations
 
