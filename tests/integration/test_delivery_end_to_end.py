@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -129,6 +128,12 @@ def test_a_stop_in_the_middle_of_an_upload_gives_the_clip_back_at_once(tmp_path:
         assert [video.size_bytes for video in simulator.received] == [20_000_000]
 
 
+def is_asleep(pid: int) -> bool:
+    """Whether every thread of a process waits for something (proc(5), state S)."""
+    stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"S"}
+
+
 @pytest.mark.parametrize("direction", ["server stops reading", "server does not answer"])
 def test_a_stop_does_not_wait_for_a_stalled_link(tmp_path: Path, direction: str) -> None:
     after_bytes = 1_000_000 if direction == "server stops reading" else None
@@ -138,7 +143,7 @@ def test_a_stop_does_not_wait_for_a_stalled_link(tmp_path: Path, direction: str)
         (daemon.footage / name(1)).write_bytes(recording(1.0, size_bytes=40_000_000, seed="stall"))
         daemon.await_records(1, State.SENDING)
         await_upload(simulator, more_than_bytes=900_000)
-        time.sleep(0.3)  # so that the daemon waits already
+        await_until(lambda: is_asleep(daemon.process.pid), "every thread of the daemon to wait")
         daemon.stop()
         assert [record.state for record in daemon.records()] == [State.WAITING]
 

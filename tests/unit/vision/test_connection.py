@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from agent.errors import Cancelled, DeliveryError, LinkDown
 from agent.vision import transport as transport_module
 from agent.vision.connection import StallAwareConnection
 from agent.vision.transport import Transport
+from tests.support.daemon import await_until
 from tests.support.scripted_server import PATIENCE_SECONDS, Peer, Script, ScriptedServer, scripted_server
 from tests.support.vision_cases import API_ERROR, answering, api, certificate
 
@@ -353,8 +354,8 @@ def deaf(peer: Peer) -> None:
     peer.hang()
 
 
-def abort(transport: Transport, body: Bytes | None) -> None:
-    """Aborts a request from another thread; it must end with Cancelled, and not by a timeout."""
+def abort(transport: Transport, body: Bytes | None, has_begun: Callable[[], bool]) -> None:
+    """Aborts a request of another thread once it has begun; it must end with Cancelled, and not by a timeout."""
     outcome: list[BaseException] = []
 
     def work() -> None:
@@ -365,7 +366,7 @@ def abort(transport: Transport, body: Bytes | None) -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    time.sleep(0.15)  # so that the request has begun
+    await_until(has_begun, "the request to begin")
     transport.abort()
     worker.join(PATIENCE_SECONDS)
     assert [type(exc) for exc in outcome] == [Cancelled]
@@ -373,21 +374,28 @@ def abort(transport: Transport, body: Bytes | None) -> None:
 
 @both
 def test_abort_ends_a_blocked_upload_at_once(tmp_path: Path, secure: bool) -> None:
-    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, _):
-        abort(transport, Bytes(50_000_000))
+    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, server):
+        abort(transport, Bytes(50_000_000), lambda: len(server.requests) == 1)
 
 
 @both
 def test_abort_ends_the_wait_for_a_response_at_once(tmp_path: Path, secure: bool) -> None:
-    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, _):
-        abort(transport, None)
+    with link(tmp_path, deaf, secure=secure, stall_seconds=ENDLESS) as (transport, server):
+        abort(transport, None, lambda: len(server.requests) == 1)
 
 
 def test_abort_ends_a_tls_handshake_at_once(tmp_path: Path) -> None:
-    with scripted_server(lambda peer: peer.hang()) as server:
+    greeted = threading.Event()
+
+    def silent(peer: Peer) -> None:
+        peer.receive()
+        greeted.set()
+        peer.hang()
+
+    with scripted_server(silent) as server:
         account = api(f"https://127.0.0.1:{server.port}/rest", tmp_path, connect_timeout_seconds=ENDLESS)
         with closing(Transport(account, lambda: False)) as transport:
-            abort(transport, None)
+            abort(transport, None, greeted.is_set)
 
 
 def full_listener() -> tuple[socket.socket, list[socket.socket]]:
@@ -402,12 +410,20 @@ def full_listener() -> tuple[socket.socket, list[socket.socket]]:
     return listener, waiting
 
 
+def connection_attempts(port: int) -> int:
+    """How many sockets of this machine try to connect to a port (proc(5), /proc/net/tcp, state SYN_SENT)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(remote.endswith(f":{port:04X}") and state == "02" for _, _, remote, state, *_ in rows)
+
+
 def test_abort_ends_a_connection_attempt_at_once(tmp_path: Path) -> None:
     listener, waiting = full_listener()
     with listener:
-        account = api(f"http://127.0.0.1:{listener.getsockname()[1]}/rest", tmp_path, connect_timeout_seconds=ENDLESS)
+        port = listener.getsockname()[1]
+        before = connection_attempts(port)
+        account = api(f"http://127.0.0.1:{port}/rest", tmp_path, connect_timeout_seconds=ENDLESS)
         with closing(Transport(account, lambda: False)) as transport:
-            abort(transport, None)
+            abort(transport, None, lambda: connection_attempts(port) > before)
     for sock in waiting:
         sock.close()
 
