@@ -18,6 +18,7 @@ from agent.media.segments import (
     Segment,
     gops,
     plan_segments,
+    round_seconds,
     segment_times,
 )
 
@@ -163,7 +164,7 @@ def test_segments_of_any_recording_fit_and_miss_nothing(found: list[Segment], ma
     for segment, (start, end) in zip(segments, segment_times(segments), strict=True):
         if segment.is_intact:
             assert segment.size_bytes <= max_bytes
-            assert segment.seconds <= max_seconds
+            assert round_seconds(segment.seconds) <= max_seconds
             assert end - start <= max_seconds + len(segments)
 
 
