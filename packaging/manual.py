@@ -1,6 +1,4 @@
-"""Manual pages and completion, made from what the program itself says: they cannot tell anything else than `--help`,
-the declarations of the configuration's keys and the unit do.
-"""
+"""Manual pages and shell completion, generated from the parser of the commands, the configuration keys and the unit."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def manual_pages() -> dict[str, str]:
-    """The pages by their names, such as "vision-ingest.1"."""
+    """The manual pages, by names such as "vision-ingest.1"."""
     return {
         "vision-ingest.1": "\n".join(_commands_page()),
         "vision-ingest.toml.5": "\n".join(_configuration_page()),
@@ -28,7 +26,7 @@ def manual_pages() -> dict[str, str]:
 
 
 def completion() -> str:
-    """bash's completion: commands, and the options and words of each."""
+    """The completion script for bash: commands, and the options and choices of each."""
     commands = _commands(build_parser())
     cases = []
     for name, (parser, _) in commands.items():
@@ -55,7 +53,7 @@ def completion() -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[argparse.ArgumentParser, str]]:
-    """The commands of a parser, each with its line of help."""
+    """The commands of a parser, each with its help line."""
     for action in parser._actions:  # argparse has no other way to ask
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
@@ -186,6 +184,6 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text as roff takes it literally: no line is a request, no quote or character an escape, a hyphen is a hyphen."""
+    """Escape text for roff: no requests, no escape sequences, plain hyphens."""
     plain = " ".join(text.split()).replace("\\", "\\e").replace('"', "\\(dq").replace("-", "\\-").replace("%%", "%")
     return f"\\&{plain}" if plain[:1] in {".", "'"} else plain

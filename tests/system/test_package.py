@@ -128,14 +128,18 @@ def test_what_it_carries_delivers_a_clip_on_the_oldest_python(unpacked: Path, tm
     assert daemon.returncode == 0
 
 
-def test_pip_installs_the_same_commands(tmp_path: Path) -> None:
+def test_pip_installs_the_same_commands_and_says_how_to_get_the_simulator(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     pip = [str(tmp_path / "venv/bin/python"), "-m", "pip", "install", "-q", "--no-warn-script-location"]
     installed = subprocess.run([*pip, str(ROOT)], capture_output=True, text=True, check=False)
     assert installed.returncode == 0, installed.stderr
     said = subprocess.run([tmp_path / "venv/bin/vision-ingest", "--help"], check=True, capture_output=True, text=True)
-    ours = subprocess.run([sys.executable, "-m", "agent.cli", "--help"], check=True, capture_output=True, text=True)
+    built_in = "from agent.cli import build_parser; print(build_parser().format_help(), end='')"
+    ours = subprocess.run([sys.executable, "-c", built_in], check=True, capture_output=True, text=True, cwd=ROOT)
     assert said.stdout == ours.stdout
+    demo = subprocess.run([tmp_path / "venv/bin/vision-ingest", "demo"], check=False, capture_output=True, text=True)
+    assert demo.returncode == 2
+    assert "pip install 'vision-ingest[simulator]'" in demo.stderr
 
 
 def _key_lines() -> list[str]:
