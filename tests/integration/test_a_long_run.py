@@ -1,4 +1,4 @@
-"""An hour's events in a minute: what grows a little with each would have the device run out of something in a week."""
+"""An hour's events in a minute. A leak of a little at each event would exhaust the device within a week."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.daemon
 START = datetime(2026, 7, 1, tzinfo=timezone.utc)
 TRIPS = 14
 CLIPS_A_TRIP = 100
-# By then everything has been loaded and every kind of trouble has been met once.
+# By then everything has been loaded, and each kind of fault has occurred once.
 SETTLED_TRIP = 4
 TROUBLE = (
     Fault("reset", path="bulk-upload", after_bytes=50_000),
@@ -34,15 +34,14 @@ TROUBLE = (
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has of the system (proc(5))."""
+    """Resources that a process holds (proc(5))."""
 
     descriptors: int
     threads: int
     resident_bytes: int
 
 
-# At one time a connection may be open and at another not: it has a socket and a duplicate. A leak at each reload or
-# each fault would come to more than that.
+# An open connection has a socket and a duplicate of it. A leak at each reload or fault would be larger than that.
 A_CONNECTION = Usage(descriptors=2, threads=1, resident_bytes=0)
 
 

@@ -54,7 +54,7 @@ class Camera(DaemonProcess):
         return next((record for record in self.records() if str(record.footage.path).endswith(name)), None)
 
     def await_known(self, name: str) -> None:
-        """Waits until the agent has noticed that a clip is now called this."""
+        """Waits until the agent has noticed the new path of a clip."""
         await_until(lambda: self.record_of(name) is not None, f"{name} to be noticed", 120)
 
 

@@ -47,7 +47,7 @@ def queries(server: ScriptedApi) -> list[dict[str, list[str]]]:
 
 
 def accepted(device: Bench, server: ScriptedApi, count: int) -> list[int]:
-    """Sends so many clips; the responses have no results for them."""
+    """Sends `count` clips; the responses have no results for them."""
     ids = [device.take(number) for number in range(count)]
     server.uploads += [says(200, {"data": []})] * 1000
     device.go_on_until(lambda: device.states() == {State.ACCEPTED: count})

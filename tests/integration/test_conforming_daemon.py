@@ -1,4 +1,4 @@
-"""Footage that does not fit, with the real daemon: cut, delivered, and never twice, however often it is killed."""
+"""Footage that exceeds the limits, with the real daemon: cut and delivered, never twice, however often it is killed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def long_footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Gate:
-    """An ffmpeg that waits for a sign before it begins, or before it ends.
+    """An ffmpeg that waits for a file of the test before it begins, or before it ends.
 
     Args:
         where: "before" the work or "after" it.
@@ -65,12 +65,12 @@ def put(daemon: DaemonProcess, source: Path, name: str = NAME) -> None:
 
 
 def footages(daemon: DaemonProcess) -> set[str]:
-    """The recordings that are in the spool; the pieces of one come all at once."""
+    """The recordings in the spool; all pieces of a recording are admitted at once."""
     return {record.footage.path.name for record in daemon.records()}
 
 
 def await_all_delivered(daemon: DaemonProcess) -> list[Record]:
-    """Waits until something is in the spool, and all of it is delivered."""
+    """Waits until the spool has clips and all of them are delivered."""
     await_until(
         lambda: bool(daemon.records()) and len(daemon.records(State.DELIVERED)) == len(daemon.records()),
         "the delivery of all pieces",
@@ -139,7 +139,7 @@ def test_a_stop_does_not_wait_for_what_is_being_cut(tmp_path: Path, long_footage
 def test_kills_at_any_moment_of_cutting_lose_and_repeat_nothing(
     tmp_path: Path, long_footage: Path, figure: Figure
 ) -> None:
-    """Uploads are held back, so that every kill falls into scanning, cutting or spooling."""
+    """Uploads are blocked, so that every kill happens during scanning, cutting or spooling."""
     rounds, rng = 12, random.Random(20260728)
     with Simulator() as simulator:
         simulator.faults.add(Fault("answer", status=401, times=0, content='{"error": {"code": 401, "message": "no"}}'))

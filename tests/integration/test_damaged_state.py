@@ -1,4 +1,4 @@
-"""The daemon's own state is damaged while it is off: it starts, says so once, and every clip still arrives."""
+"""The daemon's own state is damaged while it is off: it starts, logs that once, and every clip still arrives."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_a_daemon_with_a_damaged_queue_starts_and_every_clip_arrives(
         for file, content in zip(files[DELIVERED:], data[DELIVERED:], strict=True):
             file.write_bytes(content)
         daemon.await_records(WAITING, State.WAITING, State.SENDING, seconds=120)
-        # After a kill the log of the database has all that the database has, and would heal it.
+        # After a kill, SQLite's write-ahead log contains the whole database and would repair it.
         daemon.stop(signal.SIGTERM if damage in (truncated, garbled) else signal.SIGKILL)
-        # The recorder has overwritten two of them: the spool alone has their bytes.
+        # The recorder has overwritten two of them: only the spool has their bytes.
         for file in files[-2:]:
             file.unlink()
         damage(daemon.spool)
@@ -117,7 +117,7 @@ def test_a_daemon_with_a_damaged_queue_starts_and_every_clip_arrives(
         assert ("The queue was damaged" in status.stdout) == (event == "queue_damaged")
         figure("damaged states survived", 1)
         figure("clips sent again after damage (updates)", sum(video.updates for video in simulator.received))
-        # The stored files go after the verdicts are written.
+        # Stored files are removed after the verdicts are written.
         await_until(lambda: not list((daemon.spool / "clips").iterdir()), "the stored files to go", 60)
 
 
@@ -134,7 +134,7 @@ def test_a_queue_damaged_at_runtime_ends_the_daemon_and_the_next_start_repairs_i
         daemon.start()
         garbled(daemon.spool)
         simulator.faults.clear()
-        # Something to write, or the damage might not be met.
+        # Without a write, the damage might not be noticed.
         (daemon.footage / f"ABC1234X_1_{START - timedelta(seconds=60):%Y%m%d_%H%M%S}.mp4").write_bytes(data[0])
         await_until(lambda: daemon.process.poll() is not None or len(simulator.received) >= 30, "an end of it", 120)
         if daemon.process.poll() is None:

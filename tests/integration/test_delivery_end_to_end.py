@@ -106,7 +106,7 @@ def test_a_burst_of_500_clips_is_delivered_exactly_once(tmp_path: Path) -> None:
 
 
 def await_upload(simulator: Simulator, more_than_bytes: int = 0) -> None:
-    """Waits until a request has sent so many bytes."""
+    """Waits until a request has sent more than so many bytes."""
     await_until(
         lambda: any(request.body_bytes > more_than_bytes for request in simulator.requests), "the upload to move"
     )

@@ -1,4 +1,4 @@
-"""A disk that is full, that fails, or that turns read-only under a running daemon."""
+"""A disk that is full, fails, or becomes read-only while the daemon runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def uploads(simulator: Simulator) -> int:
 def test_a_failing_disk_ends_the_daemon_with_an_error_and_no_clip_counts_as_safe(
     tmp_path: Path, injection: str, figure: Figure
 ) -> None:
-    """After a failed fsync another one may falsely succeed: nobody may go on as if nothing had been."""
+    """After a failed fsync, the next one may falsely succeed: the daemon must not continue."""
     with Simulator() as simulator, DaemonProcess(tmp_path, simulator.base_url) as daemon:
         data = [recording(1.0, seed=str(number)) for number in range(3)]
         (daemon.footage / name(0)).write_bytes(data[0])
@@ -99,7 +99,7 @@ def test_on_a_full_disk_delivery_goes_on_and_intake_waits_for_room(tmp_path: Pat
 
 @pytest.mark.slow
 def test_while_no_verdict_can_be_written_nothing_is_sent(tmp_path: Path) -> None:
-    """An endless repetition of what cannot be noted would burn the SIM card's data."""
+    """Repeating uploads whose verdicts cannot be written would use up the SIM card's data."""
     with Simulator() as simulator, DaemonProcess(tmp_path, simulator.base_url) as daemon:
         simulator.faults.add(Fault("answer", times=0, status=500))
         data = [recording(1.0, seed=str(number)) for number in range(4)]
@@ -134,7 +134,7 @@ def test_links_are_given_up_oldest_first_when_the_recorder_needs_the_space(tmp_p
             (daemon.footage / name(number)).write_bytes(content)
             daemon.await_records(number + 1, seconds=120)
         assert daemon.records(State.LOST) == []
-        # The recorder overwrites: it deletes its names, and finds that this frees nothing.
+        # The recorder deletes files to overwrite them, which frees nothing: the spool links the same blocks.
         for number in range(6):
             (daemon.footage / name(number)).unlink()
         lost = daemon.await_records(1, State.LOST, seconds=120)

@@ -1,4 +1,4 @@
-"""Footage that the recorder writes to while its clip waits or is sent: never sent as something that it is not.
+"""Footage that the recorder writes to while its clip waits or is sent: no changed content is sent as the clip.
 
 A clip is a hard link where that is possible: what the recorder writes in place reaches the stored file too.
 """
@@ -26,7 +26,7 @@ from tests.support.vision_cases import api
 
 pytestmark = pytest.mark.daemon
 
-# Far more than all buffers between the file and the server hold: the end is read long after the change.
+# More than all buffers between the file and the server hold, so that the end is read after the change.
 SIZE_BYTES = 40_000_000
 READ_BYTES = 1_000_000
 
@@ -86,7 +86,7 @@ def footage_of(device: Bench, id: int) -> Path:
 
 
 def large(device: Bench, number: int) -> tuple[int, str]:
-    """A clip with a hole, which costs no disk; its number and the SHA-256 of its bytes."""
+    """A sparse clip, which takes no disk space: its id and the SHA-256 of its bytes."""
     id = device.take(number, hole_to_bytes=SIZE_BYTES)
     content = footage_of(device, id).read_bytes()
     assert len(content) == SIZE_BYTES
@@ -94,7 +94,7 @@ def large(device: Bench, number: int) -> tuple[int, str]:
 
 
 def changing(server: ScriptedApi, change: Callable[[], None], *, after_bytes: int = READ_BYTES) -> Script:
-    """Reads so much of the body, then changes the footage, then reads on and takes what comes whole."""
+    """Reads a part of the body, changes the footage, reads the rest, and accepts complete uploads."""
 
     def script(peer: Peer) -> None:
         whole_bytes = peer.pending_bytes()
@@ -144,7 +144,7 @@ def test_footage_that_is_removed_or_replaced_while_it_is_sent_arrives_as_it_was(
 
 
 def test_a_clip_whose_bytes_have_all_left_already_arrives_as_it_was(tmp_path: Path) -> None:
-    """The second clip of the batch is on its way when the recorder writes to the footage of the first."""
+    """The second clip of the batch is being sent when the recorder writes to the footage of the first."""
     with (
         scripted_api(receive_buffer_bytes=32_768) as server,
         bench(tmp_path, api(server.url, tmp_path, **PATIENT), request_seconds=600.0) as device,
@@ -196,7 +196,7 @@ NAME = "ABC1234X_1_20260728_140000.mp4"
 
 
 def held_back(simulator: Simulator, daemon: DaemonProcess, content: bytes) -> Path:
-    """Footage that is in the spool while the API refuses to be asked."""
+    """Footage that is in the spool while the API fails all preflight requests."""
     simulator.faults.add(Fault("answer", times=0, path="videos/status", status=500))
     path = daemon.footage / NAME
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A card full of hostile files and names, answers of strangers, damaged rows: nothing falls, hangs or is forged."""
+"""Hostile files and names, foreign responses and damaged rows: nothing crashes, hangs or forges a log line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ INPUTS = {
     "log lines": 20_000,
     "control requests": 5_000,
 }
-# CPU time for one input, in units of `reference_seconds`. Usual are a few milliseconds, less than one unit.
+# CPU time for one input, in units of `reference_seconds`. A few milliseconds, less than one unit, are usual.
 MAX_COST = 145
 
 FORGED = '{"event": "delivered", "level": "info", "clip": 1}'
@@ -68,7 +68,7 @@ CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud80
 
 @pytest.mark.parametrize("reader", INPUTS)
 def test_readers_are_quick_use_little_memory_and_raise_only_documented_errors(reader: str, figure: Figure) -> None:
-    """Another seed: VISION_INGEST_FUZZ_SEED. `python -m tests.support.hostile READER COUNT SEED` is this alone."""
+    """VISION_INGEST_FUZZ_SEED sets another seed. `python -m tests.support.hostile` runs one reader."""
     print(f"{reader}: {INPUTS[reader]:,} inputs, seed {SEED}")
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.hostile", reader, str(INPUTS[reader]), str(SEED)],
@@ -90,7 +90,7 @@ def test_readers_are_quick_use_little_memory_and_raise_only_documented_errors(re
 
 
 def bad_movies() -> Iterator[bytes]:
-    """Files with good names that are no movies, or claim what cannot be."""
+    """Files with valid names that are no movies, or have impossible sizes."""
     ftyp, mdat = box(b"ftyp", b"isom", bytes(8)), box(b"mdat", b"pictures")
     yield ftyp + box(b"free") * 70_000 + mdat
     yield ftyp + struct.pack(">I4sQ", 1, b"mdat", 2**63)
@@ -112,7 +112,7 @@ def bad_movies() -> Iterator[bytes]:
 
 
 def fill_with_hostile_files(folder: Path, outside: Path) -> int:
-    """Returns how many of them are regular files, which must be refused one by one."""
+    """Returns the number of regular files, each of which must be refused."""
     for name in NAMES:
         Path(os.fsdecode(bytes(folder) + b"/" + name)).write_bytes(recording(1.0, seed=repr(name)))
     contents = list(bad_movies())
@@ -144,7 +144,7 @@ def fill_with_hostile_files(folder: Path, outside: Path) -> int:
 
 
 def make_deep(folder: Path) -> None:
-    """Folders in folders until no path reaches the innermost any more, which holds footage too."""
+    """Nested folders, so deep that no path reaches the innermost one, which has footage too."""
     at = os.open(folder, os.O_RDONLY)
     for _ in range(25):
         os.mkdir("d" * 200, dir_fd=at)
@@ -210,7 +210,7 @@ def test_good_clips_arrive_from_a_hostile_card_and_no_name_forges_a_log_line(
 
 
 def check_log(log: str, form: str) -> None:
-    """Each line is one event of the daemon's own, and tells of what happened as often as it did."""
+    """Each line is one of the daemon's own events, and each event is logged as often as it happened."""
     lines = log.removesuffix("\n").split("\n")
     assert all(line.isprintable() for line in lines)
     if form == "json":

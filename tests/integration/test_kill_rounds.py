@@ -1,4 +1,4 @@
-"""SIGKILL at random instants and at exact ones: every clip is delivered, none twice but what was in flight."""
+"""SIGKILL at random and at exact instants: every clip is delivered, and only clips in flight are sent twice."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.requirements import needs
 pytestmark = pytest.mark.daemon
 
 RANDOM_ROUNDS = int(os.environ.get("KILL_ROUNDS", "240"))
-# The most calls of one kind that are tried; the journey of a clip has fewer of all but pwrite64.
+# At most so many calls of one kind are tried. One clip causes fewer of all kinds but pwrite64.
 MOST_CALLS = 40
 
 
 @pytest.fixture(params=["linked", "copied"])
 def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
-    """A spool on the file system of the footage, and one on another: there footage must be copied."""
+    """A spool on the file system of the footage, and one on another, to which footage must be copied."""
     if request.param == "linked":
         yield tmp_path / "spool"
         return

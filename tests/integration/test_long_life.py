@@ -1,4 +1,4 @@
-"""A queue that has carried a million clips is as small and as quick as one that has carried a few thousand."""
+"""After a million clips, a queue is as small and as fast as after a few thousand."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_million_clip_life_cycles_leave_the_queue_small_and_quick(tmp_path: Pa
         maintenance.prune(clock.seconds - REMEMBER_SECONDS, lambda _: True)
 
     def claim_steps() -> int:
-        """What a claim costs, in steps of SQLite's machine: the same on every computer."""
+        """The cost of a claim in steps of SQLite's virtual machine: the same on every computer."""
         counted = 0
 
         def count() -> int:

@@ -1,4 +1,4 @@
-"""Power cuts: an emulated device loses its power, and what its disks had not flushed, in the middle of its work."""
+"""Power cuts: an emulated device loses its power while it works, and all data that its disks had not flushed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _work_until_a_cut(guest: Guest, simulator: Simulator, rng: random.Random) ->
 
 
 def _check_reports(guest: Guest, simulator: Simulator) -> None:
-    """What the ledger said after each cut holds against what the API has."""
+    """The ledger after each cut agrees with what the API has received."""
     received = {video.start for video in simulator.received}
     for report in guest.reports():
         assert report["integrity"] in ("ok", "none yet")
@@ -86,7 +86,7 @@ def _check_reports(guest: Guest, simulator: Simulator) -> None:
 
 
 def _is_settled(guest: Guest) -> bool:
-    """Whether every clip has its verdict and the spool holds no file; what was not whole before a cut is refused."""
+    """Whether every clip is settled and the spool has no files; footage that a cut left incomplete is refused."""
     report = guest.reports()[-1]
     states = {state for state, names in report["clips"].items() if names}
     assert not set(report["clips"]["refused"]) & guest.owed
@@ -94,7 +94,7 @@ def _is_settled(guest: Guest) -> bool:
 
 
 def _missing(guest: Guest, simulator: Simulator) -> set[str]:
-    """The recordings that must arrive and have not."""
+    """The recordings that must arrive and have not arrived."""
     received = {video.sha256 for video in simulator.received}
     recorded = guest.recorded
     return {name for name in guest.owed if recorded.get(name) not in received}

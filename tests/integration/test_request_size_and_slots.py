@@ -24,7 +24,7 @@ def clips(device: Bench, count: int) -> None:
 
 
 def link(device: Bench, server: ScriptedApi, bytes_per_second: float) -> Script:
-    """Responds after the time that the footage of the request (base64) takes on such a link."""
+    """Responds after the time that the request's footage (base64) takes on a link of this throughput."""
 
     def well(peer: Peer) -> None:
         device.clock.seconds += 0.75 * int(peer.requests[-1].headers["content-length"]) / bytes_per_second
@@ -34,7 +34,7 @@ def link(device: Bench, server: ScriptedApi, bytes_per_second: float) -> Script:
 
 
 def clips_a_request(device: Bench, server: ScriptedApi) -> list[int]:
-    """Delivers all; returns how many clips each request carried."""
+    """Delivers everything; returns the number of clips in each request."""
     counts = []
     while set(device.states()) != {State.DELIVERED}:
         before = len(server.videos)
@@ -58,7 +58,7 @@ def test_batches_are_small_on_a_slow_link_and_full_on_a_fast_one(tmp_path: Path)
 
 
 def test_one_clip_is_sent_however_slow_the_link(tmp_path: Path) -> None:
-    """Once the link is known to be that slow, a clip takes hours, and is sent alone."""
+    """On a link so slow that one clip takes hours, each clip is sent alone."""
     with scripted_api() as server, bench(tmp_path, api(server.url, tmp_path, **PATIENT)) as device:
         clips(device, 15)
         server.uploads += [link(device, server, 50.0)] * 15

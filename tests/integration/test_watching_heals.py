@@ -1,7 +1,7 @@
-"""Whatever becomes of cards, folders, the kernel's limits and watchdog's threads: each clip arrives, exactly once.
+"""Failures of cards, folders, inotify limits and watchdog's threads: each clip arrives exactly once.
 
-Notifications are hints. Each test takes them away in one of the ways in which they go on a device, has a real daemon
-deliver all the same, and counts how often the log tells of it.
+File events are only hints. Each test makes them fail in one way that happens on devices; a real daemon must deliver all
+the same, and log the failure as often as it happened.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PATIENCE = 120.0
 
 
 def record(folder: Path, number: int) -> Path:
-    """A recorder writes a clip: folder by folder, then the file, all in one go."""
+    """Writes a clip as a recorder does: first its folders, then the file, without a pause."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"ABC1234X_1_{START + timedelta(seconds=2 * number):%Y%m%d_%H%M%S}.mp4"
     path.write_bytes(recording(1.0, seed=str(number)))
@@ -58,7 +58,7 @@ class Bench:
         self.card = self.daemon.footage
 
     def limited(self, limit: str, number: int) -> None:
-        """Starts the daemon in a user namespace of its own, where a limit of the kernel is low, and only there."""
+        """Makes the daemon start in its own user namespace, where alone a limit of the kernel is low."""
         lower = f'echo {number} > /proc/sys/user/{limit} && exec "$0" "$@"'
         self.daemon.launcher = ["unshare", "--user", "--map-root-user", "sh", "-c", lower]
         probe = subprocess.run([*self.daemon.launcher, "true"], check=False, capture_output=True, text=True)
@@ -89,7 +89,7 @@ class Bench:
         await_until(lambda: len(self.told(event)) >= count, f"{event} in the log, {count} times", PATIENCE)
 
     def await_watched(self, directory: Path) -> None:
-        """Waits until the kernel says that the daemon watches what is at a path now."""
+        """Waits until the kernel lists the directory now at a path as watched by the daemon."""
         process = str(self.daemon.process.pid)
         await_until(lambda: Inode.of(directory) in watched(process), f"a watch on {directory.name}", PATIENCE)
 
@@ -113,8 +113,8 @@ def test_an_overflow_of_notifications_makes_the_daemon_scan_and_is_told_once(
         with made.daemon:
             record(made.card, 0)
             made.await_delivered(1)
-            # While it is stopped, nobody reads what the kernel has to tell; two files in turn, for the kernel merges
-            # a notification with one before it that says the same.
+            # While it is stopped, nothing reads the kernel's queue of events. The files alternate, since the kernel
+            # merges an event with an equal one right before it.
             made.daemon.process.send_signal(signal.SIGSTOP)
             await_until(lambda: is_stopped(made.daemon.process.pid), "the daemon to stop", PATIENCE)
             most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
@@ -215,7 +215,7 @@ def test_a_reinserted_card_is_watched_again_and_nothing_is_sent_twice(
                 record(made.card / "trip", number)
                 shutil.rmtree(kept, ignore_errors=True)
                 shutil.copytree(made.card, kept)
-                # It is pulled at an arbitrary moment of the intake of its last clip.
+                # Pulled at an arbitrary moment of the intake of its last clip.
                 cards.pull(made.card)
                 if number % 2:
                     made.await_watched(made.card)
@@ -372,7 +372,7 @@ def test_each_clip_of_a_burst_of_new_folders_is_delivered_once(bench: Callable[.
 def test_a_minute_with_20000_known_files_costs_less_than_6_plain_walks(
     bench: Callable[..., Bench], figure: Figure
 ) -> None:
-    """On the computer of a developer these 6 walks are a hundredth of a core."""
+    """On a developer's computer, 6 walks take a hundredth of a core."""
     seconds, files = 60.0, 20_000
     with Simulator() as simulator:
         made = bench(simulator, "rescan_seconds = 60")
@@ -401,7 +401,7 @@ def seconds_of_a_walk(folder: Path) -> float:
 
 
 def fill(bench: Bench, files: int) -> None:
-    """Footage that has all been delivered, and the ledger that knows it."""
+    """Writes footage, and a ledger in which all of it is delivered."""
     (bench.daemon.spool / "clips").mkdir(parents=True, mode=0o700)
     records = []
     for number in range(files):
@@ -419,7 +419,7 @@ def fill(bench: Bench, files: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used, in itself and in the kernel (proc(5), /proc/PID/stat)."""
+    """User and system CPU time of a process (proc(5), /proc/PID/stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""The order in which the daemon saves things, seen from outside: a kill forgets nothing, so it cannot show this."""
+"""The order of the daemon's writes and syncs, traced from outside. A kill loses no writes, so it cannot test this."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.daemon
 NAME = "ABC1234X_1_20260701_120000.mp4"
 WAL = "/spool/clips.db-wal>"
 
-# Takes three clips in together, and says so.
+# Admits three clips together, and prints a line.
 TOGETHER = """
 import sys, time
 from pathlib import Path
@@ -62,7 +62,7 @@ def journey(place: Path, spool: Path) -> TracedCalls:
             finally:
                 process.terminate()
         assert [record.state for record in daemon.records()] == [State.DELIVERED]
-    # The tracer ends a moment after what it traced.
+    # The tracer ends slightly later than the traced process.
     await_until(lambda: '"event": "stopped"' in daemon.log and trace.read_text().count("exited with") > 1, "the trace")
     return TracedCalls(trace)
 
@@ -73,7 +73,7 @@ def test_a_linked_clip_is_durable_before_its_row_and_its_row_before_it_is_admitt
 ) -> None:
     calls = journey(tmp_path, tmp_path / "spool")
     linked = calls.next("linkat", f"footage/{NAME}", "/spool/clips/")
-    # Through the descriptor that it was inspected with: the same file.
+    # Through the descriptor that was used for inspection, so that it is the same file.
     data = calls.next("fsync", f"footage/{NAME}>", after=linked)
     assert calls.count("openat", f'/footage/{NAME}"') == 1
     name = calls.next("fsync", "/spool/clips>", after=linked)
@@ -128,7 +128,7 @@ def test_new_directories_are_durable_in_those_that_hold_them(tmp_path: Path) -> 
 
 
 def assert_row_follows(calls: TracedCalls, begun: int, durable: int) -> None:
-    """The row is written only when the file is durable, and nobody is told before the row is."""
+    """The row is written only when the file is durable, and success is reported only when the row is durable."""
     written = calls.next("pwrite64", WAL, after=begun)
     assert written > durable
     committed = calls.next("fdatasync", WAL, after=written)

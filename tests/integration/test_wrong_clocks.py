@@ -1,4 +1,4 @@
-"""A device whose clock is not set at the boot, is set while it runs, or jumps: the times that arrive are right."""
+"""A clock that is unset at boot, is set while the device runs, or jumps: the times that arrive are right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simulator.server import Simulator
 from tests.support.clocked_daemon import ClockedDaemon
 from tests.support.daemon import DaemonProcess, await_until
 
-# Each is a daemon of its own, some of them twice.
+# Each case starts a daemon, some cases two.
 pytestmark = [pytest.mark.daemon, pytest.mark.slow]
 
 YEAR = 365 * 86_400.0
@@ -29,7 +29,7 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 def film(daemon: DaemonProcess, start: float, *, written: float | None = None, camera: int = 1) -> Path:
-    """Two seconds of footage, named after `start`, with the date that its last write gave it."""
+    """Two seconds of footage, named after `start`, with the modification time of its last write."""
     begin = datetime.fromtimestamp(start, tz=timezone.utc)
     path = daemon.footage / f"ABC1234X_{camera}_{begin:%Y%m%d_%H%M%S}.mp4"
     growing = daemon.place / "growing.mp4"
@@ -72,7 +72,7 @@ def test_footage_of_an_unset_clock_arrives_with_the_right_time_once_it_is_set(tm
 
 
 def test_footage_recorded_while_the_clock_was_set_arrives_with_the_right_time(tmp_path: Path) -> None:
-    """Named before the network is there, closed after: the first recording of nearly every trip."""
+    """Named before the clock is set and closed afterwards: the first recording of nearly every trip."""
     off = -3 * 86_400.0
     with Simulator() as simulator, ClockedDaemon(tmp_path, simulator.base_url, off=off) as daemon:
         began = int(time.time())
@@ -95,7 +95,7 @@ def test_a_camera_with_a_right_clock_of_its_own_keeps_its_times(tmp_path: Path) 
 
 
 def test_a_power_cut_while_clips_are_held_in_the_same_boot_changes_nothing(tmp_path: Path) -> None:
-    """A crash of the daemon alone: the device went on, and so did its clock."""
+    """Only the daemon crashed: the device and its clock kept running."""
     off = -3 * 86_400.0
     with Simulator() as simulator, ClockedDaemon(tmp_path, simulator.base_url, off=off) as daemon:
         began = int(time.time()) - 10
@@ -150,7 +150,7 @@ def test_a_step_of_a_year_while_it_runs_delays_what_it_dates_and_nothing_else(tm
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed (Debian package libfaketime)")
 @pytest.mark.parametrize("step", ["+365d", "-365d"])
 def test_a_step_of_a_year_of_all_clocks_but_the_monotonic_one_delays_no_retry(tmp_path: Path, step: str) -> None:
-    """The daemon as it is, with every library in it under the changed time."""
+    """The unmodified daemon, with the changed time for all of its libraries."""
     stepped = tmp_path / "step"
     stepped.write_text("+0\n")
     with Simulator() as simulator:
@@ -187,7 +187,7 @@ def test_a_clock_that_is_always_to_be_trusted_holds_nothing(tmp_path: Path) -> N
 
 
 def test_a_certificate_that_is_not_valid_yet_is_trouble_of_the_link(tmp_path: Path) -> None:
-    """What a device sees whose clock is behind: the clip waits, with all its attempts, until clock and date agree."""
+    """A device whose clock is behind: the clip waits, without using attempts, until the clock is right."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""The package as a technician meets it: installed in a real Debian, under a real systemd, with real signals."""
+"""The package as a technician uses it: installed in a real Debian, under systemd, with real signals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAIT_FOR_THREADS = 0x40000000  # __WALL of waitpid(2)
 
 
 class Device:
-    """A machine with the package in it, and a camera's folder."""
+    """A machine with the package installed, and a camera's folder."""
 
     def __init__(self, machine: DebianMachine, shared: Path, simulator: Simulator) -> None:
         self.machine = machine
@@ -43,10 +43,10 @@ class Device:
         return self.machine.run("dpkg", "-i", f"/shared/{package.name}").stdout
 
     def set_up(self, *more: str) -> str:
-        """What a technician types; the group of the camera's files is one that the service is not in yet."""
+        """Runs the commands of a technician. The service is not yet in the group of the camera's files."""
         self.machine.run("groupadd", "--force", "camera")
         self.machine.run("install", "-d", "-m", "2750", "-g", "camera", "/footage")
-        # A container has no clock of its own that could be believed.
+        # A container has no clock of its own that could be trusted.
         always = "printf '[clock]\\ntrust = \"always\"\\n' > /etc/vision-ingest/config.d/clock.toml"
         self.machine.run("sh", "-c", always)
         return self.machine.output(
@@ -88,7 +88,7 @@ class Device:
         return int(self.machine.property("MainPID") or 0)
 
     def await_running(self, *, other_than: int = 0) -> int:
-        """Waits until the service runs as another process than that."""
+        """Waits until the service runs in another process."""
         await_until(
             lambda: self.machine.property("ActiveState") == "active" and self.main_pid() not in (0, other_than),
             "the service to run",
@@ -238,7 +238,7 @@ def test_a_reload_takes_a_new_folder_and_a_stop_is_quick_in_the_middle_of_an_upl
     started = time.monotonic()
     machine.run("systemctl", "stop", "vision-ingest")
     took = time.monotonic() - started
-    # Otherwise the service manager would have killed it.
+    # If it had not stopped in time, systemd would have killed it.
     assert machine.property("Result") == "success"
     figure("seconds in which systemctl stops the service in the middle of an upload", took, most=True)
     assert device.clips("waiting") == 1
@@ -257,7 +257,7 @@ def test_a_long_recording_is_cut_under_the_hardened_unit(device: Device, package
     device.machine.run("sh", "-c", f"cp /shared/{name} /footage/.{name} && mv /footage/.{name} /footage/{name}")
     await_until(lambda: device.clips("delivered") == 2, "both pieces", PATIENCE_SECONDS)
     assert sorted(video.camera for video in device.simulator.received) == [1, 1]
-    # Nothing was complained of on the way, as by a command that may not lower its priority.
+    # No clip has a warning as its reason, such as of a command that may not lower its priority.
     listed = map(json.loads, device.machine.run("vision-ingest", "clips", "--json").stdout.splitlines())
     assert [clip["reason"] for clip in listed if clip["reason"]] == []
     assert "footage_note" not in device.machine.journal()
@@ -276,11 +276,10 @@ def test_the_unit_is_valid_and_exposes_little(device: Device, package: Path) -> 
 
 @contextmanager
 def _stopped_workers(pid: int) -> Iterator[Callable[[], bool]]:
-    """Stops every thread of a process but the main one, as a driver that never returns would: traced, not let go on.
+    """Stops every thread of a process but the main one, as a driver call that never returns would (by ptrace).
 
     Yields:
-        What must be called again and again: the process is gone only when its tracer has heard of each thread's end.
-        Returns False.
+        A function to call repeatedly: the process ends only when its tracer has waited for each thread. Returns False.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     threads = {int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()} - {pid}

@@ -1,4 +1,4 @@
-"""What is in the package, that it is made the same each time, and that it runs on the oldest Python that it allows."""
+"""The package: its contents, that its build is reproducible, and that it runs on the oldest supported Python."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unpacked(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def oldest_python() -> str:
-    """Python 3.10, which Ubuntu 22.04 has; where there is none, the nearest later one, and the test says so."""
+    """Python 3.10, as in Ubuntu 22.04; if it is missing, the next later one, which the test prints."""
     pyenv = Path.home() / ".pyenv/versions"
     for name in ("3.10", "3.11", "3.12", "3"):
         for place in (shutil.which(f"python{name}"), *pyenv.glob(f"{name}.*/bin/python3")):
