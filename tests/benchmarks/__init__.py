@@ -1,1 +1,1 @@
-"""What it costs, measured against what a user would otherwise take. Never asserted in tests: `make bench` reports."""
+"""Benchmarks against the tools that a user would take instead. Reported by `make bench`, never asserted in tests."""

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks`: measures everything, prints the table, writes it as JSON. `make bench` calls it."""
+"""`python -m tests.benchmarks`: measures everything, prints a table and writes it as JSON; called by `make bench`."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ PATH = "/vision/video/bulk-upload"
 
 
 def send_forms(sink: Sink, batches: list[list[Path]], *, one_process: bool = True) -> Cost:
-    """`curl -F`: each batch as multipart/form-data with the fields that the API wants.
+    """`curl -F`: each batch as multipart/form-data with the fields that the API requires.
 
     Args:
-        one_process: curl is started once, and keeps its connection; else for each batch, as in a script.
+        one_process: start curl once, with one connection; otherwise once per batch, as a script does.
     """
     requests = [_form(batch) for batch in batches]
     if one_process:
@@ -28,7 +28,7 @@ def send_forms(sink: Sink, batches: list[list[Path]], *, one_process: bool = Tru
 
 
 def send_prepared(sink: Sink, bodies: list[Path]) -> Cost:
-    """JSON bodies that someone has written to files before; reading base64 costs curl nothing here."""
+    """JSON bodies prepared as files, so that curl does not encode base64."""
     header = ['header = "Content-Type: application/json"', "request = POST"]
     return _run(sink, [[*header, f'upload-file = "{body}"'] for body in bodies])
 
@@ -49,7 +49,7 @@ def _form(batch: list[Path]) -> list[str]:
 
 
 def _run(sink: Sink, requests: list[list[str]]) -> Cost:
-    """One process for all; a list of arguments for hundreds of requests would be too long for the kernel."""
+    """One process for all; hundreds of requests would exceed the length of a command line."""
     common = ["silent", "show-error", "fail", f'cacert = "{sink.ca_file}"', 'user = "bench:bench"']
     common += [f'output = "{os.devnull}"', 'write-out = "%{time_total}\\n"', f'url = "{sink.base_url}{PATH}"']
     config = "\nnext\n".join("\n".join([*common, *request]) for request in requests)
@@ -62,7 +62,7 @@ def _run(sink: Sink, requests: list[list[str]]) -> Cost:
 
 @functools.cache
 def _start_cpu_seconds() -> float:
-    """What it costs to start curl, which is not counted; the start of its connection is."""
+    """CPU time to start curl, which is subtracted; opening its connection is not."""
     return _cpu_seconds("--version")[1]
 
 

@@ -1,4 +1,4 @@
-"""What cutting costs, beside a plain copy and ffmpeg alone on the same file. Takes 1.3 GB of disk for a while."""
+"""The cost of cutting, compared with a plain copy and ffmpeg alone. Needs 1.3 GB of disk temporarily."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ print(json.dumps({
 
 
 def seconds_of(*command: object) -> float:
-    """The processor time of a command, with what the kernel spends for it."""
+    """The CPU time of a command, in user space and in the kernel."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([str(word) for word in command], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""The real daemon, and what the kernel says of it."""
+"""The real daemon, with measurements from the kernel."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ NOWHERE = "https://127.0.0.1:9/rest"
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What a process has done since its start.
+    """Resources that a process has used since its start.
 
     Args:
         cpu_seconds: of all threads.
-        wake_ups: how often a thread went on after it had waited.
+        wake_ups: how often a thread continued after waiting.
     """
 
     cpu_seconds: float
@@ -31,7 +31,7 @@ class Effort:
 
 
 class MeasuredDaemon(DaemonProcess):
-    """`vision-ingest run` with what a device would have for configuration, and started as systemd would.
+    """`vision-ingest run`, configured as on a device and started as by systemd.
 
     Args:
         api: where it delivers to; None for a link that is down.
@@ -59,7 +59,7 @@ class MeasuredDaemon(DaemonProcess):
         """Starts it.
 
         Returns:
-            The seconds until it told the service manager that it is ready.
+            Seconds until it reported readiness to the service manager.
         """
         self._manager.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -1,4 +1,4 @@
-"""Draining 10,000 waiting clips of 20 KB, 20 and 100 in a request, against curl sending the same in the same way."""
+"""Draining 10,000 waiting clips of 20 KB, 20 and 100 per request, compared with curl sending the same requests."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ CLIPS_A_REQUEST = (20, 100)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Clips a second of one round: the daemon's, a script's that starts curl for each request, and bare curl's.
+    """Clips per second in one round: the daemon, a script that starts curl for each request, and bare curl.
 
-    Bare curl is one process, which knows all requests beforehand, keeps one connection, and notes nothing of any clip.
+    Bare curl is one process that knows all requests beforehand, keeps one connection, and records nothing.
     """
 
     daemon: float
@@ -62,7 +62,7 @@ def _round(clips: int, size: int) -> Rates:
 
 
 def _drain(place: Path, api: Sink, clips: int, size: int) -> list[list[Path]]:
-    """Lets the daemon deliver everything.
+    """Let the daemon deliver everything.
 
     Returns:
         The same files, in the same batches.
@@ -87,5 +87,5 @@ def _is_empty(spool: Path) -> bool:
 
 
 def _rate(uploads: Sequence[Served], clips: int) -> float:
-    """Clips a second, from the first byte of the first upload of a drain to the end of the last."""
+    """Clips per second, from the first byte of the first upload to the end of the last."""
     return clips / (uploads[-1].ended - uploads[0].began)

@@ -1,4 +1,4 @@
-"""Figures with their goals: values of several rounds, the table that is printed, and the same as JSON."""
+"""Figures with their goals: values of several rounds, printed as a table and written as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the median of a figure is to reach.
+    """A goal for the median of a figure.
 
     Args:
         kind: whether the limit is the least or the most.
@@ -43,9 +43,9 @@ class Figure:
     Args:
         name: what was measured.
         unit: "×" for a ratio to a peer.
-        values: one a round.
-        goal: None for a figure that only informs.
-        detail: what the figure was made of, such as both sides of a ratio.
+        values: one per round.
+        goal: None for a figure that is only informative.
+        detail: the measurements behind the figure, such as both sides of a ratio.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Figure:
 def ratio(
     name: str, ours: Sequence[float], theirs: Sequence[float], *, unit: str, peer: str, goal: Goal | None = None
 ) -> Figure:
-    """Ours divided by theirs, round by round: what disturbs one round disturbs both sides of it.
+    """Ours divided by theirs, round by round: a disturbance affects both sides of a round.
 
     Args:
         unit: of `ours` and `theirs`, for the detail.
@@ -97,7 +97,7 @@ def table(figures: Iterable[Figure]) -> str:
 
 
 def write_json(figures: Iterable[Figure], file: Path) -> None:
-    """The figures with what they were measured on."""
+    """Write the figures with a description of the machine."""
     document = {
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "figures": [

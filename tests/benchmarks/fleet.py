@@ -1,7 +1,7 @@
-"""A fleet comes back at once after an outage and shares the account's limit of requests, in simulated time.
+"""A fleet reconnects at once after an outage and shares the account's rate limit, in virtual time.
 
-Each vehicle is a dispatcher of the daemon's own; none knows of another. Every request counts: the check before the
-first upload, uploads, and those that are refused are answered 429 with the time after which there is room again.
+Each vehicle is a real dispatcher; they do not coordinate. Every request counts: preflight requests and uploads.
+Rejected ones get 429 with the time after which there is room again.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ COUNTINGS: tuple[Counting, ...] = get_args(Counting)
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What comes back.
+    """The parameters of a simulation.
 
     Args:
-        vehicles: how many there are.
+        vehicles: number of vehicles.
         vehicles_key: `upload.vehicles` of their configurations.
-        outage_seconds: how long the API could not be reached by any of them.
-        clips: that each has waiting.
-        size_bytes: of a clip, the smallest and the largest.
-        megabits: of each vehicle's link, upwards, the slowest and the fastest.
+        outage_seconds: how long no vehicle could reach the API.
+        clips: number of waiting clips per vehicle.
+        size_bytes: smallest and largest size of a clip.
+        megabits: slowest and fastest uplink of a vehicle.
         counting: what the API counts within the last minute: the requests it "admitted", or "all"; or it admits so
             many in each minute of the "calendar".
     """
@@ -60,7 +60,7 @@ class Fleet:
 
 
 class Account:
-    """What the API counts. Times are seconds since the outage began; until `back_at` the API cannot be reached."""
+    """The rate limit of the API. Times are seconds since the outage began; the API is unreachable until `back_at`."""
 
     def __init__(self, counting: Counting, back_at: float) -> None:
         self.back_at = back_at
@@ -70,11 +70,11 @@ class Account:
         self.admitted_at: list[float] = []
 
     def request(self, at: float) -> None:
-        """A request that comes at this time.
+        """A request at this time.
 
         Raises:
             LinkDown: the API cannot be reached.
-            RateLimited: the account has made too many.
+            RateLimited: the account has made too many requests.
         """
         if at < self.back_at:
             raise LinkDown("the outage")
@@ -94,7 +94,7 @@ class Account:
 
 
 class FleetClient:
-    """The account's API, through the link of one vehicle."""
+    """The API through the link of one vehicle."""
 
     def __init__(self, account: Account, clock: Clock, bytes_per_second: float) -> None:
         self._account = account
@@ -128,7 +128,7 @@ class FleetClient:
 
 @dataclass(slots=True)
 class Vehicle:
-    """One vehicle and when it got something through, in seconds since the API came back."""
+    """A vehicle, and when its requests succeeded, in seconds since the API came back."""
 
     device: Dispatcher
     spool: MemorySpool
@@ -149,7 +149,7 @@ class Vehicle:
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """How a fleet came back."""
+    """The result of a simulation."""
 
     account: Account
     vehicles: Sequence[Vehicle]
@@ -175,7 +175,7 @@ class Return:
 
 
 def come_back(fleet: Fleet, seed: int) -> Return:
-    """Lets the outage begin and end, and the fleet deliver everything."""
+    """Simulate the outage, and let the fleet deliver everything."""
     rng = random.Random(seed)
     account = Account(fleet.counting, fleet.outage_seconds)
     vehicles = [_vehicle(fleet, account, rng) for _ in range(fleet.vehicles)]
@@ -203,7 +203,7 @@ def _vehicle(fleet: Fleet, account: Account, rng: random.Random) -> Vehicle:
 
 
 def measure(rounds: int) -> Iterator[Figure]:
-    """10,000 vehicles after an outage; the rounds differ in how the API counts too."""
+    """10,000 vehicles after an outage; the rounds also differ in how the API counts."""
     be_quiet()
     returns = [come_back(Fleet(counting=counting), seed) for seed, counting in zip(range(rounds), cycle(COUNTINGS))]
     later = ", ".join(

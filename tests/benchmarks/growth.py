@@ -1,4 +1,4 @@
-"""How the time for a clip grows with the number of those that wait: to claim it, and to deliver it."""
+"""How the time to claim and to deliver a clip grows with the number of waiting clips."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PASSES = 3
 
 
 class FullSpool:
-    """A spool in which clips wait, of which only the first CLIPS have a stored file.
+    """A spool with waiting clips, of which only the first CLIPS have a stored file.
 
     Args:
         place: an empty directory.
@@ -47,10 +47,10 @@ class FullSpool:
         shutil.copytree(self._directory / "clips", self._kept, copy_function=os.link)
 
     def measure(self, client: VisionClient) -> tuple[float, float]:
-        """Claims the first CLIPS and gives them back; then delivers them. Afterwards they wait again.
+        """Claim and release the first CLIPS, then deliver them. Afterwards they wait again.
 
         Returns:
-            Seconds for each.
+            Seconds per clip.
         """
         settings = SpoolSettings(self._directory, max_bytes=10**12, min_free_bytes=0)
         with closing(Spool(settings, time.time)) as spool:

@@ -1,4 +1,4 @@
-"""The idle daemon with 20,000 files in the folder, all of them delivered: memory, processor time, wake-ups."""
+"""The idle daemon with 20,000 delivered files in the folder: memory, CPU time, wake-ups."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def measure(rounds: int) -> Iterable[Figure]:
 
 @contextmanager
 def _in_cache(folder: Path) -> Iterator[None]:
-    """Keeps a folder in the kernel's cache: where it is not, each wait for the disk would count as a wake-up."""
+    """Keep a folder in the kernel's cache: otherwise each wait for the disk would count as a wake-up."""
     stop = threading.Event()
 
     def look() -> None:

@@ -1,7 +1,7 @@
-"""What a breaking link costs: the share of sent bytes that must be sent again, on three roads, in simulated time.
+"""The cost of a breaking link: the share of sent bytes that must be sent again, on three roads, in virtual time.
 
-The dispatcher and everything it decides by are the daemon's own. Every outage, however short, breaks the request that
-is under way, as for a modem that comes back with another address. Fixed batches of 20 clips are what it is compared to.
+The dispatcher is the real one. Every outage, however short, breaks the current request, as with a modem that reconnects
+with another address. Compared with fixed batches of 20 clips.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ BASE64 = 4 / 3
 
 
 class RoadClient:
-    """The API as it is reached from a road.
+    """The API through the link of a vehicle on a road.
 
     Attributes:
-        sent_bytes, wasted_bytes: of footage; what was sent in requests that broke is wasted.
+        sent_bytes, wasted_bytes: bytes of footage; those sent in requests that broke are wasted.
     """
 
     def __init__(self, trace: Iterator[Stretch], clock: Clock) -> None:
@@ -112,7 +112,7 @@ class RoadClient:
 
 
 def taken(upload: Upload) -> FileResult:
-    """What the API says of a clip that it has."""
+    """The result of the API for a clip that it has stored."""
     video = upload.key
     return FileResult(video.registration, video.camera, video.start, video.end, "1", ())
 
@@ -132,7 +132,7 @@ def paced(road: Road, size_bytes: tuple[int, int], seed: int) -> RoadClient:
 
 
 def fixed(road: Road, size_bytes: tuple[int, int], seed: int) -> RoadClient:
-    """Batches of a fixed number of clips on the same road, each sent until it has arrived."""
+    """Batches of a fixed number of clips on the same road, each repeated until it has arrived."""
     rng = random.Random(seed)
     clock = Clock()
     client = RoadClient(road.trace(2 * DRIVE_SECONDS, rng), clock)

@@ -1,4 +1,4 @@
-"""From the moment a recorder closes a file to the first byte on the wire, against a shell script with inotifywait."""
+"""From closing a file to the first byte on the wire, compared with a shell script with inotifywait."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _script(footage: Path, api: Sink) -> Iterator[None]:
 
 
 def _median_delay(footage: Path, api: Sink) -> float:
-    """Seconds, of several files one after the other; not counted is the first, before which nothing was connected."""
+    """Median delay in seconds for several files in sequence, without the first, which opens the connection."""
     content = recording(60.0, size_bytes=CLIP_BYTES)
     time.sleep(1.5)  # whoever watches has begun to
     delays: list[float] = []

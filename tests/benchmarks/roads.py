@@ -1,4 +1,4 @@
-"""Three roads: how the mobile link of a vehicle changes on them, and where it is gone."""
+"""Three roads: bandwidth and outages of the mobile link of a vehicle."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ INERTIA = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Some seconds in which the link does not change.
+    """A period in which the link does not change.
 
     Args:
-        bytes_per_second: upwards; 0 without a link.
+        bytes_per_second: uplink; 0 without a link.
     """
 
     seconds: float
@@ -29,10 +29,10 @@ class Road:
     """A kind of road.
 
     Args:
-        megabits: the median bandwidth upwards, in a second.
+        megabits: median uplink bandwidth per second.
         spread: the standard deviation of its natural logarithm.
-        link_seconds: between two outages, the shortest and the longest.
-        outage_seconds: of one outage, the shortest and the longest.
+        link_seconds: shortest and longest time between two outages.
+        outage_seconds: shortest and longest outage.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Road:
     outage_seconds: tuple[float, float]
 
     def trace(self, seconds: float, rng: random.Random) -> Iterator[Stretch]:
-        """A drive of so many seconds or a little more."""
+        """A drive of at least this many seconds."""
         deviation = rng.gauss(0.0, self.spread)
         while seconds > 0:
             link_seconds = rng.uniform(*self.link_seconds)

@@ -1,6 +1,6 @@
-"""The agent's own client in a process of its own, which sends what it is told to and says what that cost.
+"""The agent's client in a process of its own, which sends batches and reports their cost.
 
-One line of JSON in, one out, until the input ends. Starting the process is not part of what is measured.
+Reads and writes one line of JSON per batch list, until the input ends. Starting the process is not measured.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ START = datetime(2026, 7, 28, 12, tzinfo=timezone.utc)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What sending took: wall-clock seconds, and seconds of processor time of the sending process."""
+    """The cost of sending: wall-clock seconds, and CPU seconds of the sending process."""
 
     seconds: float
     cpu_seconds: float
 
 
 def uploads(files: list[Path]) -> list[Upload]:
-    """The files as clips of one camera, one after the other."""
+    """The files as consecutive clips of one camera."""
     made = []
     for number, file in enumerate(files):
         start = START + timedelta(minutes=number)
@@ -67,7 +67,7 @@ class Sender:
         self._process.communicate()
 
     def send(self, batches: list[list[Path]], encoding: Encoding) -> Cost:
-        """Sends each batch in one request, over one connection that is made anew."""
+        """Send each batch in one request, all over one new connection."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = {"batches": [[str(file) for file in batch] for batch in batches], "encoding": encoding}

@@ -1,4 +1,4 @@
-"""Sending 20 clips of 48 MB over TLS on loopback, in requests of 192 MB, against curl."""
+"""Sending 20 clips of 48 MB over TLS on loopback, in requests of 192 MB, compared with curl."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def _compare(rounds: int, api: Sink, sender: Sender, batches: list[list[Path]], 
 
 
 def _rates(costs: list[Cost]) -> list[float]:
-    """Megabytes of footage a second."""
+    """Megabytes of footage per second."""
     return [1000 * GIGABYTES / cost.seconds for cost in costs]
 
 
 def _clips(place: Path) -> list[list[Path]]:
-    """Twenty names of one file: both sides read it from memory."""
+    """Twenty hard links to one file, so that both sides read it from memory."""
     first = place / "clip.mp4"
     with first.open("wb") as file:
         for _ in range(CLIP_BYTES // 1_000_000):

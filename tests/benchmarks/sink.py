@@ -92,7 +92,7 @@ class Sink:
 
 @contextmanager
 def sink() -> Iterator[Sink]:
-    """Serves while the block runs."""
+    """Serve within the context."""
     memory = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="vision-ingest-sink-", dir=memory) as directory:
         place = Path(directory)

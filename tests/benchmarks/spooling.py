@@ -1,4 +1,4 @@
-"""Footage to queued, and what the journey of a clip costs the card, against bare SQLite commits and against `cp`."""
+"""From footage to queue, and what a clip costs the card, compared with bare SQLite commits and `cp`."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _name(number: int) -> str:
 
 
 def _queued_per_second(clips: int, launcher: Sequence[str] = ()) -> float:
-    """Clips a second, from the daemon's readiness until all that lay on the card, synced by the recorder, have rows."""
+    """Clips per second, from readiness of the daemon until all clips on the card have rows."""
     with _place() as place:
         daemon = MeasuredDaemon(place, None, {"[footage]": "settle_seconds = 0"})
         daemon.launcher = [*launcher]
@@ -85,17 +85,17 @@ def _queued_per_second(clips: int, launcher: Sequence[str] = ()) -> float:
 
 
 def _commits_per_second(commits: int, launcher: Sequence[str] = ()) -> float:
-    """What SQLite does with one row a commit, in a process of its own."""
+    """Commits per second of SQLite, one row each, in a process of its own."""
     with _place() as place:
         command = [*launcher, sys.executable, "-m", "tests.benchmarks.spooling", str(place), str(commits)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def commit_rows(directory: Path, commits: int) -> float:
-    """Commits rows like the queue's, each alone, to a table and indexes like the queue's, as durable as there.
+    """Commit rows like those of the queue one by one, with the same indexes and durability.
 
     Returns:
-        How many a second.
+        Commits per second.
     """
     db = open_database(directory)
     db.isolation_level = None
@@ -109,10 +109,10 @@ def commit_rows(directory: Path, commits: int) -> float:
 
 
 def _delivery() -> tuple[float, float, float]:
-    """Lets clips arrive together and be delivered in one request.
+    """Let clips arrive together and be delivered in one request.
 
     Returns:
-        The bytes that the daemon wrote for each, those that `cp` writes for one, and the syncs for each.
+        Per clip: bytes written by the daemon, bytes written by `cp`, and syncs.
     """
     with _place() as place, sink() as api:
         daemon = MeasuredDaemon(place, api, {"upload": BATCHES, "[footage]": "settle_seconds = 1"})
@@ -134,13 +134,13 @@ def _delivery() -> tuple[float, float, float]:
 
 
 def _written_bytes(daemon: MeasuredDaemon) -> int:
-    """What the process has had written to disks so far (proc(5))."""
+    """The bytes that the process has written to disks (proc(5))."""
     counts = Path(f"/proc/{daemon.process.pid}/io").read_text()
     return int(counts.split("\nwrite_bytes: ")[1].split()[0])
 
 
 def _copied_bytes(file: Path) -> float:
-    """What `cp` has written for one clip; getrusage(2) counts it in blocks of 512 bytes."""
+    """The bytes that `cp` writes for one clip; getrusage(2) counts blocks of 512 bytes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock
     subprocess.run(["cp", str(file), str(file.with_suffix(".copy"))], check=True)
     return (resource.getrusage(resource.RUSAGE_CHILDREN).ru_oublock - before) * 512

@@ -1,4 +1,4 @@
-"""Starting with a full spool: 100,000 clips waiting, 100,000 delivered, 20,000 files in the folder."""
+"""Start-up with a full spool: 100,000 waiting and 100,000 delivered clips, 20,000 files in the folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _start(daemon: MeasuredDaemon) -> float:
 
 
 def _start_after_kill(daemon: MeasuredDaemon) -> float:
-    """The whole queue is checked for damage then."""
+    """Start after a kill, which checks the whole queue for damage."""
     daemon.start()
     daemon.process.kill()
     daemon.process.wait()

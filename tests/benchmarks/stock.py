@@ -1,7 +1,7 @@
-"""Fills a spool with as many clips as a device might have after weeks without a link, in seconds instead of hours.
+"""Fills a spool with the clips of weeks without a link, within seconds.
 
-The rows and the stored files are what the daemon would have written: made by its own queue, in one transaction, and
-without waiting for the disk at each.
+Rows and stored files are what the daemon would have written: created by its queue, but in one transaction and without
+syncs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOST_NAMES = 50_000
 
 
 class Stock:
-    """One spool that is filled.
+    """A spool to fill.
 
     Args:
         spool, footage: its directory and the footage folder; both must exist or be made.
@@ -41,13 +41,13 @@ class Stock:
         self._source = footage.parent / "source.mp4"
 
     def waiting(self, count: int) -> None:
-        """Adds clips that wait, whose footage the recorder has overwritten since."""
+        """Add waiting clips whose footage has been overwritten by the recorder."""
         self._add(count, State.WAITING, in_tree=0)
 
     def multiply_waiting(self, count: int) -> None:
-        """Adds so many rows like that of the last clip, each a minute later. No stored files are made for them.
+        """Add copies of the row of the last clip, each a minute later, without stored files.
 
-        In one statement: to make a million rows in Python would take minutes.
+        In one SQL statement: a million rows would take minutes in Python.
         """
         queue = self._queue()
         columns = "timestamp, status, due, priority, bytes, piece"
@@ -69,18 +69,18 @@ class Stock:
         queue.close()
 
     def wait_again(self) -> None:
-        """Makes all delivered clips wait once more; their stored files are gone."""
+        """Make all delivered clips wait again; their stored files are gone."""
         queue = self._queue()
         with queue.transaction() as db:
             db.execute(f"UPDATE {TABLE} SET status = {READY}, due = 0 WHERE status = {DELIVERED}")
         queue.close()
 
     def delivered(self, count: int, *, in_tree: int) -> None:
-        """Adds clips that were delivered, of which so many still lie in the footage folder."""
+        """Add delivered clips, some of which are still in the footage folder."""
         self._add(count, State.DELIVERED, in_tree=in_tree)
 
     def multiply_delivered(self, times: int) -> None:
-        """Repeats the delivered rows under other names until there are so many times as many."""
+        """Multiply the delivered rows, with other names."""
         queue = self._queue()
         columns = "data, timestamp, status, due, priority, bytes, piece, rules"
         with queue.transaction() as db:

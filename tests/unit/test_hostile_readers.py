@@ -1,4 +1,4 @@
-"""A few hundred hostile inputs for every reader of bytes from outside; the slow suite has hundreds of thousands."""
+"""A few hundred hostile inputs for every parser of external data; the slow suite has hundreds of thousands."""
 
 from __future__ import annotations
 

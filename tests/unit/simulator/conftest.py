@@ -1,4 +1,4 @@
-"""A simulator and a client of it, anew for each test."""
+"""A new simulator and a client for each test."""
 
 from __future__ import annotations
 

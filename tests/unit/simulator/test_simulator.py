@@ -1,4 +1,4 @@
-"""The simulated API keeps the published contract, so that what works against it can work against the real one."""
+"""The simulated API keeps the published contract."""
 
 from __future__ import annotations
 

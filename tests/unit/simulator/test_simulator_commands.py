@@ -1,4 +1,4 @@
-"""The commands `simulate` and `demo`, which the command line finds where the simulator is installed."""
+"""The commands `simulate` and `demo`, which are listed where the simulator is installed."""
 
 from __future__ import annotations
 

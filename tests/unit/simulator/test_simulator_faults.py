@@ -1,4 +1,4 @@
-"""What goes wrong on demand."""
+"""Fault injection."""
 
 from __future__ import annotations
 
