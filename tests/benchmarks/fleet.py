@@ -19,11 +19,9 @@ from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 from agent.errors import LinkDown, RateLimited
 from agent.model import Upload
-from agent.vision.bodies import ProgressCallback, no_progress
-from agent.vision.client import UploadResponse
+from agent.vision.bodies import ProgressCallback
 from tests.benchmarks.figures import Figure, at_least, at_most
-from tests.benchmarks.links import BASE64, taken
-from tests.benchmarks.simulated import Clock, MemorySpool, be_quiet, clips, dispatcher
+from tests.benchmarks.simulated import Clock, MemorySpool, SimulatedClient, be_quiet, clips, dispatcher
 
 REQUESTS_PER_MINUTE = 1000
 WINDOW_SECONDS = 60.0
@@ -93,7 +91,7 @@ class Account:
         self.admitted_at.append(at - self.back_at)
 
 
-class FleetClient:
+class FleetClient(SimulatedClient):
     """The API through the link of one vehicle."""
 
     def __init__(self, account: Account, clock: Clock, bytes_per_second: float) -> None:
@@ -105,22 +103,7 @@ class FleetClient:
         self._account.request(self._clock.seconds)
         self._clock.seconds += ROUND_TRIP_SECONDS
 
-    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> UploadResponse:
-        self._upload([upload], 1.0)
-        return UploadResponse({upload.id: taken(upload)})
-
-    def upload_bulk(
-        self,
-        uploads: Sequence[Upload],
-        *,
-        encoding: str = "json",
-        webhook_url: str | None = None,
-        progress: ProgressCallback = no_progress,
-    ) -> UploadResponse:
-        self._upload(uploads, BASE64 if encoding == "json" else 1.0)
-        return UploadResponse({upload.id: taken(upload) for upload in uploads})
-
-    def _upload(self, uploads: Sequence[Upload], inflation: float) -> None:
+    def _upload(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> None:
         self._account.request(self._clock.seconds)
         size_bytes = sum(upload.size_bytes for upload in uploads)
         self._clock.seconds += ROUND_TRIP_SECONDS + size_bytes * inflation / self._bytes_per_second

@@ -14,12 +14,10 @@ from statistics import median
 from agent.config import UploadSettings
 from agent.errors import LinkDown
 from agent.model import Upload
-from agent.vision.bodies import ProgressCallback, no_progress
-from agent.vision.client import UploadResponse
-from agent.vision.responses import FileResult
+from agent.vision.bodies import ProgressCallback
 from tests.benchmarks.figures import Figure, at_most
 from tests.benchmarks.roads import ROADS, Road, Stretch
-from tests.benchmarks.simulated import Clock, MemorySpool, be_quiet, clips, dispatcher
+from tests.benchmarks.simulated import Clock, MemorySpool, SimulatedClient, be_quiet, clips, dispatcher
 
 DRIVE_SECONDS = 8 * 3600.0
 FIXED_CLIPS = 20
@@ -28,10 +26,9 @@ SIZES = {"8 to 14 MB": (8_000_000, 14_000_000), "40 to 48 MB": (40_000_000, 48_0
 # Connection, TLS and the answer.
 OVERHEAD_SECONDS = 0.5
 STALL_SECONDS = 60.0
-BASE64 = 4 / 3
 
 
-class RoadClient:
+class RoadClient(SimulatedClient):
     """The API through the link of a vehicle on a road.
 
     Attributes:
@@ -49,20 +46,7 @@ class RoadClient:
     def videos_status(self) -> None:
         self._transfer(0.0)
 
-    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> UploadResponse:
-        return UploadResponse(self._upload([upload], 1.0, progress))
-
-    def upload_bulk(
-        self,
-        uploads: Sequence[Upload],
-        *,
-        encoding: str = "json",
-        webhook_url: str | None = None,
-        progress: ProgressCallback = no_progress,
-    ) -> UploadResponse:
-        return UploadResponse(self._upload(uploads, BASE64 if encoding == "json" else 1.0, progress))
-
-    def _upload(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> dict[int, FileResult]:
+    def _upload(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> None:
         size_bytes = float(sum(upload.size_bytes for upload in uploads))
         left_bytes = self._transfer(size_bytes * inflation)
         sent_bytes = size_bytes - left_bytes / inflation
@@ -71,7 +55,6 @@ class RoadClient:
             self.wasted_bytes += sent_bytes
             progress(int(sent_bytes * inflation), 0)
             raise LinkDown("an outage")
-        return {upload.id: taken(upload) for upload in uploads}
 
     def _transfer(self, size_bytes: float) -> float:
         """Sends so many bytes and waits for the answer.
@@ -109,12 +92,6 @@ class RoadClient:
     def _give_up(self) -> None:
         """The outage ends, or it takes too long."""
         self._clock.seconds = min(self._ends_at, self._clock.seconds + STALL_SECONDS)
-
-
-def taken(upload: Upload) -> FileResult:
-    """The result of the API for a clip that it has stored."""
-    video = upload.key
-    return FileResult(video.registration, video.camera, video.start, video.end, "1", ())
 
 
 def paced(road: Road, size_bytes: tuple[int, int], seed: int) -> RoadClient:

@@ -8,6 +8,7 @@ import heapq
 import logging
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
@@ -20,8 +21,12 @@ import structlog
 from agent.config import UploadSettings
 from agent.delivery.dispatcher import Dispatcher
 from agent.model import ClipKey, Footage, State, Upload, Verdict
+from agent.vision.bodies import ProgressCallback, no_progress
+from agent.vision.client import UploadResponse
+from agent.vision.responses import FileResult
 
 START = datetime(2026, 7, 28, tzinfo=timezone.utc)
+BASE64 = 4 / 3
 _FILE = Path("/spool/clip.mp4")
 _FOOTAGE = Footage(Path("/footage/clip.mp4"), 0, 0)
 
@@ -34,6 +39,46 @@ class Clock:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class SimulatedClient(ABC):
+    """The uploads of an API client, in simulated time."""
+
+    def upload_single(self, upload: Upload, *, progress: ProgressCallback = no_progress) -> UploadResponse:
+        return self._respond([upload], 1.0, progress)
+
+    def upload_bulk(
+        self,
+        uploads: Sequence[Upload],
+        *,
+        encoding: str = "json",
+        webhook_url: str | None = None,
+        progress: ProgressCallback = no_progress,
+    ) -> UploadResponse:
+        return self._respond(uploads, BASE64 if encoding == "json" else 1.0, progress)
+
+    def _respond(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> UploadResponse:
+        self._upload(uploads, inflation, progress)
+        return UploadResponse({upload.id: _result(upload) for upload in uploads})
+
+    @abstractmethod
+    def _upload(self, uploads: Sequence[Upload], inflation: float, progress: ProgressCallback) -> None:
+        """Takes the time of one request.
+
+        Args:
+            uploads: its clips.
+            inflation: bytes sent for each byte of footage.
+            progress: as of the real client.
+
+        Raises:
+            DeliveryError: the upload fails.
+        """
+
+
+def _result(upload: Upload) -> FileResult:
+    """The API's result for a clip that it has stored."""
+    video = upload.key
+    return FileResult(video.registration, video.camera, video.start, video.end, "1", ())
 
 
 @dataclass(frozen=True, slots=True)
